@@ -1,0 +1,106 @@
+"""Figures for the model cards, all on held-out documents and on the installed weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import DOMAINS, Documents, Tokens
+from model import logits
+from ngram import KneserNey
+from rich.progress import track
+from torch import Tensor
+from train import device
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+Figures = dict[str, Any]
+OPENINGS = (
+    "", "Once upon a time", "Tom and his dog", "KING:\nMy lord,", "JULIET:\n", "Elizabeth was",
+    "Command: play some jazz by", "Command: book a table for", "Question: Anna has 3 apples.", "Question: A train",
+)  # fmt: skip
+
+
+@torch.inference_mode()
+def scores(model: LlamaForCausalLM, document: Tokens) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token but the first (the separator), and the model's first choice there."""
+    tokens = torch.from_numpy(document.astype(np.int64)).to(device())[None]
+    given = logits(model, tokens[:, :-1])[0].float().log_softmax(-1)
+    return given.gather(1, tokens[0, 1:, None])[:, 0].cpu(), given.argmax(-1).cpu()
+
+
+def held_out_losses(model: LlamaForCausalLM, documents: dict[str, list[Tokens]], texts: Documents) -> Figures:
+    """By domain: nats a token and bits a byte; documents are read one at a time behind the separator."""
+    return {
+        domain: summed([scores(model, d)[0].double().numpy() for d in documents[domain]], texts[domain])
+        for domain in track(DOMAINS, description="held-out loss")
+    }
+
+
+def baseline_losses(train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents) -> Figures:
+    """The same figures for a 5-gram model of the same training documents."""
+    baseline = KneserNey([d for domain in DOMAINS for d in train[domain]])
+    return {k: summed([baseline.log_probabilities(d) for d in documents[k]], texts[k]) for k in DOMAINS}
+
+
+def summed(logs: list[np.ndarray], texts: list[str]) -> Figures:
+    nats, tokens = -sum(float(x.sum()) for x in logs), sum(map(len, logs))
+    size = sum(len(t.encode()) for t in texts)
+    return {"tokens": tokens, "nats_per_token": nats / tokens, "bits_per_byte": nats / math.log(2) / size}
+
+
+def agreement(target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]) -> Figures:
+    """Share of held-out positions where both have the same first choice, and the mean overlap of their distributions."""
+    result = {}
+    for domain in track(DOMAINS, description="agreement"):
+        same, overlap, total = 0.0, 0.0, 0
+        for document in documents[domain]:
+            p, q = distribution(target, document), distribution(drafter, document)
+            same += float((p.argmax(-1) == q.argmax(-1)).sum())
+            overlap += float(torch.minimum(p, q).sum())
+            total += len(p)
+        result[domain] = {"same_first_choice": same / total, "overlap": overlap / total}
+    return result
+
+
+@torch.inference_mode()
+def distribution(model: LlamaForCausalLM, document: Tokens) -> Tensor:
+    tokens = torch.from_numpy(document[:-1].astype(np.int64)).to(device())[None]
+    return F.softmax(logits(model, tokens)[0].float(), dim=-1)
+
+
+@torch.inference_mode()
+def generate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, new: int, heat: float, seed: int = 0
+) -> str:
+    """The continuation of `prompt` behind the separator; greedy where `heat` is 0."""
+    torch.manual_seed(seed)
+    tokens = torch.tensor([[tokenizer.bos_token_id, *tokenizer(prompt)["input_ids"]]], device=device())
+    how = {"do_sample": True, "temperature": heat, "top_k": 0} if heat else {"do_sample": False}
+    output = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, **how)
+    return tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True)
+
+
+def writings(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[tuple[str, str]]:
+    """Ten samples, seeds 0 to 9, at temperature 0.8: shown whatever they are."""
+    return [(o, generate(model, tokenizer, o, 100, 0.8, seed)) for seed, o in enumerate(OPENINGS)]
+
+
+def understanding(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Figures:
+    """Greedy answers to held-out commands: share that is valid JSON, names the right intent, is right in every slot."""
+    valid = intent = exact = 0
+    for text in track(texts, description="commands"):
+        prompt, wanted = text.split("\nJSON:", 1)
+        expected = json.loads(wanted)
+        try:
+            answer = json.loads(generate(model, tokenizer, prompt + "\nJSON:", 120, 0.0))
+        except json.JSONDecodeError:
+            continue
+        valid += 1
+        intent += isinstance(answer, dict) and answer.get("intent") == expected["intent"]
+        exact += answer == expected
+    n = len(texts)
+    return {"commands": n, "valid_json": valid / n, "right_intent": intent / n, "all_slots_right": exact / n}

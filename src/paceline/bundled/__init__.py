@@ -1,0 +1,20 @@
+"""The models that come with the package. Trained by recipes/tiny; each folder's README.md is its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+DEFAULT_TARGET = "paceline-tiny"
+DEFAULT_DRAFT = "paceline-tiny-draft"
+PROMPTS = ROOT / "prompts.jsonl"
+
+
+def bundled_names() -> list[str]:
+    """Names that `paceline.load` knows without a hub."""
+    return sorted(path.parent.name for path in ROOT.glob("*/config.json"))
+
+
+def bundled_path(name: str) -> Path | None:
+    """The folder of a bundled model, or None if there is no such model."""
+    return ROOT / name if name in bundled_names() else None

@@ -1,0 +1,143 @@
+"""The step loop: schedule, draft, score, verify, commit, observe. There is one; an empty tree is plain decoding.
+
+Knows nothing of text formats, models or HTTP. One thread at a time may call an engine.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+
+from paceline.errors import DrafterError
+from paceline.pacer import FixedPacer
+from paceline.request import Request
+from paceline.scheduler import Scheduler
+from paceline.tree import EMPTY, merge
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
+from paceline.verify import Walk, walk
+
+
+class Engine:
+    """Decodes requests together over one target. Between steps the target's cache holds `tokens[:-1]`."""
+
+    def __init__(self, target: Target, pacer: FixedPacer, max_running: int = 32) -> None:
+        self.target = target
+        self.pacer = pacer
+        self.scheduler = Scheduler(max_running)
+
+    def add(self, request: Request) -> None:
+        """Queue a request; its tokens arrive in its `outbox` as steps are taken."""
+        self.scheduler.add(request)
+
+    def step(self) -> list[StepOutcome]:
+        """Advance every running request by at least one token: one draft, one forward, one verification."""
+        for request in self.scheduler.admit(self.target.reserve):
+            self._start(request)
+        requests = list(self.scheduler.running)
+        if not requests:
+            return []
+        started = time.perf_counter()
+        trees = self._draft(requests)
+        scoring = time.perf_counter()
+        scores = self.target.score(list(zip(requests, trees, strict=True)))
+        scored = time.perf_counter()
+        outcomes = []
+        for request, tree, logits in zip(requests, trees, scores, strict=True):
+            outcomes.append(self._commit(request, tree, walk(tree, logits, request.law)))
+        for outcome in outcomes:
+            self._observe(outcome)
+        for request in requests:
+            request.stats.forward_seconds += scored - scoring
+            request.stats.decode_seconds += time.perf_counter() - started
+        return outcomes
+
+    def abort(self, request: Request) -> None:
+        """Stop a request wherever it is and give back all it holds; does nothing if it has finished."""
+        if request.finish_reason is None:
+            request.finish_reason = "abort"
+            self._finish(request)
+
+    def _start(self, request: Request) -> None:
+        started = time.perf_counter()
+        self.target.prefill(request)
+        for drafter in request.drafters:
+            self._guarded(drafter, request, lambda d: d.start(request))
+        request.stats.prefill_seconds = time.perf_counter() - started
+
+    def _draft(self, requests: Sequence[Request]) -> list[DraftTree]:
+        """One merged tree per request, within its budget."""
+        budgets = self.pacer.budgets(requests, self.target.max_budget(len(requests)))
+        proposals: list[list[DraftTree]] = [[] for _ in requests]
+        for drafter in {d: None for r in requests for d in r.drafters}:  # a set that keeps its order
+            asked = [i for i, r in enumerate(requests) if drafter in r.drafters and budgets[i] > 0]
+            if asked:
+                trees = self._propose(drafter, [requests[i] for i in asked], [budgets[i] for i in asked])
+                for i, tree in zip(asked, trees, strict=True):
+                    proposals[i].append(tree)
+        return [merge(trees, budget) if trees else EMPTY for trees, budget in zip(proposals, budgets, strict=True)]
+
+    def _propose(self, drafter: Drafter, requests: list[Request], budgets: list[int]) -> list[DraftTree]:
+        started = time.perf_counter()
+        try:
+            trees = drafter.propose(requests, budgets)
+            for tree, budget in zip(trees, budgets, strict=True):
+                _check_proposal(drafter, tree, budget, self.target.vocab_size)
+        except Exception as error:  # a drafter must never kill a request
+            for request in requests:
+                self._dismiss(drafter, request, error)
+            return [EMPTY] * len(requests)
+        seconds = (time.perf_counter() - started) / len(requests)
+        for request in requests:
+            request.stats.drafter(drafter.name).seconds += seconds
+        return trees
+
+    def _commit(self, request: Request, tree: DraftTree, verdict: Walk) -> StepOutcome:
+        sources = [*(tree.sources[node] for node in verdict.path), "target"]
+        tokens = request.commit(verdict.choices, sources)
+        if request.finish_reason is None:
+            self.target.commit(request, verdict.path)
+        return StepOutcome(request, tree, verdict.path, tokens)
+
+    def _observe(self, outcome: StepOutcome) -> None:
+        request, tree = outcome.request, outcome.tree
+        accepted = [tree.sources[node] for node in outcome.path[: outcome.num_accepted_drafts]]
+        request.stats.observe(list(tree.sources), accepted, len(outcome.tokens))
+        for drafter in request.drafters:
+            self._guarded(drafter, request, lambda d: d.observe(outcome))
+        if request.finish_reason is not None:
+            self._finish(request)
+
+    def _finish(self, request: Request) -> None:
+        for drafter in request.drafters:
+            self._guarded(drafter, request, lambda d: d.finish(request))
+        self.target.free(request)
+        self.scheduler.remove(request)
+
+    def _guarded(self, drafter: Drafter, request: Request, action) -> None:  # type: ignore[no-untyped-def]
+        started = time.perf_counter()
+        try:
+            action(drafter)
+        except Exception as error:  # a drafter must never kill a request
+            self._dismiss(drafter, request, error)
+        request.stats.drafter(drafter.name).seconds += time.perf_counter() - started
+
+    def _dismiss(self, drafter: Drafter, request: Request, error: Exception) -> None:
+        """Go on without a drafter that failed: the request is decoded as if it had never been there."""
+        request.drafters = tuple(d for d in request.drafters if d is not drafter)
+        request.stats.drafter(drafter.name).num_failures += 1
+        warnings.warn(
+            f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}", stacklevel=2
+        )
+
+
+def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: int) -> None:
+    size = len(tree)
+    if not len(tree.parents) == len(tree.scores) == len(tree.sources) == size:
+        raise DrafterError(f"drafter {drafter.name!r} proposed a tree whose fields differ in length")
+    if size > budget:
+        raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; its budget was {budget}")
+    if any(not -1 <= parent < node for node, parent in enumerate(tree.parents)):
+        raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
+    if any(not 0 <= token < vocab_size for token in tree.tokens):
+        raise DrafterError(f"drafter {drafter.name!r} proposed a token outside the vocabulary of {vocab_size}")

@@ -1,0 +1,30 @@
+"""The errors that users meet; anything else that escapes is a bug of ours.
+
+PacelineError
+├── ConfigError    an option or a parameter is wrong: says what, what was given, what is allowed
+├── ModelError     a model or tokenizer cannot be decoded exactly: names the part
+├── RequestError   a request cannot be served: too long for the context, or for the cache
+└── DrafterError   a drafter was misused or broke its port: names the drafter
+"""
+
+from __future__ import annotations
+
+
+class PacelineError(Exception):
+    """Base of every error that Paceline raises on purpose."""
+
+
+class ConfigError(PacelineError):
+    """An option or a sampling parameter that cannot be honoured."""
+
+
+class ModelError(PacelineError):
+    """A model or tokenizer that cannot be loaded, or not be decoded exactly."""
+
+
+class RequestError(PacelineError):
+    """A request that this engine cannot serve."""
+
+
+class DrafterError(PacelineError):
+    """A drafter that was misused, or that broke its port."""

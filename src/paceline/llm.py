@@ -1,0 +1,292 @@
+"""The public facade: `load` a model, then `generate`, `stream` or `chat`.
+
+Texts become requests here, and tokens become texts again; how tokens are made is the engine's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Self, Unpack
+
+from paceline.bundled import DEFAULT_TARGET
+from paceline.drafters import BaseDrafter, Environment, make
+from paceline.engine import Engine
+from paceline.errors import ConfigError, RequestError
+from paceline.law import LawContext, TargetLaw
+from paceline.pacer import FixedPacer
+from paceline.params import SamplingOptions, SamplingParams
+from paceline.request import Request
+from paceline.text import TextStream
+from paceline.tokenizing import Tokenizer, load_tokenizer
+from paceline.types import Drafter, Target, Token
+
+Prompt = str | Sequence[int]
+Drafters = str | Sequence[str | Drafter]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One sample of one prompt, finished."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[Token, ...]
+    finish_reason: str
+    seed: int
+    stats: dict[str, Any]
+
+
+class LLM:
+    """A loaded model. Use it as a context manager, or call `close`.
+
+    Threads may share an `LLM`: their requests are decoded together, each step under one lock. A stream or an
+    output belongs to the thread that asked for it.
+    """
+
+    def __init__(
+        self, target: Target, tokenizer: Tokenizer | None, *, drafters: Drafters = "auto", info: Any = None
+    ) -> None:
+        self.info = info
+        self.target = target
+        self.tokenizer = tokenizer
+        self._engine = Engine(target, FixedPacer())
+        self._lock = threading.RLock()
+        self._made: dict[str, Drafter] = {}
+        self._attached: set[int] = set()
+        self._drafters = self._resolve(drafters)
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        drafters: Drafters | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Any:
+        """The output of a prompt, or a list of outputs if there are several prompts or samples.
+
+        A prompt is a string or a list of token ids; a list of either is a batch, decoded together and returned
+        in order, `n` samples of a prompt side by side. For the parameters see `SamplingParams`.
+
+        Raises:
+            ConfigError: a parameter or drafter that does not exist or is out of range.
+            RequestError: a prompt that is empty or does not fit.
+        """
+        params = SamplingParams.from_options(sampling)
+        prompts, is_batch = _as_batch(prompt)
+        chosen = self._drafters if drafters is None else self._resolve(drafters)
+        requests = [r for one in prompts for r in self._requests(one, params, chosen)]
+        with self._running(requests):
+            kept = [list(self._tokens_of(request)) for request in requests]
+        outputs = [self._output(request, tokens) for request, tokens in zip(requests, kept, strict=True)]
+        return outputs if is_batch or params.n > 1 else outputs[0]
+
+    def stream(
+        self, prompt: Prompt, *, drafters: Drafters | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Stream:
+        """Tokens of one prompt as they are decoded. Closing the iterator early frees what the request holds."""
+        params = SamplingParams.from_options(sampling)
+        if params.n > 1:
+            raise ConfigError(f"n is {params.n}; allowed in stream: 1")
+        chosen = self._drafters if drafters is None else self._resolve(drafters)
+        return Stream(self, self._requests(prompt, params, chosen)[0])
+
+    def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Any:
+        """`generate` on a conversation, through the model's own chat template."""
+        return self.generate(self._tokenizer().chat(messages), **options)
+
+    def close(self) -> None:
+        """Release the model and the drafters."""
+        with self._lock:
+            for drafter in self._made.values():
+                drafter.close()
+            self._made.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ConfigError("this model was loaded without a tokenizer; give prompts as token ids")
+        return self.tokenizer
+
+    def _resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
+        """Drafter objects for "auto", "none", a name, or a list; named ones are made once and kept."""
+        if isinstance(drafters, str):
+            drafters = {"auto": ["suffix"], "none": []}.get(drafters, [drafters])
+        return tuple(self._drafter(spec) for spec in drafters)
+
+    def _drafter(self, spec: str | Drafter) -> Drafter:
+        with self._lock:
+            key = spec if isinstance(spec, str) else f"object {id(spec)}"
+            if key not in self._made:
+                drafter = make(spec)
+                if isinstance(drafter, BaseDrafter):
+                    tokenizer = self.tokenizer.inner if self.tokenizer else None
+                    device = str(self.target.numerics().get("device", "cpu"))
+                    drafter.attach(Environment(tokenizer, self.target.vocab_size, device))
+                self._made[key] = drafter
+            return self._made[key]
+
+    def _requests(self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter]) -> list[Request]:
+        ids = self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        self._check(ids, params)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        eos = self.tokenizer.eos_token_ids if self.tokenizer else frozenset()
+        words = tuple(w for word in params.bad_words for w in self._tokenizer().spellings(word))
+        context = LawContext(self.target.vocab_size, frozenset(eos), words)
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(eos))
+        decode = self.tokenizer.decode if self.tokenizer else lambda ids: ""
+        return [
+            Request(
+                ids,
+                TargetLaw(params, context, ids, seed, sample),
+                TextStream(decode, ids, params.stop_strings),
+                ends,
+                drafters,
+                seed,
+            )
+            for sample in range(params.n)
+        ]
+
+    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
+        if not ids:
+            raise RequestError("the prompt is empty; allowed: at least one token")
+        vocab, room = self.target.vocab_size, self.target.max_length
+        bad = [t for t in (*ids, *params.stop_token_ids, *(params.logit_bias or {})) if not 0 <= t < vocab]
+        if bad:
+            raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
+        if len(ids) + params.max_tokens > room:
+            raise RequestError(
+                f"prompt ({len(ids)} tokens) and max_tokens ({params.max_tokens}) exceed the model's context of {room}"
+            )
+
+    def _running(self, requests: Sequence[Request]) -> _Running:
+        return _Running(self._engine, self._lock, requests)
+
+    def _tokens_of(self, request: Request) -> Iterator[Token]:
+        """Tokens as steps bring them; steps the engine whenever there is nothing to hand out."""
+        while True:
+            while request.outbox:
+                yield request.outbox.popleft()
+            if request.finish_reason is not None:
+                return
+            with self._lock:
+                if not request.outbox and request.finish_reason is None:
+                    self._engine.step()
+
+    def _output(self, request: Request, tokens: Sequence[Token]) -> Output:
+        stats = request.stats.as_dict() | {"numerics": self.target.numerics()}
+        assert request.finish_reason is not None
+        ids = tuple(request.tokens[request.num_prompt_tokens :])
+        return Output(request.text, ids, tuple(tokens), request.finish_reason, request.seed, stats)
+
+
+class _Running:
+    """Requests in the engine for as long as a `with` lasts; what is unfinished then is aborted."""
+
+    def __init__(self, engine: Engine, lock: threading.RLock, requests: Sequence[Request]) -> None:  # type: ignore[valid-type]
+        self._engine, self._lock, self._requests = engine, lock, requests
+
+    def __enter__(self) -> None:
+        with self._lock:
+            for request in self._requests:
+                self._engine.add(request)
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            for request in self._requests:
+                self._engine.abort(request)
+
+
+class Stream:
+    """An iterator of tokens; `output` is what has been emitted so far, also after an interruption."""
+
+    def __init__(self, llm: LLM, request: Request) -> None:
+        self._llm = llm
+        self._request = request
+        self._seen: list[Token] = []
+        self._tokens = self._run()
+
+    def _run(self) -> Iterator[Token]:
+        with self._llm._running([self._request]):
+            for token in self._llm._tokens_of(self._request):
+                self._seen.append(token)
+                yield token
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Token:
+        return next(self._tokens)
+
+    def close(self) -> None:
+        """Stop decoding and free the request's cache."""
+        self._tokens.close()  # type: ignore[attr-defined]
+        if self._request.finish_reason is None:
+            self._request.finish_reason = "abort"
+
+    @property
+    def output(self) -> Output:
+        """The output so far; its `finish_reason` is "abort" if decoding did not come to its end."""
+        if self._request.finish_reason is None:
+            raise ConfigError("the stream is still running; read it to its end, or close it")
+        return self._llm._output(self._request, self._seen)
+
+
+def _as_batch(prompt: Any) -> tuple[list[Prompt], bool]:
+    if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int):
+        return [prompt], False
+    return list(prompt), True
+
+
+def load(
+    model: Any = None,
+    *,
+    tokenizer: Any = None,
+    drafters: Drafters = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    cache_tokens: int | None = None,
+    trust_remote_code: bool = False,
+) -> LLM:
+    """A model ready to decode: the bundled one, a hub name, a local folder, or a `PreTrainedModel`.
+
+    A `PreTrainedModel` is left as it is: Paceline works on a copy that shares its weights.
+
+    Args:
+        model: what to load; None is the bundled `paceline-tiny`.
+        tokenizer: a tokenizer, or where to load it from; None is the model's own.
+        drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
+        cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
+        trust_remote_code: run code that comes with a checkpoint.
+
+    Raises:
+        ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
+        ConfigError: an option that is not allowed.
+    """
+    from paceline.target.loading import load_target
+
+    source = DEFAULT_TARGET if model is None else os.path.expanduser(model) if isinstance(model, str) else model
+    target, info = load_target(
+        source, dtype=dtype, device=device, cache_tokens=cache_tokens, trust_remote_code=trust_remote_code
+    )
+    words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
+    return LLM(target, words, drafters=drafters, info=info)
+
+
+def to_json(output: Output, load_seconds: float) -> str:
+    """The object that `paceline generate --json` prints."""
+    fields = {"text": output.text, "token_ids": output.token_ids, "finish_reason": output.finish_reason}
+    return json.dumps(fields | {"seed": output.seed, "stats": output.stats | {"load_seconds": load_seconds}})

@@ -1,0 +1,84 @@
+"""One request on its way: its tokens, its law, its text. Only `Request.commit` appends tokens.
+
+It alone knows about stop strings, end-of-sequence tokens and limits. Knows nothing of models or caches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from paceline.law import TargetLaw
+from paceline.stats import RequestStats
+from paceline.text import TextStream
+from paceline.types import Choice, Token
+
+if TYPE_CHECKING:
+    from paceline.types import Drafter
+
+_ids = itertools.count()
+
+
+class Request:
+    """One sample of one prompt. The engine steps it; the facade reads `outbox` until `finish_reason` is set."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        law: TargetLaw,
+        text: TextStream,
+        end_token_ids: frozenset[int],
+        drafters: Sequence[Drafter] = (),
+        seed: int = 0,
+    ) -> None:
+        self.id = next(_ids)
+        self.tokens = list(prompt)
+        self.num_prompt_tokens = len(prompt)
+        self.law = law
+        self.params = law.params
+        self.drafters = tuple(drafters)
+        self.seed = seed
+        self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
+        self.finish_reason: str | None = None  # "stop", "length", or "abort"
+        self.stats = RequestStats(num_prompt_tokens=len(prompt))
+        self._text = text
+        self._end_token_ids = end_token_ids
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_remaining(self) -> int:
+        """Tokens that may still be generated."""
+        return self.params.max_tokens - self.num_output_tokens
+
+    @property
+    def text(self) -> str:
+        """The text so far, without what is held back."""
+        return self._text.text
+
+    def commit(self, choices: Sequence[Choice], sources: Sequence[str]) -> tuple[Token, ...]:
+        """The tokens emitted: all choices, or those up to and including the first that ends the request."""
+        emitted: list[Token] = []
+        for choice, source in zip(choices, sources, strict=True):
+            emitted.append(self._append(choice, source))
+            if self.finish_reason is not None:
+                break
+        self.outbox.extend(emitted)
+        return tuple(emitted)
+
+    def _append(self, choice: Choice, source: str) -> Token:
+        self.tokens.append(choice.token)
+        late_enough = self.num_output_tokens > self.params.min_tokens
+        text, stopped = self._text.push(choice.token, check_stop=late_enough)
+        if stopped or choice.token in self._end_token_ids:
+            self.finish_reason = "stop"
+        elif self.num_remaining == 0:
+            self.finish_reason = "length"
+        if self.finish_reason is not None and not stopped:
+            text += self._text.finish()
+        return Token(choice.token, text, source, choice.logprob, choice.entropy, choice.top)

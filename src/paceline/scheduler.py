@@ -1,0 +1,45 @@
+"""Which requests take part in the next step. Knows nothing of models; imports no torch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from paceline.request import Request
+
+
+class Scheduler:
+    """First come, first served: a waiting request is admitted as soon as its cache can be set aside whole.
+
+    A request that runs is never preempted, so nothing has to be rebuilt.
+    """
+
+    def __init__(self, max_running: int) -> None:
+        self.max_running = max_running
+        self.running: list[Request] = []
+        self._waiting: deque[Request] = deque()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing runs or waits."""
+        return not self.running and not self._waiting
+
+    def add(self, request: Request) -> None:
+        """Queue a request."""
+        self._waiting.append(request)
+
+    def admit(self, reserve: Callable[[Request], bool]) -> list[Request]:
+        """Requests that begin now, in order of arrival; `reserve` says whether there is cache for one."""
+        admitted = []
+        while self._waiting and len(self.running) < self.max_running and reserve(self._waiting[0]):
+            request = self._waiting.popleft()
+            self.running.append(request)
+            admitted.append(request)
+        return admitted
+
+    def remove(self, request: Request) -> None:
+        """Forget a request, running or waiting."""
+        if request in self.running:
+            self.running.remove(request)
+        if request in self._waiting:
+            self._waiting.remove(request)

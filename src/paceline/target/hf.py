@@ -1,0 +1,203 @@
+"""`HFTarget`: a transformers model behind the `Target` port, through its own forward.
+
+The model sees a flat batch (1, R) of rows with position ids and no cache of its own; its attention layers call
+`paceline_attention`, which finds the rows and the page pool of the current forward in a context variable (some
+models drop keyword arguments on the way). No model code is forked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AttentionInterface, PreTrainedModel
+
+from paceline.errors import ModelError, RequestError
+from paceline.request import Request
+from paceline.target.attention import canonical_attention
+from paceline.target.numerics import instruction_set
+from paceline.target.pool import PAGE_SIZE, CachedSequence, PagePool
+from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
+from paceline.types import DraftTree
+
+ATTENTION_NAME = "paceline"
+SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
+
+
+class AttentionStep(Protocol):
+    """What answers the model's attention layers during one forward, called once per layer in order."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
+
+
+_current: ContextVar[AttentionStep] = ContextVar("paceline_attention_step")
+
+
+def paceline_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
+    if kwargs.get("s_aux") is not None:
+        raise ModelError("this model's attention has sinks (s_aux), which canonical attention does not support")
+    scaling = kwargs.get("scaling")
+    out = _current.get().attend(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=int(kwargs.get("sliding_window") or 0),
+        softcap=float(kwargs.get("softcap") or 0.0),
+    )
+    return out.unsqueeze(0), None
+
+
+AttentionInterface.register(ATTENTION_NAME, paceline_attention)
+
+
+class PoolStep:
+    """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
+
+    def __init__(self, pool: PagePool, rows: Rows) -> None:
+        self._layers = iter(pool.layers)
+        self._rows = rows
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """See `AttentionStep`."""
+        layer = next(self._layers)
+        layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
+        return canonical_attention(query, layer, self._rows, **how).to(query.dtype)
+
+
+def run_rows(model: PreTrainedModel, step: AttentionStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
+    """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
+    token = _current.set(step)
+    try:
+        device = model.device
+        out = model(
+            input_ids=torch.as_tensor(tokens).unsqueeze(0).to(device),
+            position_ids=torch.as_tensor(positions).unsqueeze(0).to(device),
+            use_cache=False,
+            **kwargs,
+        )
+    finally:
+        _current.reset(token)
+    return out[0][0]  # type: ignore[no-any-return]
+
+
+class Decoder:
+    """A model with its page pool: forwards over rows, at the row counts that were proven to share their bits."""
+
+    def __init__(self, model: PreTrainedModel, pool: PagePool, row_counts: Sequence[int]) -> None:
+        self.model = model
+        self.pool = pool
+        self.row_counts = tuple(row_counts)  # ascending
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of one forward."""
+        return self.row_counts[-1]
+
+    @torch.inference_mode()
+    def forward(self, work: Sequence[TreeWork]) -> NDArray[np.float32]:
+        """Logits (rows, V) of the trees' rows, in order."""
+        needed = sum(len(item.tokens) - item.first for item in work)
+        padded = self.row_counts[bisect_left(self.row_counts, needed)]
+        rows = tree_rows(work, padded, self.pool.device)
+        logits = run_rows(self.model, PoolStep(self.pool, rows), rows.tokens, rows.positions)
+        return logits[:needed].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+        """Commit `tokens` to an empty sequence in chunks of one page, aligned from position 0."""
+        for start in range(0, len(tokens), PAGE_SIZE):
+            chunk = tokens[start : start + PAGE_SIZE]
+            rows = chunk_rows(sequence, chunk, self.pool.device)
+            step = PoolStep(self.pool, rows)
+            run_rows(self.model.base_model, step, rows.tokens, rows.positions)
+            sequence.length += len(chunk)
+            on_chunk(len(chunk))
+
+
+class HFTarget:
+    """The `Target` port over a `Decoder`. See types.py for what each method promises."""
+
+    def __init__(self, decoder: Decoder, vocab_size: int, max_length: int, path_name: str) -> None:
+        self.decoder = decoder
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self.generation_config = decoder.model.generation_config
+        self._path_name = path_name
+        self._sequences: dict[int, CachedSequence] = {}
+        self.on_chunk: Callable[[int], None] = lambda count: None  # told how many prompt tokens each chunk had
+
+    def reserve(self, request: Request) -> bool:
+        """See `Target`; a request that could never fit is refused with `RequestError`."""
+        wanted = request.num_prompt_tokens + request.params.max_tokens + SCRATCH
+        capacity = (self.decoder.pool.num_pages - 1) * PAGE_SIZE
+        if wanted > capacity:
+            raise RequestError(
+                f"the request needs cache for {wanted} tokens (prompt {request.num_prompt_tokens}, max_tokens "
+                f"{request.params.max_tokens}, {SCRATCH} for drafts), and the pool holds {capacity}; "
+                "lower max_tokens or load with a larger cache_tokens"
+            )
+        sequence = self.decoder.pool.reserve(wanted)
+        if sequence is not None:
+            self._sequences[request.id] = sequence
+        return sequence is not None
+
+    def prefill(self, request: Request) -> None:
+        """See `Target`."""
+        self.decoder.prefill(self._sequences[request.id], request.tokens[:-1], self.on_chunk)
+
+    def max_budget(self, num_requests: int) -> int:
+        """See `Target`."""
+        return min(self.decoder.max_rows // num_requests, SCRATCH) - 1
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """See `Target`."""
+        items = [
+            TreeWork(
+                self._sequences[request.id],
+                [request.tokens[-1], *tree.tokens],
+                [-1, *(parent + 1 for parent in tree.parents)],
+            )
+            for request, tree in work
+        ]
+        logits = self.decoder.forward(items)
+        ends = np.cumsum([len(item.tokens) for item in items])[:-1]
+        return np.split(logits, ends)
+
+    def commit(self, request: Request, path: Sequence[int]) -> None:
+        """See `Target`."""
+        kept = np.array([0, *(node + 1 for node in path)], np.int64)
+        self.decoder.pool.keep_path(self._sequences[request.id], kept)
+
+    def free(self, request: Request) -> None:
+        """See `Target`."""
+        sequence = self._sequences.pop(request.id, None)
+        if sequence is not None:
+            self.decoder.pool.release(sequence)
+
+    def numerics(self) -> dict[str, Any]:
+        """See `Target`."""
+        model = self.decoder.model
+        return {
+            "path": self._path_name,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "instruction_set": instruction_set(model.device),
+            "threads": torch.get_num_threads(),
+            "row_counts": list(self.decoder.row_counts),
+            "torch": torch.__version__,
+        }

@@ -1,0 +1,246 @@
+"""From a name, a folder or a model to a checked `HFTarget` and the verdict on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from paceline.bundled import bundled_path
+from paceline.errors import ConfigError, ModelError
+from paceline.target import inspect
+from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
+from paceline.target.numerics import NumericPath, apply, paths, shared_copy
+from paceline.target.pool import PAGE_SIZE, PagePool
+from paceline.target.probe import REFERENCE, proven_row_counts
+from paceline.target.rows import TreeWork
+
+_PROBE_SECONDS = 1.5
+_POOL_SHARE = 0.25  # of the memory that is free
+_PROBE_PAGES = 16
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The verdict of a load: what the model is, on which numeric path its bits are exact, at what cost."""
+
+    name: str
+    architecture: str
+    num_parameters: int
+    vocab_size: int
+    max_length: int  # tokens of prompt and output together
+    numerics: dict[str, Any]
+    weight_bytes: int
+    pool_bytes: int
+    pool_tokens: int
+    row_milliseconds: dict[int, float]  # rows in one forward -> milliseconds, measured at load
+    load_seconds: float
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: exact how, on which path, at what cost."""
+        costs = ", ".join(f"{rows} rows {ms:.1f} ms" for rows, ms in self.row_milliseconds.items())
+        sentence = (
+            f"exact: identical bits proven at {len(self.numerics['row_counts'])} row counts up to "
+            f"{self.numerics['row_counts'][-1]} on {self.numerics['path']} ({self.numerics['dtype']}, "
+            f"{self.numerics['instruction_set']}, {self.numerics['threads']} threads); {costs}"
+        )
+        return f"{sentence}; {self.note}" if self.note else sentence
+
+
+def load_target(
+    source: str | os.PathLike[str] | PreTrainedModel,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    cache_tokens: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[HFTarget, ModelInfo]:
+    """A target ready to decode, and what load found out about it.
+
+    Raises:
+        ModelError: the model cannot be found, read or decoded exactly.
+        ConfigError: a dtype or device that does not exist here.
+    """
+    started = time.perf_counter()
+    factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
+    model = factory()
+    eager = inspect.eager_logits(model)
+    parts = inspect.anatomy(model)
+    weights = sum(p.numel() for p in model.parameters())
+    decoder, path = _prove(model, factory, parts, cache_tokens)
+    inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype)
+    target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+    info = ModelInfo(
+        name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
+        architecture=type(decoder.model).__name__,
+        num_parameters=weights,
+        vocab_size=parts.vocab_size,
+        max_length=parts.max_length,
+        numerics=target.numerics(),
+        weight_bytes=_weight_bytes(decoder.model),
+        pool_bytes=decoder.pool.num_bytes,
+        pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
+        row_milliseconds=_measure(decoder),
+        load_seconds=time.perf_counter() - started,
+        note=parts.note,
+    )
+    return target, info
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
+    """A torch dtype, or "auto" for the checkpoint's."""
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def parse_device(device: str | torch.device) -> torch.device:
+    """A torch device; "auto" is the GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:N") from error
+    if parsed.type not in ("cpu", "cuda") or (parsed.type == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device is {device!r}, which is not available; allowed here: cpu")
+    return parsed
+
+
+def _factory(
+    source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool
+) -> Callable[[], PreTrainedModel]:
+    """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
+    if isinstance(source, PreTrainedModel):
+        if dtype not in ("auto", source.dtype):
+            raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")
+        return lambda: shared_copy(source).eval()
+    folder = bundled_path(str(source)) or source
+
+    def read() -> PreTrainedModel:
+        transformers_logging.disable_progress_bar()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust,
+                attn_implementation="eager",
+            )
+        except Exception as error:
+            raise ModelError(f"cannot load the model {str(source)!r}: {_first_line(error)}") from error
+        finally:
+            transformers_logging.enable_progress_bar()
+        return model.to(device).eval()  # type: ignore[no-any-return]
+
+    _refuse_missing(source, folder)
+    return read
+
+
+def _refuse_missing(source: Any, folder: Any) -> None:
+    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
+    if looks_local and not (Path(folder) / "config.json").is_file():
+        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _prove(
+    model: PreTrainedModel,
+    factory: Callable[[], PreTrainedModel],
+    parts: inspect.Anatomy,
+    cache_tokens: int | None,
+) -> tuple[Decoder, NumericPath]:
+    """The first numeric path on which the probe finds stable bits."""
+    candidates = paths(model.dtype, model.device)
+    num_pages = _num_pages(model, parts, cache_tokens)
+    for index, path in enumerate(candidates):
+        if index:
+            model = factory()
+        model.config._attn_implementation = ATTENTION_NAME
+        apply(model, path)
+        pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
+        decoder = Decoder(model, pool, (REFERENCE,))
+        counts = proven_row_counts(decoder, parts.vocab_size, _PROBE_SECONDS)
+        if counts:
+            decoder.row_counts = tuple(counts)
+            return decoder, path
+    tried = ", ".join(path.name for path in candidates)
+    raise ModelError(
+        f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
+        f"tried ({tried}); it cannot be decoded exactly here"
+    )
+
+
+def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
+    """Pages of the pool: what was asked for, or a share of free memory, at most 16 full contexts."""
+    if cache_tokens is None:
+        per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * model.dtype.itemsize
+        room = int(_POOL_SHARE * free_memory(model.device)) // per_token
+        cache_tokens = min(16 * (parts.max_length + SCRATCH), room)
+    return max(-(-cache_tokens // PAGE_SIZE) + 1, _PROBE_PAGES)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could still be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def _own_logits(decoder: Decoder, parts: inspect.Anatomy) -> torch.Tensor:
+    tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
+    sequence = decoder.pool.reserve(len(tokens))
+    assert sequence is not None
+    logits = torch.cat(
+        [
+            torch.from_numpy(decoder.forward([TreeWork(sequence, tokens[: i + 1], [-1, *range(i)], i)]))
+            for i in range(len(tokens))
+        ]
+    )
+    decoder.pool.release(sequence)
+    return logits.to(decoder.model.device)
+
+
+def _measure(decoder: Decoder) -> dict[int, float]:
+    """Milliseconds of a forward at a few row counts: the best of three, since machines are noisy."""
+    wanted = {min(decoder.row_counts), 8, REFERENCE} & set(decoder.row_counts)
+    sequence = decoder.pool.reserve(2 * PAGE_SIZE)
+    assert sequence is not None
+    costs = {}
+    for count in sorted(wanted):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            decoder.forward([TreeWork(sequence, [0] * count, [-1, *range(count - 1)])])
+            times.append(time.perf_counter() - start)
+        costs[count] = min(times) * 1e3
+    decoder.pool.release(sequence)
+    return costs
+
+
+def _weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of weights that are alive: parameters, and weights laid out anew."""
+    seen = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+    packed = sum(getattr(module, "num_bytes", 0) for module in model.modules())
+    return sum(seen.values()) + packed

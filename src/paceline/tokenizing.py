@@ -1,0 +1,88 @@
+"""A transformers tokenizer as Paceline uses it: no doubled BOS, several EOS ids, exact decoding.
+
+Knows nothing of requests or engines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from paceline.bundled import bundled_path
+from paceline.errors import ConfigError, ModelError, RequestError
+
+
+class Tokenizer:
+    """Texts to ids and back, and the ids that end an output."""
+
+    def __init__(self, inner: PreTrainedTokenizerBase, eos_token_ids: frozenset[int]) -> None:
+        self.inner = inner
+        self.eos_token_ids = eos_token_ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids with the special tokens that the tokenizer adds; one BOS, also if the text brings its own."""
+        if not text:
+            raise RequestError("the prompt is empty; allowed: at least one character")
+        ids = list(self.inner(text, add_special_tokens=True)["input_ids"])
+        bos = self.inner.bos_token_id
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(
+            self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    def spellings(self, word: str) -> list[tuple[int, ...]]:
+        """The id sequences that spell a word at the start of a text and after a space (as vLLM's bad_words)."""
+        found = []
+        for text in (word, " " + word.lstrip()):
+            ids = tuple(self.inner(text, add_special_tokens=False)["input_ids"])
+            if ids and ids not in found:
+                found.append(ids)
+        return found
+
+    def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Ids of a conversation in the model's chat template, ready for the assistant's turn."""
+        if not self.inner.chat_template:
+            raise ConfigError("this model has no chat template; use generate with a plain prompt")
+        ids = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        return list(ids["input_ids"])
+
+
+def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokenizer | None:
+    """The tokenizer of a model, a name or a folder, or a tokenizer given as an object; None if a model names none."""
+    model = source if isinstance(source, PreTrainedModel) else None
+    if isinstance(source, PreTrainedTokenizerBase):
+        inner = source
+    else:
+        place = model.name_or_path if model is not None else source
+        if model is not None and not os.path.isdir(place):
+            return None  # a model made in memory; its prompts are token ids
+        inner = _read(place, trust_remote_code)
+    if len(inner) > target.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {len(inner)} entries and the model's vocabulary {target.vocab_size}: "
+            "it belongs to another model"
+        )
+    return Tokenizer(inner, _eos_ids(inner, target))
+
+
+def _read(source: Any, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(
+            bundled_path(str(source)) or source, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise ModelError(f"cannot load the tokenizer of {str(source)!r}: {str(error).splitlines()[0]}") from error
+
+
+def _eos_ids(inner: PreTrainedTokenizerBase, target: Any) -> frozenset[int]:
+    """The end-of-sequence ids of the model's generation settings, and the tokenizer's own."""
+    generation: GenerationConfig | None = getattr(target, "generation_config", None)
+    named = getattr(generation, "eos_token_id", None)
+    several = named if isinstance(named, list) else [named]
+    return frozenset(int(t) for t in (*several, inner.eos_token_id) if t is not None)

@@ -1,0 +1,129 @@
+"""The words of Paceline as types: the draft tree, what a step did, and the two ports, `Drafter` and `Target`.
+
+Knows nothing of models, sampling or files. R rows, V vocabulary throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from paceline.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class DraftTree:
+    """A proposal for what follows the pending token, which is not itself a node.
+
+    Nodes stand parents before children. An empty tree is plain decoding.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()  # index of each node's parent; -1 is the pending token
+    scores: tuple[float, ...] = ()  # the drafter's estimate that the target's path reaches the node
+    sources: tuple[str, ...] = ()  # which drafter proposed the node
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Each node's distance from the pending token, from 1."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent < 0 else depths[parent] + 1)
+        return tuple(depths)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The target's token at one place, and what the model thought there.
+
+    `logprob`, `entropy` (nats) and `top` belong to the model's own distribution, before any parameter.
+    """
+
+    token: int
+    logprob: float
+    entropy: float
+    top: tuple[tuple[int, float], ...] = ()  # (token, logprob), likeliest first; empty unless asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One emitted token. `text` may be empty while a character or a stop string is incomplete."""
+
+    id: int
+    text: str
+    source: str  # the drafter that proposed it, or "target"
+    logprob: float
+    entropy: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What one step did for one request, told to drafters and statistics after the commit."""
+
+    request: Request
+    tree: DraftTree
+    path: tuple[int, ...]  # accepted nodes, from the root down
+    tokens: tuple[Token, ...]  # emitted: the accepted drafts and one more, unless a stop cut them
+
+    @property
+    def num_accepted_drafts(self) -> int:
+        """Accepted draft tokens that were emitted; the correction or bonus token is never counted."""
+        return min(len(self.path), len(self.tokens))
+
+
+class Drafter(Protocol):
+    """Proposes what the target may say. It can be anything at all: exactness never depends on it."""
+
+    name: ClassVar[str]
+
+    def start(self, request: Request) -> None:
+        """Take up a request; its prompt is in `request.tokens`."""
+
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[DraftTree]:
+        """One tree per request, of at most `budgets[i]` nodes; an empty one is always allowed."""
+
+    def observe(self, outcome: StepOutcome) -> None:
+        """Learn from a committed step, and trim caches to `outcome.request.tokens`."""
+
+    def finish(self, request: Request) -> None:
+        """Forget a request; also called when it is aborted."""
+
+    def close(self) -> None:
+        """Release what the drafter holds."""
+
+
+class Target(Protocol):
+    """The model whose text is emitted. Between steps its cache holds `request.tokens[:-1]`."""
+
+    vocab_size: int
+    max_length: int  # context length in tokens, prompt and output together
+
+    def reserve(self, request: Request) -> bool:
+        """Set aside cache for the whole request; False if it must wait for others to finish."""
+
+    def prefill(self, request: Request) -> None:
+        """Fill the cache with `request.tokens[:-1]`."""
+
+    def max_budget(self, num_requests: int) -> int:
+        """Most draft nodes that each of so many requests may bring to one forward."""
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """Logits (nodes + 1, V) float32 for each request, from one forward; row 0 is the pending token's."""
+
+    def commit(self, request: Request, path: Sequence[int]) -> None:
+        """Keep the rows of the pending token and of the accepted nodes, drop the rest."""
+
+    def free(self, request: Request) -> None:
+        """Give back the request's cache. Freeing twice, or what was never reserved, does nothing."""
+
+    def numerics(self) -> dict[str, Any]:
+        """The numeric path: what the bits depend on (kernels, instruction set, threads, row counts)."""

@@ -1,0 +1,52 @@
+"""Verification: walk the draft tree along the target's own tokens.
+
+At every node the target law draws the target's token; while a child carries it, the walk goes down. The
+token that no child carries is the correction token, or the bonus token after a leaf: it is the target's own
+draw already, so nothing has to be resampled and a drafter's probabilities are never asked for. Contrast
+Leviathan et al. 2023 (arXiv 2211.17192), whose rule is exact in law only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.types import Choice, DraftTree
+
+
+class Law(Protocol):
+    """What `walk` needs of a target law."""
+
+    def choose(self, logits: NDArray[np.float32]) -> Choice:
+        """The target's token after the history so far."""
+
+    def advance(self, token: int) -> None:
+        """Append it to the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The accepted nodes from the root down, and the target's choices: one more than accepted nodes."""
+
+    path: tuple[int, ...]
+    choices: tuple[Choice, ...]
+
+
+def walk(tree: DraftTree, logits: Sequence[NDArray[np.float32]], law: Law) -> Walk:
+    """Follow the target through `tree`; `logits[i + 1]` (V,) belongs to node i, `logits[0]` to the pending token."""
+    children = {(parent, token): i for i, (parent, token) in enumerate(zip(tree.parents, tree.tokens, strict=True))}
+    path: list[int] = []
+    choices: list[Choice] = []
+    node: int | None = -1
+    while node is not None:
+        choice = law.choose(logits[node + 1])
+        law.advance(choice.token)
+        choices.append(choice)
+        node = children.get((node, choice.token))
+        if node is not None:
+            path.append(node)
+    return Walk(tuple(path), tuple(choices))
