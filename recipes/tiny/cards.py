@@ -1,0 +1,132 @@
+"""The model cards, written from the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data import DOMAINS
+from evaluate import Figures
+
+HEAD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+tags: [speculative-decoding, tiny]
+---
+
+"""
+
+DATA = """## Data and licences
+
+| domain | source | licence | held out |
+|---|---|---|---|
+| story | a 4.2 MB slice of TinyStories | CDLA-Sharing-1.0 | 3 % of the stories, by hash |
+| play | Tiny Shakespeare | public domain | 4 % of the passages, by hash |
+| novel | Pride and Prejudice | public domain | 6 % of the passages, by hash |
+| command | SNIPS spoken commands, written as `Command: ...` and `JSON: {...}` | CC0 | its own validation files |
+| maths | GSM8K, written as `Question: ...` and `Answer: ...` | MIT | its own test file |
+
+The weights and this card are Apache-2.0, as the rest of the project. Every training document begins behind `<|endoftext|>`,
+which is both the first and the last token; the tokenizer (byte-level BPE, 4,096 entries, digits one by one) adds nothing
+by itself.
+"""
+
+LIMITS = """## What it is not
+
+A model of this size writes fluent nonsense. It cannot do sums, knows nothing of the world, may repeat itself and should be
+relied on for nothing but trying, testing and timing decoders. It has been trained on sequences of at most 1,024 tokens.
+"""
+
+
+def target_card(figures: Figures) -> str:
+    target, run = figures["target"], figures["target_run"]
+    return HEAD + "\n".join([
+        "# paceline-tiny\n",
+        f"A Llama of {target['parameters']:,} parameters (hidden 256, 8 layers, 8 heads on 4 key-value heads, FFN 688, "
+        "tied embeddings), trained from nothing by `recipes/tiny` so that Paceline can be tried, tested and measured "
+        "offline. Its drafter is `paceline-tiny-draft`.\n",
+        training(run),
+        losses(target["held_out"], "paceline-tiny", figures["five_gram"]),
+        commands(figures["commands"]),
+        DATA,
+        LIMITS,
+        samples(figures["samples"]),
+    ])
+
+
+def drafter_card(figures: Figures) -> str:
+    drafter, run = figures["drafter"], figures["drafter_run"]
+    return HEAD + "\n".join([
+        "# paceline-tiny-draft\n",
+        f"A Llama of {drafter['parameters']:,} parameters ({drafter['shape']}, tied embeddings): the drafter for "
+        "`paceline-tiny`, with the same tokenizer. It was taught the target's distribution (0.9 of the loss is the "
+        "divergence from it, 0.1 the token itself), half on real training text and half on the target's own samples "
+        f"({figures['sampled_tokens']:,} tokens, at temperatures 1, 0.7 and 0), from the target's embeddings reduced by "
+        "principal components.\n",
+        training(run),
+        losses(drafter["held_out"], "paceline-tiny-draft", figures["five_gram"]),
+        agreement(figures["agreement"], figures["forward_ms"]),
+        DATA,
+        LIMITS,
+    ])
+
+
+def training(run: Figures) -> str:
+    return (
+        "## Training\n\n"
+        f"{run['steps']:,} steps of 2,048 tokens, {run['tokens']:,} tokens in all, in {run['seconds'] / 60:.0f} minutes "
+        f"on {run['hardware']}. AdamW (0.9, 0.95; weight decay 0.1), warm-up of 100 steps to a rate of {run['rate']:g}, "
+        f"then constant, then {run['decay']} steps of linear decay; sequences of 256 tokens, 1,024 in the decay; stored in "
+        "bfloat16. All figures below were measured on the stored weights, computed in fp32.\n"
+    )
+
+
+def losses(model: Figures, name: str, baseline: Figures) -> str:
+    rows = [
+        f"| {d} | {model[d]['tokens']:,} | {model[d]['nats_per_token']:.3f} | {baseline[d]['nats_per_token']:.3f} "
+        f"| {model[d]['bits_per_byte']:.3f} | {baseline[d]['bits_per_byte']:.3f} |"
+        for d in DOMAINS
+    ]
+    return "\n".join([
+        "## Held-out loss\n",
+        "Beside an interpolated Kneser-Ney 5-gram model of the same training documents, on the same tokens.\n",
+        f"| domain | tokens | {name}, nats/token | 5-gram | {name}, bits/byte | 5-gram |",
+        "|---|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+    ])
+
+
+def commands(result: Figures) -> str:
+    return (
+        "## Held-out commands\n\n"
+        f"Greedy answers to {result['commands']} held-out SNIPS commands: {result['valid_json']:.1%} are valid JSON, "
+        f"{result['right_intent']:.1%} name the right intent, {result['all_slots_right']:.1%} are right in every slot.\n"
+    )
+
+
+def agreement(result: Figures, forward: Figures) -> str:
+    rows = [f"| {d} | {result[d]['same_first_choice']:.1%} | {result[d]['overlap']:.1%} |" for d in DOMAINS]
+    return "\n".join([
+        "## Agreement with paceline-tiny on held-out text\n",
+        "Same first choice, and overlap of the two distributions (what would be accepted at temperature 1).\n",
+        "| domain | same first choice | overlap |",
+        "|---|---:|---:|",
+        *rows,
+        "",
+        f"One forward of one token with a cache of 64: {forward['drafter']:.2f} ms beside the target's "
+        f"{forward['target']:.2f} ms ({forward['drafter'] / forward['target']:.0%}; fp32, one thread, median of 200).\n",
+    ])
+
+
+def samples(writings: list[tuple[str, str]]) -> str:
+    parts = ["## Ten samples, not chosen\n", "Seeds 0 to 9, temperature 0.8, 100 tokens; the prompt stands in «marks».\n"]
+    for seed, (opening, text) in enumerate(writings):
+        quoted = f"«{opening}»" + text
+        parts.append(f"{seed}.\n\n```text\n{quoted.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def write(folder: Path, text: str) -> None:
+    folder.joinpath("README.md").write_text(text, "utf-8")
