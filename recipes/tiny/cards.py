@@ -43,8 +43,8 @@ def target_card(figures: Figures) -> str:
     target, run = figures["target"], figures["target_run"]
     return HEAD + "\n".join([
         "# paceline-tiny\n",
-        f"A Llama of {target['parameters']:,} parameters (hidden 256, 8 layers, 8 heads on 4 key-value heads, FFN 688, "
-        "tied embeddings), trained from nothing by `recipes/tiny` so that Paceline can be tried, tested and measured "
+        f"A Llama of {target['parameters']:,} parameters ({target['shape']}, tied embeddings), "
+        "trained from nothing by `recipes/tiny` so that Paceline can be tried, tested and measured "
         "offline. Its drafter is `paceline-tiny-draft`.\n",
         training(run),
         losses(target["held_out"], "paceline-tiny", figures["five_gram"]),
@@ -62,7 +62,7 @@ def drafter_card(figures: Figures) -> str:
         f"A Llama of {drafter['parameters']:,} parameters ({drafter['shape']}, tied embeddings): the drafter for "
         "`paceline-tiny`, with the same tokenizer. It was taught the target's distribution (0.9 of the loss is the "
         "divergence from it, 0.1 the token itself), half on real training text and half on the target's own samples "
-        f"({figures['sampled_tokens']:,} tokens, at temperatures 1, 0.7 and 0), from the target's embeddings reduced by "
+        f"({run['sampled_tokens']:,} tokens, at temperatures 1, 0.7 and 0), from the target's embeddings reduced by "
         "principal components.\n",
         training(run),
         losses(drafter["held_out"], "paceline-tiny-draft", figures["five_gram"]),

@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "intermediate_size": 344,
+        "intermediate_size": 448,
     },
 }
 
@@ -64,6 +64,12 @@ def next_token_loss(model: LlamaForCausalLM, tokens: Tensor, targets: Tensor) ->
 
 def parameter_count(model: LlamaForCausalLM) -> int:
     return sum(p.numel() for p in model.parameters())  # tied weights are one parameter
+
+
+def shape(model: LlamaForCausalLM) -> str:
+    c = model.config
+    heads = f"{c.num_attention_heads} heads on {c.num_key_value_heads} key-value heads"
+    return f"hidden {c.hidden_size}, {c.num_hidden_layers} layers, {heads}, FFN {c.intermediate_size}"
 
 
 def install(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -77,7 +77,7 @@ def fit(model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: 
     with bar() as progress:
         task = progress.add_task(label, total=planned, completed=state.step, note="")
         while state.decay_start < 0 or state.step < state.decay_start + schedule.decay:
-            if state.decay_start < 0 and (state.step >= planned - schedule.decay or (work / "DECAY_NOW").exists()):
+            if state.decay_start < 0 and (state.step >= planned - schedule.decay or told_to_decay(work)):
                 state.decay_start = state.step
                 progress.update(task, total=state.step + schedule.decay)
             step(model, loss, optimizer, stream, schedule, state)
@@ -91,6 +91,14 @@ def fit(model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: 
                 saved = time.time()
     save(model, optimizer, checkpoint, state)
     return state
+
+
+def told_to_decay(work: Path) -> bool:
+    """Whether someone asked for an early end; asking counts once."""
+    wish = work / "DECAY_NOW"
+    asked = wish.exists()
+    wish.unlink(missing_ok=True)
+    return asked
 
 
 def step(

@@ -57,7 +57,7 @@ class LLM:
         self.target = target
         self.tokenizer = tokenizer
         self._engine = Engine(target, FixedPacer())
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
         self._attached: set[int] = set()
         self._drafters = self._resolve(drafters)
@@ -101,6 +101,10 @@ class LLM:
         """`generate` on a conversation, through the model's own chat template."""
         return self.generate(self._tokenizer().chat(messages), **options)
 
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that the model's context has left after a prompt; negative if the prompt is too long."""
+        return self.target.max_length - len(self._encode(prompt))
+
     def close(self) -> None:
         """Release the model and the drafters."""
         with self._lock:
@@ -137,8 +141,11 @@ class LLM:
                 self._made[key] = drafter
             return self._made[key]
 
+    def _encode(self, prompt: Prompt) -> list[int]:
+        return self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+
     def _requests(self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter]) -> list[Request]:
-        ids = self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        ids = self._encode(prompt)
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = self.tokenizer.eos_token_ids if self.tokenizer else frozenset()
@@ -194,7 +201,7 @@ class LLM:
 class _Running:
     """Requests in the engine for as long as a `with` lasts; what is unfinished then is aborted."""
 
-    def __init__(self, engine: Engine, lock: threading.RLock, requests: Sequence[Request]) -> None:  # type: ignore[valid-type]
+    def __init__(self, engine: Engine, lock: threading.Lock, requests: Sequence[Request]) -> None:
         self._engine, self._lock, self._requests = engine, lock, requests
 
     def __enter__(self) -> None:

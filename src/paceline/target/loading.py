@@ -25,6 +25,7 @@ from paceline.target.rows import TreeWork
 _PROBE_SECONDS = 1.5
 _POOL_SHARE = 0.25  # of the memory that is free
 _PROBE_PAGES = 16
+_DRAFT_ROWS = (*range(1, 17), 24, 32, 48, 64)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -96,6 +97,16 @@ def load_target(
         note=parts.note,
     )
     return target, info
+
+
+def load_draft(source: str, device: str) -> HFTarget:
+    """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
+    model = _factory(source, "auto", parse_device(device), False)()
+    parts = inspect.anatomy(model)
+    path = paths(model.dtype, model.device)[0]
+    apply(model, path)
+    pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
+    return HFTarget(Decoder(model, pool, _DRAFT_ROWS), parts.vocab_size, parts.max_length, path.name)
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:

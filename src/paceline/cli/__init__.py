@@ -1,0 +1,49 @@
+"""The `paceline` command. Arguments are parsed here and nothing else happens here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from paceline import __version__
+from paceline.cli.catalogue import drafters, models
+from paceline.cli.generate import generate
+from paceline.errors import PacelineError
+
+app = typer.Typer(
+    help="Any Hugging Face causal language model, the same bytes, sooner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(generate)
+app.command()(drafters)
+app.command()(models)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"paceline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print it."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one line for what a user can mend, 130 after Ctrl-C."""
+    try:
+        app()
+    except PacelineError as error:
+        typer.secho(f"paceline: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,107 @@
+"""`paceline generate`: print a continuation as it is decoded, then one line of facts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from paceline.cli.loading import load_with_progress
+from paceline.errors import ConfigError
+from paceline.llm import LLM, Output, Stream, to_json
+from paceline.params import SamplingParams
+
+_COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the order they first appear
+
+
+def generate(
+    prompt: str = typer.Argument(help="The text to continue; - reads it from standard input."),
+    model: str = typer.Option(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
+    drafters: list[str] = typer.Option(["auto"], help="auto, none, or drafters with options; may be repeated."),
+    max_tokens: int = typer.Option(256, help="Most tokens to generate."),
+    temperature: float = typer.Option(0.0, help="0 is greedy."),
+    top_k: int = typer.Option(0, help="Keep the k likeliest tokens; 0 keeps all."),
+    top_p: float = typer.Option(1.0, help="Keep the likeliest tokens up to this probability."),
+    seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
+    stop: list[str] = typer.Option([], help="End the text before this string; may be repeated."),
+    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
+    quiet: bool = typer.Option(False, "--quiet", help="Print the continuation alone."),
+) -> None:
+    """Continue PROMPT: exactly the text of plain decoding, sooner."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    chosen = parse_drafters(drafters)
+    sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k}
+    sampling |= {"top_p": top_p, "seed": seed, "stop": stop}
+    SamplingParams.from_options(sampling)  # refused before the model is loaded
+    started = time.perf_counter()
+    with load_with_progress(model, dtype=dtype, device=device) as llm:
+        load_seconds = time.perf_counter() - started
+        sampling["max_tokens"] = _fitting(llm, text, max_tokens)
+        if json:
+            print(to_json(llm.generate(text, drafters=chosen, **sampling), load_seconds))
+            return
+        _show(llm.stream(text, drafters=chosen, **sampling), sys.stdout, quiet)
+
+
+def parse_drafters(given: list[str]) -> str | list[str]:
+    """The API's form of --drafters: "auto" or "none" alone, else a list. `suffix,model` is a list too."""
+    names: list[str] = []
+    for item in given:
+        names += [item] if ":" in item else [part.strip() for part in item.split(",") if part.strip()]
+    alone = [name for name in names if name in ("auto", "none")]
+    if alone and len(names) > 1:
+        raise ConfigError(f"--drafters is {', '.join(names)}; {alone[0]!r} stands alone")
+    return alone[0] if alone else names
+
+
+def _fitting(llm: LLM, text: str, max_tokens: int) -> int:
+    """At most what the context has left, so that the default never refuses a long prompt that fits."""
+    room = llm.room(text)
+    return min(max_tokens, room) if room > 0 else max_tokens
+
+
+def _show(stream: Stream, out: TextIO, quiet: bool) -> None:
+    console = Console(file=out, highlight=False, soft_wrap=True)
+    colours: dict[str, str] = {}
+    try:
+        for token in stream:
+            console.print(_coloured(token.text, token.source, colours), end="")
+            out.flush()
+    except KeyboardInterrupt:
+        stream.close()
+        _finish(console, stream.output, colours, quiet)
+        raise
+    _finish(console, stream.output, colours, quiet)
+
+
+def _coloured(text: str, source: str, colours: dict[str, str]) -> Text:
+    if source == "target":
+        return Text(text)
+    colour = colours.setdefault(source, _COLOURS[len(colours) % len(_COLOURS)])
+    return Text(text, style=colour)
+
+
+def _finish(console: Console, output: Output, colours: dict[str, str], quiet: bool) -> None:
+    console.print()
+    if not quiet:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(facts(output, colours))
+
+
+def facts(output: Output, colours: dict[str, str]) -> Text:
+    """One line: tokens, seconds, tokens/s, mean acceptance length, who earned what."""
+    stats = output.stats
+    seconds = stats["prefill_seconds"] + stats["decode_seconds"]
+    line = Text(
+        f"{stats['num_emitted_tokens']} tokens in {seconds:.2f} s · {stats['tokens_per_second']:.0f} tokens/s · "
+        f"{stats['mean_acceptance_length']:.2f} tokens a step · seed {output.seed} · {output.finish_reason}"
+    )
+    for name, drafter in stats["drafters"].items():
+        earned = f" · {name} {drafter['num_accepted_draft_tokens']}/{drafter['num_draft_tokens']}"
+        line.append(earned, style=colours.get(name, ""))
+    return line

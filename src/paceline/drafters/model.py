@@ -1,0 +1,232 @@
+"""Drafts with a small model of the same vocabulary, coupled to the target through its noise.
+
+A node's children are the top-k of `log q + G`, where q is the draft model's law at the target's temperature and
+G is the very noise that the target will add there (design in docs/exactness.md; the one-child case is Daliri,
+Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's likeliest tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.bundled import DEFAULT_DRAFT
+from paceline.drafters.base import BaseDrafter, Environment, option, register
+from paceline.errors import DrafterError, ModelError
+from paceline.law import softmax
+from paceline.request import Request
+from paceline.tree import TreeBuilder, merge
+from paceline.types import DraftTree, StepOutcome
+
+if TYPE_CHECKING:
+    from paceline.target.hf import Decoder
+    from paceline.target.pool import CachedSequence
+
+
+@register("model")
+@dataclass(eq=False)
+class ModelDrafter(BaseDrafter):
+    """Asks a small model with the same vocabulary what comes next."""
+
+    path: str = option(DEFAULT_DRAFT, help="the draft model: a folder, a hub name or a bundled name")
+    depth: int = option(4, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
+    width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
+    branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
+    _decoder: Decoder | None = field(default=None, init=False, repr=False)
+    _max_length: int = field(default=0, init=False, repr=False)
+    _states: dict[int, _State] = field(default_factory=dict, init=False, repr=False)
+
+    def attach(self, environment: Environment) -> None:
+        """Load the draft model; refuses another vocabulary, naming the first difference."""
+        from paceline.target.loading import load_draft
+        from paceline.tokenizing import load_tokenizer
+
+        target = load_draft(self.path, environment.device)
+        if target.vocab_size != environment.vocab_size:
+            raise ModelError(
+                f"the draft model {self.path!r} has a vocabulary of {target.vocab_size}, the target one of "
+                f"{environment.vocab_size}"
+            )
+        own = load_tokenizer(self.path, target, trust_remote_code=False)
+        if own is not None and environment.tokenizer is not None:
+            _check_vocabulary(self.path, own.inner.get_vocab(), environment.tokenizer.get_vocab())
+        self._decoder, self._max_length = target.decoder, target.max_length
+
+    def start(self, request: Request) -> None:
+        """See `Drafter`."""
+        decoder = self._attached()
+        room = min(request.num_prompt_tokens + request.params.max_tokens, self._max_length) + _SCRATCH
+        sequence = decoder.pool.reserve(room)
+        if sequence is None:
+            raise DrafterError(f"the draft model's cache has no room for {room} tokens")
+        self._states[request.id] = _State(sequence)
+        decoder.prefill(sequence, request.tokens[: self._max_length][:-1], lambda count: None)
+
+    def observe(self, outcome: StepOutcome) -> None:
+        """Keep the draft model's rows of the accepted path; the rest is overwritten later."""
+        state = self._states[outcome.request.id]
+        kept = state.fed_path([token.id for token in outcome.tokens[: outcome.num_accepted_drafts]])
+        self._attached().pool.keep_path(state.sequence, np.array(kept, np.int64))
+        state.clear()
+
+    def finish(self, request: Request) -> None:
+        """See `Drafter`."""
+        state = self._states.pop(request.id, None)
+        if state is not None:
+            self._attached().pool.release(state.sequence)
+
+    def close(self) -> None:
+        """See `Drafter`."""
+        self._decoder = None
+
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[DraftTree]:
+        """One tree per request, grown depth by depth; all requests share each forward of the draft model."""
+        growing = [
+            _Growth(self, request, self._states[request.id], budget)
+            for request, budget in zip(requests, budgets, strict=True)
+        ]
+        fits = [g for g in growing if len(g.request.tokens) + self.depth < self._max_length]
+        self._catch_up(fits)
+        for _ in range(min(self.depth, max(budgets)) - 1):
+            self._descend(fits)
+        return [merge([g.builder.build()], g.budget) for g in growing]
+
+    def _catch_up(self, growing: Sequence[_Growth]) -> None:
+        """Feed each request's tokens that are not cached yet, the pending one last, and branch from it."""
+        from paceline.target.rows import TreeWork
+
+        decoder = self._attached()
+        for g in growing:  # more than a forward takes: only after steps in which this drafter was not asked
+            g.state.clear()
+            missing = g.request.tokens[g.state.sequence.length :]
+            while len(missing) > decoder.max_rows // len(growing):
+                part, missing = missing[:1], missing[1:]
+                decoder.forward([TreeWork(g.state.sequence, part, [-1])])
+                g.state.sequence.length += 1
+        if not growing:
+            return
+        work = []
+        for g in growing:
+            missing = g.request.tokens[g.state.sequence.length :]
+            work.append(TreeWork(g.state.sequence, missing, range(-1, len(missing) - 1)))
+        logits = decoder.forward(work)
+        end = 0
+        for g, item in zip(growing, work, strict=True):
+            end += len(item.tokens)
+            g.state.sequence.length += len(item.tokens)
+            g.branch(-1, 1.0, logits[end - 1])
+
+    def _descend(self, growing: Sequence[_Growth]) -> None:
+        """Feed each request's best new nodes in one forward, and branch from them."""
+        from paceline.target.rows import TreeWork
+
+        decoder = self._attached()
+        width = min(self.width, decoder.max_rows // max(len(growing), 1))
+        chosen = [(g, g.take(width)) for g in growing]
+        chosen = [(g, nodes) for g, nodes in chosen if nodes]
+        if not chosen:
+            return
+        work = [
+            TreeWork(g.state.sequence, g.state.tokens, g.state.parents, len(g.state.tokens) - len(nodes))
+            for g, nodes in chosen
+        ]
+        rows = iter(decoder.forward(work))
+        for g, nodes in chosen:
+            for node, score in nodes:
+                g.branch(node, score, next(rows))
+
+    def _attached(self) -> Decoder:
+        if self._decoder is None:
+            raise DrafterError("the model drafter is not attached to an engine, or was closed")
+        return self._decoder
+
+
+_SCRATCH = 2 * 64  # positions for the rows of one draft: at most depth * width, and the catching up
+
+
+class _State:
+    """One request in the draft model: its cached sequence, and the nodes fed beyond it in this step."""
+
+    def __init__(self, sequence: CachedSequence) -> None:
+        self.sequence = sequence
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the nodes fed."""
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.place: dict[int, int] = {}  # node of the tree -> place among those fed
+
+    def feed(self, node: int, token: int, parent: int) -> None:
+        """Append a node of the tree under another one that was fed, or under the pending token (-1)."""
+        self.place[node] = len(self.tokens)
+        self.tokens.append(token)
+        self.parents.append(self.place.get(parent, -1))
+
+    def fed_path(self, tokens: Sequence[int]) -> list[int]:
+        """Places of the fed nodes that spell `tokens` from the root, as far as they go."""
+        path: list[int] = []
+        for token in tokens:
+            above = path[-1] if path else -1
+            found = [i for i, (t, p) in enumerate(zip(self.tokens, self.parents, strict=True)) if (t, p) == (token, above)]
+            if not found:
+                break
+            path.append(found[0])
+        return path
+
+
+class _Growth:
+    """One request's tree while it grows."""
+
+    def __init__(self, drafter: ModelDrafter, request: Request, state: _State, budget: int) -> None:
+        self.request, self.state, self.budget = request, state, budget
+        self.builder = TreeBuilder(drafter.name)
+        self._branch = drafter.branch
+        self._depth_of = {-1: 0}
+        self._parent_of: dict[int, int] = {}
+        self._token_of: dict[int, int] = {}
+        self._new: list[tuple[float, int]] = []  # (score, node) not fed yet, of the newest depth
+
+    def branch(self, node: int, score: float, logits: NDArray[np.float32]) -> None:
+        """Add the children of a node that was fed, from its logits (V,)."""
+        depth = self._depth_of[node]
+        for token, share in self._children(logits, len(self.request.tokens) + depth):
+            child = self.builder.add(node, token, score * share)
+            self._depth_of[child], self._parent_of[child], self._token_of[child] = depth + 1, node, token
+            self._new.append((score * share, child))
+
+    def take(self, width: int) -> list[tuple[int, float]]:
+        """The best nodes of the newest depth, marked as fed: (node, score)."""
+        best = sorted(self._new, reverse=True)[:width]
+        self._new = []
+        for _, node in best:
+            self.state.feed(node, self._token_of[node], self._parent_of[node])
+        return [(node, score) for score, node in best]
+
+    def _children(self, logits: NDArray[np.float32], position: int) -> list[tuple[int, float]]:
+        """(token, believed chance) of the top-k of log q + G; the belief is the softmax of those very sums."""
+        scores = logits.astype(np.float64)
+        if not self.request.params.is_greedy:
+            scores = scores / self.request.params.temperature + self.request.law.noise.at(position)
+        best = np.argpartition(scores, -_CONSIDERED)[-_CONSIDERED:]
+        best = best[np.argsort(-scores[best])]
+        shares = softmax(scores[best])
+        return [(int(t), float(s)) for t, s in zip(best[: self._branch], shares, strict=False)]
+
+
+_CONSIDERED = 8  # tokens among which belief is shared out
+
+
+def _check_vocabulary(path: str, own: Mapping[str, int], target: Mapping[str, int]) -> None:
+    if own == target:
+        return
+    ours, theirs = ({index: token for token, index in v.items()} for v in (own, target))
+    first = min(i for i in {*ours, *theirs} if ours.get(i) != theirs.get(i))
+    raise ModelError(
+        f"the draft model {path!r} has another vocabulary: id {first} is {ours.get(first)!r} there and "
+        f"{theirs.get(first)!r} in the target"
+    )
