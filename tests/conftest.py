@@ -1,4 +1,4 @@
-"""Shared fixtures. Models are tiny and random, built from a configuration: no download, no GPU."""
+"""Shared fixtures. Models are tiny and random, or the bundled ones: no download, no GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 
+from collections.abc import Iterator
+
 import pytest
-import torch
+
+import paceline
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _quiet_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+@pytest.fixture(scope="session")
+def bundled() -> Iterator[paceline.LLM]:
+    """The bundled target, as a newcomer loads it."""
+    with paceline.load() as llm:
+        yield llm

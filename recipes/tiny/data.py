@@ -22,7 +22,7 @@ Tokens = npt.NDArray[np.uint16]
 
 
 def load_documents(corpora: Path) -> tuple[Documents, Documents]:
-    """Training and held-out documents by domain. Texts are told apart by a hash, the rest by the data sets' own files."""
+    """Training and held-out documents by domain: books told apart by a hash, data sets by their own files."""
     train, held_out = {}, {}
     for domain, documents, share in (
         ("story", stories(corpora / "tinystories_slice.txt"), 3),
@@ -42,7 +42,7 @@ def stories(path: Path) -> Iterator[str]:
 
 
 def passages(path: Path, size: int = 1500) -> Iterator[str]:
-    """The book cut at blank lines into passages of about `size` characters; illustration captions are dropped."""
+    """The book cut at blank lines into passages of about `size` characters, without captions."""
     text = re.sub(r"\[Illustration.*?\]\]?", "", path.read_text("utf-8"), flags=re.S)
     passage: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
@@ -61,11 +61,15 @@ def commands(path: Path) -> Iterator[str]:
         content = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError:  # one of the files is Latin-1
         content = json.loads(raw.decode("latin-1"))
-    (intent, examples), = content.items()
+    ((intent, examples),) = content.items()
     for example in examples:
         slots = {piece["entity"]: piece["text"].strip() for piece in example["data"] if "entity" in piece}
         utterance = " ".join("".join(piece["text"] for piece in example["data"]).split())
-        yield format_command(utterance) + " " + json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
+        yield (
+            format_command(utterance)
+            + " "
+            + json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
+        )
 
 
 def format_command(utterance: str) -> str:

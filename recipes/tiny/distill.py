@@ -1,4 +1,4 @@
-"""The drafter's data and loss: the target's own samples beside the real text, and the target's distribution on both."""
+"""The drafter's data and loss: the target's samples beside real text, its distribution on both."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ TEMPERATURES = (1.0, 1.0, 0.7, 0.0)  # of the batches of samples, in turn
 
 
 @torch.inference_mode()
-def samples(target: LlamaForCausalLM, prompts: list[Tokens], count: int, length: int, work: Path, seed: int) -> Tokens:
-    """`count` texts of `length` tokens that begin as real documents do (2 to 12 tokens), one after another; kept in a file."""
+def samples(
+    target: LlamaForCausalLM, prompts: list[Tokens], count: int, length: int, work: Path, seed: int
+) -> Tokens:
+    """`count` texts of `length` tokens that begin as real documents do, one after another; kept in a file."""
     path = work / "samples.npy"
     if path.exists():
         return np.load(path, allow_pickle=False)
@@ -43,7 +45,11 @@ def sample(model: LlamaForCausalLM, tokens: Tensor, length: int, heat: float) ->
     while sum(r.shape[1] for r in rows) < length:
         output = model(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, scores = output.past_key_values, output.logits[:, -1].float()
-        fresh = scores.argmax(-1, keepdim=True) if heat == 0 else torch.multinomial((scores / heat).softmax(-1), 1)
+        fresh = (
+            scores.argmax(-1, keepdim=True)
+            if heat == 0
+            else torch.multinomial((scores / heat).softmax(-1), 1)
+        )
         rows.append(fresh)
     return torch.cat(rows, dim=1)
 
@@ -69,7 +75,7 @@ def distillation_loss(target: LlamaForCausalLM) -> Loss:
 
 
 def adopt_embeddings(model: LlamaForCausalLM, target: LlamaForCausalLM) -> None:
-    """Start the drafter's embeddings as the target's, turned into its fewer dimensions by principal components."""
+    """Start the drafter's embeddings as the principal components of the target's."""
     with torch.no_grad():
         table = target.model.embed_tokens.weight.float()
         centred = table - table.mean(0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import DOMAINS, Documents, Tokens
+from distill import sample
 from model import logits
 from ngram import KneserNey
 from rich.progress import track
@@ -20,9 +21,17 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 Figures = dict[str, Any]
 OPENINGS = (
-    "", "Once upon a time", "Tom and his dog", "KING:\nMy lord,", "JULIET:\n", "Elizabeth was",
-    "Command: play some jazz by", "Command: book a table for", "Question: Anna has 3 apples.", "Question: A train",
-)  # fmt: skip
+    "",
+    "Once upon a time",
+    "Tom and his dog",
+    "KING:\nMy lord,",
+    "JULIET:\n",
+    "Elizabeth was",
+    "Command: play some jazz by",
+    "Command: book a table for",
+    "Question: Anna has 3 apples.",
+    "Question: A train",
+)
 
 
 @torch.inference_mode()
@@ -41,7 +50,9 @@ def held_out_losses(model: LlamaForCausalLM, documents: dict[str, list[Tokens]],
     }
 
 
-def baseline_losses(train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents) -> Figures:
+def baseline_losses(
+    train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents
+) -> Figures:
     """The same figures for a 5-gram model of the same training documents."""
     baseline = KneserNey([d for domain in DOMAINS for d in train[domain]])
     return {k: summed([baseline.log_probabilities(d) for d in documents[k]], texts[k]) for k in DOMAINS}
@@ -53,8 +64,10 @@ def summed(logs: list[np.ndarray], texts: list[str]) -> Figures:
     return {"tokens": tokens, "nats_per_token": nats / tokens, "bits_per_byte": nats / math.log(2) / size}
 
 
-def agreement(target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]) -> Figures:
-    """Share of held-out positions where both have the same first choice, and the mean overlap of their distributions."""
+def agreement(
+    target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]
+) -> Figures:
+    """Share of held-out positions with the same first choice, and the mean overlap of the distributions."""
     result = {}
     for domain in track(DOMAINS, description="agreement"):
         same, overlap, total = 0.0, 0.0, 0
@@ -74,49 +87,69 @@ def distribution(model: LlamaForCausalLM, document: Tokens) -> Tensor:
 
 
 @torch.inference_mode()
-def generate(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, new: int, heat: float, seed: int = 0
-) -> str:
-    """The continuation of `prompt` behind the separator; greedy where `heat` is 0."""
-    torch.manual_seed(seed)
-    tokens = torch.tensor([[tokenizer.bos_token_id, *tokenizer(prompt)["input_ids"]]], device=device())
-    how = {"do_sample": True, "temperature": heat, "top_k": 0} if heat else {"do_sample": False}
-    output = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, **how)
-    return tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True)
+def continuations(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], new: int, heat: float
+) -> list[str]:
+    """What follows each prompt up to the separator, at most `new` tokens; prompts of one length go together."""
+    encoded = [[tokenizer.bos_token_id, *ids] for ids in tokenizer(prompts)["input_ids"]]
+    result = [""] * len(prompts)
+    for length in sorted(set(map(len, encoded))):
+        group = [i for i, ids in enumerate(encoded) if len(ids) == length]
+        tokens = torch.tensor([encoded[i] for i in group], device=device())
+        for i, row in zip(group, sample(model, tokens, length + new, heat).tolist(), strict=True):
+            result[i] = tokenizer.decode(row[length:]).split(tokenizer.eos_token)[0]
+    return result
 
 
 def writings(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[tuple[str, str]]:
     """Ten samples, seeds 0 to 9, at temperature 0.8: shown whatever they are."""
-    return [(o, generate(model, tokenizer, o, 100, 0.8, seed)) for seed, o in enumerate(OPENINGS)]
+    result = []
+    for seed, opening in enumerate(OPENINGS):
+        torch.manual_seed(seed)
+        result.append((opening, continuations(model, tokenizer, [opening], 100, 0.8)[0]))
+    return result
 
 
 def understanding(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Figures:
-    """Greedy answers to held-out commands: share that is valid JSON, names the right intent, is right in every slot."""
+    """Greedy answers to held-out commands: share that is valid JSON, has the right intent, every slot right."""
+    prompts = [text.split(" {", 1)[0] for text in texts]
     valid = intent = exact = 0
-    for text in track(texts, description="commands"):
-        prompt, wanted = text.split("\nJSON:", 1)
-        expected = json.loads(wanted)
-        try:
-            answer = json.loads(generate(model, tokenizer, prompt + "\nJSON:", 120, 0.0))
-        except json.JSONDecodeError:
-            continue
-        valid += 1
-        intent += isinstance(answer, dict) and answer.get("intent") == expected["intent"]
-        exact += answer == expected
+    for text, prompt, answer in zip(
+        texts, prompts, continuations(model, tokenizer, prompts, 120, 0.0), strict=True
+    ):
+        expected, given = json.loads(text[len(prompt) :]), parsed(answer)
+        valid += given is not None
+        intent += given is not None and given.get("intent") == expected["intent"]
+        exact += given == expected
     n = len(texts)
     return {"commands": n, "valid_json": valid / n, "right_intent": intent / n, "all_slots_right": exact / n}
 
 
+def parsed(answer: str) -> Figures | None:
+    """The JSON object that `answer` is, or None."""
+    try:
+        value = json.loads(answer)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 @torch.inference_mode()
 def forward_ms(model: LlamaForCausalLM, times: int = 200) -> float:
-    """Median milliseconds of one forward of one token behind 64 others, on one thread."""
+    """Least milliseconds of one forward of one token behind 64 others, on one thread."""
     threads, spent = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    cache = model(input_ids=torch.zeros(1, 64, dtype=torch.long, device=device()), use_cache=True).past_key_values
+    cache = model(
+        input_ids=torch.zeros(1, 64, dtype=torch.long, device=device()), use_cache=True
+    ).past_key_values
     for _ in range(times):
         begun = time.perf_counter()
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device()), past_key_values=cache, use_cache=True)
+        model(
+            input_ids=torch.zeros(1, 1, dtype=torch.long, device=device()),
+            past_key_values=cache,
+            use_cache=True,
+        )
         spent.append(time.perf_counter() - begun)
-        cache.crop(64)
+        cache.crop(-1)
     torch.set_num_threads(threads)
-    return 1e3 * sorted(spent)[times // 2]
+    return 1e3 * min(spent)

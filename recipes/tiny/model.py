@@ -80,6 +80,7 @@ def install(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder:
     clone = clone.to(torch.bfloat16)
     clone.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
     clone.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
 
 

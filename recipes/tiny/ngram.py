@@ -14,7 +14,7 @@ VOCABULARY = 4096  # 12 bits a token: five of them fit an int64
 
 @dataclass
 class Level:
-    """The n-grams of one order with their discounted probabilities, and their contexts with what was set aside."""
+    """The n-grams of one order with discounted probabilities, their contexts with what was set aside."""
 
     grams: Ints
     share: Floats
@@ -23,7 +23,7 @@ class Level:
 
 
 class KneserNey:
-    """Counts at the highest order, continuation counts (how many different tokens come before) at the others."""
+    """Counts at the highest order; at the others, how many different tokens come before."""
 
     def __init__(self, documents: list[npt.NDArray[np.uint16]], order: int = 5) -> None:
         self.order = order
@@ -38,7 +38,9 @@ class KneserNey:
         """Natural logarithm of the probability of each token but the first, given up to four before it."""
         result = np.full(len(document) - 1, 1.0 / VOCABULARY)
         for n, table in enumerate(self.levels, start=1):
-            window = keys(document, n)  # shorter than the document's tokens where the context would start before it
+            window = keys(
+                document, n
+            )  # shorter than the document's tokens where the context would start before it
             at = np.arange(len(document) - len(window), len(document)) - 1
             window, at = window[at >= 0], at[at >= 0]
             context = window // VOCABULARY

@@ -1,4 +1,4 @@
-"""The whole recipe: tokenizer, target, samples, drafter, figures, model cards; each stage is skipped once done."""
+"""The whole recipe: tokenizer, target, samples, drafter, figures, model cards. What is done is not redone."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ TARGET, DRAFTER = "paceline-tiny", "paceline-tiny-draft"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
-    parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="checkpoints, samples, logs, figures")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/tiny"), help="checkpoints, samples, logs, figures"
+    )
     parser.add_argument("--out", type=Path, default=Path("src/paceline/bundled"))
     parser.add_argument("--tokens", type=int, default=4_000_000, help="tokens to train the target on")
-    parser.add_argument("--drafter-tokens", type=int, default=2_000_000, help="tokens to train the drafter on")
+    parser.add_argument(
+        "--drafter-tokens", type=int, default=2_000_000, help="tokens to train the drafter on"
+    )
     parser.add_argument("--samples", type=int, default=2560, help="samples of 256 tokens from the target")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -48,7 +52,9 @@ def main() -> None:
     cards.write(args.out / DRAFTER, cards.drafter_card(figures))
 
 
-def train_target(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, real: data.Tokens) -> evaluate.Figures:
+def train_target(
+    args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, real: data.Tokens
+) -> evaluate.Figures:
     target, schedule = model.build(TARGET, args.seed), train.Schedule(args.tokens)
     state = train.fit(target, model.next_token_loss, real, schedule, args.work, "target")
     model.install(target, tokenizer, args.out / TARGET)
@@ -56,7 +62,10 @@ def train_target(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, r
 
 
 def train_drafter(
-    args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, encoded: dict[str, list[data.Tokens]], real: data.Tokens
+    args: argparse.Namespace,
+    tokenizer: PreTrainedTokenizerFast,
+    encoded: dict[str, list[data.Tokens]],
+    real: data.Tokens,
 ) -> evaluate.Figures:
     target = model.load(args.out / TARGET).to(train.device())
     prompts = [d for domain in data.DOMAINS for d in encoded[domain][:300]]
@@ -70,7 +79,9 @@ def train_drafter(
 
 
 def spent(state: train.Progressed, schedule: train.Schedule) -> evaluate.Figures:
-    place = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores in fp32"
+    place = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores in fp32"
+    )
     tokens = state.step * schedule.batch
     return {
         "steps": state.step, "tokens": tokens, "seconds": state.seconds, "hardware": place,
@@ -97,7 +108,9 @@ def measure(
     }
 
 
-def figures_of(subject: model.LlamaForCausalLM, unseen: dict[str, list[data.Tokens]], texts: data.Documents) -> evaluate.Figures:
+def figures_of(
+    subject: model.LlamaForCausalLM, unseen: dict[str, list[data.Tokens]], texts: data.Documents
+) -> evaluate.Figures:
     held_out = evaluate.held_out_losses(subject, unseen, texts)
     return {"parameters": model.parameter_count(subject), "shape": model.shape(subject), "held_out": held_out}
 

@@ -23,7 +23,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 @dataclass
 class Schedule:
-    """What to spend and how. Decay starts in time to end with the tokens, or as soon as the file DECAY_NOW exists."""
+    """What to spend and how. Decay ends with the tokens, or starts as soon as the file DECAY_NOW exists."""
 
     tokens: int
     rate: float = 2e-3
@@ -55,7 +55,9 @@ def device() -> torch.device:
 
 def precision() -> AbstractContextManager[object]:
     """bf16 where the hardware multiplies in it, else fp32."""
-    has_bf16 = any(getattr(torch.cpu, n, bool)() for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    has_bf16 = any(
+        getattr(torch.cpu, n, bool)() for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     if device().type == "cuda" or has_bf16:
         return torch.autocast(device().type, torch.bfloat16)
     return nullcontext()
@@ -68,8 +70,10 @@ def optimizer_for(model: nn.Module, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
-def fit(model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: Path, label: str) -> Progressed:
-    """Train on consecutive stretches of `stream`, saving to `work`/`label`.safetensors; returns how far it came."""
+def fit(
+    model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: Path, label: str
+) -> Progressed:
+    """Train on consecutive stretches of `stream`, saving as `label`; returns how far it came."""
     model.to(device()).train()
     optimizer, checkpoint = optimizer_for(model, schedule.rate), work / f"{label}.safetensors"
     state = restore(model, optimizer, checkpoint)
@@ -102,7 +106,12 @@ def told_to_decay(work: Path) -> bool:
 
 
 def step(
-    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, stream: Tokens, schedule: Schedule, state: Progressed
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    stream: Tokens,
+    schedule: Schedule,
+    state: Progressed,
 ) -> None:
     length = schedule.length if state.decay_start < 0 else schedule.decay_length
     inputs, targets = batch(stream, state.step, schedule.batch, length)
@@ -158,6 +167,10 @@ def log(work: Path, label: str, state: Progressed, schedule: Schedule) -> None:
 
 def bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )

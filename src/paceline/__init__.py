@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from paceline._version import __version__
-from paceline.errors import ConfigError, DrafterError, ModelError, PacelineError, RequestError
-from paceline.llm import LLM, Output, Stream, load
-from paceline.params import SamplingParams
-from paceline.types import Drafter, DraftTree, StepOutcome, Token
+
+if TYPE_CHECKING:
+    from paceline.errors import ConfigError, DrafterError, ModelError, PacelineError, RequestError
+    from paceline.llm import LLM, Output, Stream, load
+    from paceline.params import SamplingParams
+    from paceline.types import Drafter, DraftTree, StepOutcome, Token
 
 __all__ = [
     "LLM",
@@ -25,3 +30,18 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# Importing torch and transformers takes seconds, so names are looked up when they are first used.
+_HOMES = {
+    "paceline.errors": ("ConfigError", "DrafterError", "ModelError", "PacelineError", "RequestError"),
+    "paceline.llm": ("LLM", "Output", "Stream", "load"),
+    "paceline.params": ("SamplingParams",),
+    "paceline.types": ("DraftTree", "Drafter", "StepOutcome", "Token"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'paceline' has no attribute {name!r}")

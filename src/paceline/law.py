@@ -27,8 +27,7 @@ class Noise:
 
     Philox 4x64 (Salmon et al. 2011) keyed by (seed, sample), with the position in the counter. The position
     counts from the start of the prompt, so that a request continued from its own output meets the same noise.
-    Uniforms are the upper 53 bits plus a half, never 0 or 1: a float32 uniform would have too few values near
-    1, where the winning tokens come from.
+    A float32 uniform would have too few values near 1, where the winning tokens come from.
     """
 
     def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
@@ -41,14 +40,19 @@ class Noise:
         if position not in self._kept:
             counter = np.array([0, position, 0, 0], dtype=np.uint64)
             bits = np.random.Philox(key=self._key, counter=counter).random_raw(self._vocab_size)
-            uniforms = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-            self._kept[position] = -np.log(-np.log(uniforms))
+            self._kept[position] = -np.log(-np.log(open_uniforms(bits)))
         return self._kept[position]
 
     def forget(self, position: int) -> None:
         """Drop what is kept for places up to `position`, which are committed."""
         for old in [kept for kept in self._kept if kept <= position]:
             del self._kept[old]
+
+
+def open_uniforms(bits: NDArray[np.uint64]) -> Floats:
+    """Uniforms in (0, 1) from the upper 52 of 64 random bits; with 53, adding a half would round up to 1."""
+    uniforms: Floats = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return uniforms
 
 
 @dataclass(frozen=True)

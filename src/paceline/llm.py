@@ -183,16 +183,17 @@ class LLM:
     def _tokens_of(self, request: Request) -> Iterator[Token]:
         """Tokens as steps bring them; steps the engine whenever there is nothing to hand out."""
         while True:
+            finished = request.finish_reason is not None  # asked first: another thread may be stepping
             while request.outbox:
                 yield request.outbox.popleft()
-            if request.finish_reason is not None:
+            if finished:
                 return
             with self._lock:
                 if not request.outbox and request.finish_reason is None:
                     self._engine.step()
 
     def _output(self, request: Request, tokens: Sequence[Token]) -> Output:
-        stats = request.stats.as_dict() | {"numerics": self.target.numerics()}
+        stats = request.stats.as_dict() | {"numerics": self.target.numerics(), "memory": self.target.memory()}
         assert request.finish_reason is not None
         ids = tuple(request.tokens[request.num_prompt_tokens :])
         return Output(request.text, ids, tuple(tokens), request.finish_reason, request.seed, stats)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from paceline.errors import ConfigError
 
@@ -94,15 +94,14 @@ class SamplingParams:
             _check_integer(name, getattr(self, name), low, high)
         for name, low, high, rule in _NUMBERS:
             _check_number(name, getattr(self, name), low, high, rule)
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         _check_strings("stop", stop)
         _check_strings("bad_words", self.bad_words)
         _check_bias(self.logit_bias)
-        for token in self.stop_token_ids:
-            _check_integer("stop_token_ids", token, 0, math.inf)
+        _check_tokens("stop_token_ids", self.stop_token_ids)
         if self.min_tokens > self.max_tokens:
             raise ConfigError(f"min_tokens is {self.min_tokens}, above max_tokens ({self.max_tokens})")
-        object.__setattr__(self, "stop_strings", stop)
+        object.__setattr__(self, "stop_strings", tuple(stop))
 
     @property
     def is_greedy(self) -> bool:
@@ -146,18 +145,38 @@ def _check_integer(name: str, value: object, low: float, high: float) -> None:
 
 
 def _check_number(name: str, value: object, low: float, high: float, rule: str) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= float(value) <= high:  # type: ignore[arg-type]  # NaN fails every comparison
+    if not _is_number(value) or not low <= value <= high:  # NaN fails every comparison
         raise ConfigError(f"{name} is {value!r}; allowed: a number {rule}")
 
 
-def _check_strings(name: str, values: Sequence[str]) -> None:
-    if isinstance(values, str) or not all(isinstance(v, str) and v for v in values):
+def _check_strings(name: str, values: object) -> None:
+    if not _is_list(values) or not all(isinstance(v, str) and v for v in values):
         raise ConfigError(f"{name} is {values!r}; allowed: a list of strings that are not empty")
 
 
-def _check_bias(bias: Mapping[int, float] | None) -> None:
-    for token, value in (bias or {}).items():
+def _check_tokens(name: str, values: object) -> None:
+    if not _is_list(values):
+        raise ConfigError(f"{name} is {values!r}; allowed: a list of token ids")
+    for token in values:
+        _check_integer(name, token, 0, math.inf)
+
+
+def _check_bias(bias: object) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, Mapping):
+        raise ConfigError(f"logit_bias is {bias!r}; allowed: a mapping from token ids to numbers")
+    for token, value in bias.items():
         _check_integer("logit_bias token", token, 0, math.inf)
-        if not -math.inf <= value < math.inf:
-            raise ConfigError(f"logit_bias[{token}] is {value!r}; allowed: a number, or -inf to forbid the token")
+        if not _is_number(value) or not -math.inf <= value < math.inf:
+            raise ConfigError(
+                f"logit_bias[{token}] is {value!r}; allowed: a number, or -inf to forbid the token"
+            )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_list(values: object) -> TypeGuard[Collection[object]]:
+    return isinstance(values, Collection) and not isinstance(values, (str, bytes, Mapping))

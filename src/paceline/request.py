@@ -64,21 +64,26 @@ class Request:
     def commit(self, choices: Sequence[Choice], sources: Sequence[str]) -> tuple[Token, ...]:
         """The tokens emitted: all choices, or those up to and including the first that ends the request."""
         emitted: list[Token] = []
+        reason = None
         for choice, source in zip(choices, sources, strict=True):
-            emitted.append(self._append(choice, source))
-            if self.finish_reason is not None:
+            token, reason = self._append(choice, source)
+            emitted.append(token)
+            if reason is not None:
                 break
         self.outbox.extend(emitted)
+        self.finish_reason = reason  # last: to a reader in another thread it says that the outbox is complete
         return tuple(emitted)
 
-    def _append(self, choice: Choice, source: str) -> Token:
+    def _append(self, choice: Choice, source: str) -> tuple[Token, str | None]:
+        """One more token, and why the request ends with it if it does."""
         self.tokens.append(choice.token)
         late_enough = self.num_output_tokens > self.params.min_tokens
         text, stopped = self._text.push(choice.token, check_stop=late_enough)
+        reason = None
         if stopped or choice.token in self._end_token_ids:
-            self.finish_reason = "stop"
+            reason = "stop"
         elif self.num_remaining == 0:
-            self.finish_reason = "length"
-        if self.finish_reason is not None and not stopped:
+            reason = "length"
+        if reason is not None and not stopped:
             text += self._text.finish()
-        return Token(choice.token, text, source, choice.logprob, choice.entropy, choice.top)
+        return Token(choice.token, text, source, choice.logprob, choice.entropy, choice.top), reason

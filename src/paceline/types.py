@@ -127,3 +127,6 @@ class Target(Protocol):
 
     def numerics(self) -> dict[str, Any]:
         """The numeric path: what the bits depend on (kernels, instruction set, threads, row counts)."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: `weight_bytes`, `pool_bytes` (the cache when full) and `peak_bytes` (the process so far)."""

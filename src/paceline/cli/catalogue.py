@@ -8,12 +8,13 @@ from rich.table import Table
 
 from paceline.bundled import bundled_names, bundled_path
 from paceline.cli.loading import load_with_progress
-from paceline.drafters import available
-from paceline.drafters.base import options_of
 
 
 def drafters() -> None:
     """List the drafters and their options."""
+    from paceline.drafters import available
+    from paceline.drafters.base import options_of
+
     table = Table("drafter", "option", "default", "what it does", box=None, pad_edge=False)
     for name, cls in available().items():
         table.add_row(f"[bold]{name}[/]", "", "", (cls.__doc__ or "").splitlines()[0])

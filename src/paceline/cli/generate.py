@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -12,8 +12,10 @@ from rich.text import Text
 
 from paceline.cli.loading import load_with_progress
 from paceline.errors import ConfigError
-from paceline.llm import LLM, Output, Stream, to_json
 from paceline.params import SamplingParams
+
+if TYPE_CHECKING:
+    from paceline.llm import LLM, Output, Stream
 
 _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the order they first appear
 
@@ -44,6 +46,8 @@ def generate(
         load_seconds = time.perf_counter() - started
         sampling["max_tokens"] = _fitting(llm, text, max_tokens)
         if json:
+            from paceline.llm import to_json
+
             print(to_json(llm.generate(text, drafters=chosen, **sampling), load_seconds))
             return
         _show(llm.stream(text, drafters=chosen, **sampling), sys.stdout, quiet)

@@ -85,14 +85,21 @@ def _attend(
     """One tile each: queries (B, H_kv, g, G, D) over keys (B, H_kv, T, D); bias broadcasts to (B, H_kv, g, G, T)."""
     batch, heads, g, group, dim = query.shape
     flat = query.reshape(batch * heads, g * group, dim)
-    scores = torch.bmm(flat, keys.reshape(batch * heads, -1, dim).transpose(1, 2))
+    scores = _bmm(flat, keys.reshape(batch * heads, -1, dim).transpose(1, 2))
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.view(batch, heads, g, group, -1) + bias
     top = scores.amax(-1, keepdim=True)
     weights = torch.exp(scores - top.clamp(min=_LOWEST))
-    out = torch.bmm(weights.view(batch * heads, g * group, -1), values.reshape(batch * heads, -1, values.shape[-1]))
+    out = _bmm(weights.view(batch * heads, g * group, -1), values.reshape(batch * heads, -1, values.shape[-1]))
     return top, weights.sum(-1, keepdim=True), out.view(batch, heads, g, group, -1)
+
+
+def _bmm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Batched product. A batch of one is given as two: the library splits a lone product among threads."""
+    if len(left) > 1:
+        return torch.bmm(left, right)
+    return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
 
 
 def _combine(shared: Partial, tail: Partial) -> torch.Tensor:

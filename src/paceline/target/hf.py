@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from paceline.errors import ModelError, RequestError
 from paceline.request import Request
 from paceline.target.attention import canonical_attention
-from paceline.target.numerics import instruction_set
+from paceline.target.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.target.pool import PAGE_SIZE, CachedSequence, PagePool
 from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.types import DraftTree
@@ -138,6 +138,7 @@ class HFTarget:
         self.max_length = max_length
         self.generation_config = decoder.model.generation_config
         self._path_name = path_name
+        self._weight_bytes = weight_bytes(decoder.model)
         self._sequences: dict[int, CachedSequence] = {}
         self.on_chunk: Callable[[int], None] = lambda count: None  # told how many prompt tokens each chunk had
 
@@ -200,4 +201,12 @@ class HFTarget:
             "threads": torch.get_num_threads(),
             "row_counts": list(self.decoder.row_counts),
             "torch": torch.__version__,
+        }
+
+    def memory(self) -> dict[str, int]:
+        """See `Target`."""
+        return {
+            "weight_bytes": self._weight_bytes,
+            "pool_bytes": self.decoder.pool.num_bytes,
+            "peak_bytes": peak_bytes(self.decoder.pool.device),
         }

@@ -17,7 +17,7 @@ from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError
 from paceline.target import inspect
 from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
-from paceline.target.numerics import NumericPath, apply, paths, shared_copy
+from paceline.target.numerics import NumericPath, apply, paths, shared_copy, weight_bytes
 from paceline.target.pool import PAGE_SIZE, PagePool
 from paceline.target.probe import REFERENCE, proven_row_counts
 from paceline.target.rows import TreeWork
@@ -89,7 +89,7 @@ def load_target(
         vocab_size=parts.vocab_size,
         max_length=parts.max_length,
         numerics=target.numerics(),
-        weight_bytes=_weight_bytes(decoder.model),
+        weight_bytes=weight_bytes(decoder.model),
         pool_bytes=decoder.pool.num_bytes,
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         row_milliseconds=_measure(decoder),
@@ -248,10 +248,3 @@ def _measure(decoder: Decoder) -> dict[int, float]:
         costs[count] = min(times) * 1e3
     decoder.pool.release(sequence)
     return costs
-
-
-def _weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of weights that are alive: parameters, and weights laid out anew."""
-    seen = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
-    packed = sum(getattr(module, "num_bytes", 0) for module in model.modules())
-    return sum(seen.values()) + packed

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import platform
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,8 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-_GRAIN = 32_768  # at::internal::GRAIN_SIZE: above it, elementwise kernels cut a tensor into chunks for threads
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
+_SERIAL = 16_384  # most elements that every elementwise kernel leaves to one thread (gelu's is the least)
 _PACK_HINT = 16  # rows that oneDNN lays the weight out for
 
 
@@ -49,8 +51,8 @@ class PackedLinear(nn.Module):
 class WholeVectors(nn.Module):
     """An elementwise activation that is never given a vector's odd end.
 
-    CPU kernels compute the last few elements of a chunk by scalar code that rounds differently, so a row's bits
-    depend on where it stands. Padding to whole vectors per thread leaves no such end.
+    CPU kernels compute the last few elements of a thread's share by scalar code that rounds differently, so a
+    row's bits depend on where it stands. Whole vectors, in pieces too small to be shared out, have no such end.
     """
 
     def __init__(self, activation: nn.Module) -> None:
@@ -59,13 +61,11 @@ class WholeVectors(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The activation of `x`, of any shape."""
-        size = x.numel()
-        chunks = min(torch.get_num_threads(), -(-size // _GRAIN)) if size >= _GRAIN else 1
-        missing = -size % (_VECTOR * chunks)
-        if not missing:
-            return self._activation(x.contiguous())  # type: ignore[no-any-return]
-        padded = nn.functional.pad(x.reshape(-1), (0, missing))
-        return self._activation(padded)[:size].view(x.shape)  # type: ignore[no-any-return]
+        flat, size = x.reshape(-1), x.numel()
+        if size % _VECTOR:
+            flat = nn.functional.pad(flat, (0, -size % _VECTOR))
+        pieces = [self._activation(piece) for piece in flat.split(_SERIAL)]
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:size].view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,18 @@ def instruction_set(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
+    parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+    packed = sum(m.num_bytes for m in model.modules() if isinstance(m, PackedLinear))
+    return sum(parameters.values()) + packed
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory in use so far: on a GPU what torch allocated, else the process's resident size."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,126 @@
+"""`paceline bench`: arguments are parsed here; a byte that differs is exit code 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from paceline.bench.models import SHAPES, parse_counts, random_model, stock_model
+from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
+from paceline.errors import ConfigError
+from paceline.target.loading import parse_device, parse_dtype
+
+STORIES = Path("../shared/models/stories260K")  # measured too where it stands beside the checkout
+
+app = typer.Typer(help="Measure Paceline beside transformers on this machine.", no_args_is_help=True)
+
+_DEVICE = typer.Option("auto", help="auto, cpu, cuda or cuda:N.")
+_DTYPE = typer.Option(
+    "auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16."
+)
+_TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
+_PROMPTS = typer.Option(None, help='Lines {"category": ..., "prompt": ...}. [default: the bundled ones]')
+_JSON = typer.Option(None, "--json", help="Write all figures and their provenance to this file.")
+
+
+@app.command()
+def step(
+    model: str = typer.Argument(None, help="A bundled name, a folder or a hub name; or give --shape."),
+    shape: str = typer.Option(None, help=f"A random model instead: {', '.join(SHAPES)}. [default: 134m]"),
+    dtype: str = _DTYPE,
+    rows: str = typer.Option("1,2,4,8,16,32", help="Rows of one forward to time."),
+    context: int = typer.Option(128, min=1, help="Cached tokens before the rows."),
+    device: str = _DEVICE,
+    repeats: int = typer.Option(31, min=1, help="Rounds; their median counts."),
+    json: Path = _JSON,
+) -> None:
+    """Time one forward by row count, beside transformers with the same weights."""
+    from paceline.bench.provenance import provenance
+    from paceline.bench.step import StepPlan, bench_step, step_reach, step_table
+    from paceline.bench.tables import progress, show, write_json
+
+    if model is not None and shape is not None:
+        raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
+    where = parse_device(device)
+    plan = StepPlan(parse_counts("rows", rows), context, repeats)
+    origin = provenance(where)
+    shape = (shape or "134m") if model is None else None
+    name = model or shape or ""
+    with progress(f"{name}: loading"):
+        if shape is None:
+            stock = stock_model(name, parse_dtype(dtype), where)
+        else:
+            stock = random_model(shape, parse_dtype("bfloat16" if dtype == "auto" else dtype), where)
+    report = bench_step(name, stock, plan)
+    reach = step_reach(report, shape)
+    show(step_table(report, plan), reach)
+    lines = [line.as_dict() for line in reach]
+    write_json(json, {"provenance": origin, "context": context, **report.as_dict(), "reach": lines})
+
+
+@app.command()
+def decode(
+    model: str = typer.Option(
+        None, help="A folder or a hub name. [default: the bundled pair, and stories260K]"
+    ),
+    draft: str = typer.Option(
+        None, help="A draft model for it. [default: the bundled one for the bundled model]"
+    ),
+    max_tokens: int = typer.Option(96, min=1, help="Tokens of every output."),
+    temperature: list[float] = _TEMPERATURE,
+    budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed settings of the sweep."),
+    prompts: Path = _PROMPTS,
+    repeats: int = typer.Option(3, min=1, help="Outputs per prompt and setting; the median counts."),
+    device: str = _DEVICE,
+    dtype: str = _DTYPE,
+    json: Path = _JSON,
+) -> None:
+    """Decode the same prompts with transformers and with Paceline, and compare speed and bytes."""
+    from paceline.bench.decode import DecodePlan, read_prompts
+    from paceline.bench.provenance import provenance
+    from paceline.bench.tables import write_json
+
+    plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
+    sweep, texts = parse_counts("budgets", budgets), read_prompts(prompts)
+    results: dict[str, Any] = {"provenance": provenance(parse_device(device)), "runs": []}
+    for name, draft_name in _pairs(model, draft):
+        results["runs"] += _decode_pair((name, draft_name, device, dtype), sweep, texts, plans)
+    write_json(json, results)
+    different = [mismatch for run in results["runs"] for mismatch in run["mismatches"]]
+    if different:
+        typer.secho(
+            f"paceline: {len(different)} outputs are not the bytes of plain decoding", fg="red", err=True
+        )
+        raise typer.Exit(1)
+
+
+def _pairs(model: str | None, draft: str | None) -> list[tuple[str, str | None]]:
+    """Targets to measure, each with its draft model."""
+    if model is not None:
+        return [(model, draft or (DEFAULT_DRAFT if model == DEFAULT_TARGET else None))]
+    stories: list[tuple[str, str | None]] = [(str(STORIES), None)] if STORIES.is_dir() else []
+    return [(DEFAULT_TARGET, draft or DEFAULT_DRAFT), *stories]
+
+
+def _decode_pair(
+    pair: tuple[str, str | None, str, str], sweep: Any, texts: Any, plans: Any
+) -> list[dict[str, Any]]:
+    from paceline.bench.contestants import load_pair, settings
+    from paceline.bench.decode import bench_decode
+    from paceline.bench.decode_report import as_json, categories_table, settings_table
+    from paceline.bench.summary import decode_reach, summarise
+    from paceline.bench.tables import show
+
+    results = []
+    with load_pair(*pair) as loaded:
+        for plan in plans:
+            run = bench_decode(loaded, settings(loaded, sweep), texts, plan)
+            summary = summarise(run)
+            show(settings_table(run, summary))
+            show(categories_table(run, summary), decode_reach(run, summary))
+            for mismatch in run.mismatches():
+                typer.secho(f"paceline: {mismatch}", fg="red", err=True)
+            results.append(as_json(run, summary))
+    return results

@@ -1,0 +1,160 @@
+"""What `paceline bench decode` lets compete: transformers' ways to generate, and Paceline's settings.
+
+Each gets the same prompt ids and emits exactly `max_tokens` tokens: none stops at an end of sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+import paceline
+from paceline.bench.models import stock_model
+from paceline.bench.tables import progress
+from paceline.bundled import bundled_path
+from paceline.llm import LLM
+from paceline.pacer import FixedPacer
+from paceline.target.loading import parse_device, parse_dtype
+
+GENERATE = "transformers generate"
+LOOKUP = "transformers prompt lookup"
+ASSISTED = "transformers assisted"
+PLAIN = "paceline plain"
+PLAIN_AGAIN = "paceline plain again"  # the same once more: its ratio to the first is the noise
+_LOOKUP_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """One output to decode."""
+
+    ids: tuple[int, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+Result = tuple[tuple[int, ...], dict[str, Any] | None]  # token ids, and Paceline's statistics
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One point of the sweep: drafters, and how many draft nodes they may propose per step."""
+
+    drafters: tuple[str, ...]
+    budget: int
+    is_host_only: bool  # no drafter runs a forward of its own
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to decode, by name; `sweep` says which part it has in the sweep of fixed settings."""
+
+    name: str
+    run: Callable[[Job], Result]
+    is_paceline: bool = False
+    sweep: Sweep | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A target in Paceline and in transformers over the same weights, and a draft model if there is one."""
+
+    name: str
+    draft_name: str | None
+    llm: LLM
+    model: Any  # a PreTrainedModel, whose `generate` is not typed
+    draft: Any
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of both."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+
+@contextmanager
+def load_pair(name: str, draft: str | None, device: str, dtype: str) -> Iterator[Pair]:
+    """A pair ready to compete; meanwhile transformers is quiet and knows no end-of-sequence token."""
+    where, what = parse_device(device), parse_dtype(dtype)
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with progress(f"{name}: loading"):
+            model = stock_model(name, what, where)
+            draft_model = stock_model(draft, what, where) if draft is not None else None
+            llm = paceline.load(model, tokenizer=str(bundled_path(name) or name), drafters="none")
+        with llm:
+            for stock in (model, draft_model):
+                if stock is not None:
+                    stock.generation_config = GenerationConfig(pad_token_id=0)
+            yield Pair(name, draft, llm, model, draft_model)
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
+    """All contestants for a pair, the references first."""
+    found = [
+        Setting(GENERATE, _transformers(pair.model)),
+        Setting(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
+    ]
+    kinds = {"suffix": Sweep(("suffix",), 0, is_host_only=True)}
+    if pair.draft is not None:
+        found.append(Setting(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
+        by_model = f"model:path={pair.draft_name}"
+        kinds["model"] = Sweep((by_model,), 0, is_host_only=False)
+        kinds["suffix+model"] = Sweep(("suffix", by_model), 0, is_host_only=False)
+    found += [_setting(pair.llm, PLAIN, None), _setting(pair.llm, PLAIN_AGAIN, None)]
+    return found + [
+        _setting(pair.llm, f"paceline {label}, budget {budget}", replace(kind, budget=budget))
+        for label, kind in kinds.items()
+        for budget in budgets
+    ]
+
+
+def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
+    drafters = sweep.drafters if sweep else ()
+
+    def run(job: Job) -> Result:
+        llm._engine.pacer = FixedPacer(sweep.budget if sweep else 0)
+        output = llm.generate(
+            list(job.ids),
+            drafters=list(drafters),
+            max_tokens=job.max_tokens,
+            temperature=job.temperature,
+            seed=job.seed,
+            ignore_eos=True,
+        )
+        return output.token_ids, output.stats
+
+    return Setting(name, run, True, sweep)
+
+
+def _transformers(model: Any, **how: Any) -> Callable[[Job], Result]:
+    def run(job: Job) -> Result:
+        ids = torch.tensor([job.ids], device=model.device)
+        torch.manual_seed(job.seed)
+        config = GenerationConfig(
+            max_new_tokens=job.max_tokens,
+            pad_token_id=0,
+            use_cache=True,
+            **_sampling(job.temperature),
+        )
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **how)
+        return tuple(out[0, len(job.ids) :].tolist()), None
+
+    return run
+
+
+def _sampling(temperature: float) -> dict[str, Any]:
+    """Greedy, or the whole distribution at a temperature, which transformers may cut by itself."""
+    if temperature == 0.0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

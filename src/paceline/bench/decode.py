@@ -1,0 +1,166 @@
+"""`paceline bench decode`: the same prompts through every contestant, in turns, and every output kept."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paceline.bench.contestants import GENERATE, PLAIN, Job, Pair, Setting
+from paceline.bench.forwards import TransformersForward
+from paceline.bench.tables import progress
+from paceline.bench.timing import interleave, timed
+from paceline.bundled import PROMPTS
+from paceline.errors import ConfigError
+
+_BARE_FORWARDS = 4  # per prompt
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the kind of text it stands for."""
+
+    category: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """What every contestant decodes, and how often."""
+
+    max_tokens: int = 96
+    temperature: float = 0.0
+    repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One output: its tokens, the seconds of the whole call, and Paceline's statistics."""
+
+    tokens: tuple[int, ...]
+    seconds: float
+    stats: dict[str, Any] | None
+
+
+@dataclass
+class PromptRun:
+    """All outputs for one prompt, by setting."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    bare_forwards: list[float] = field(
+        default_factory=list
+    )  # seconds of transformers' own forward of one row
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A Paceline output that is not the plain one: never to be seen."""
+
+    setting: str
+    prompt: str
+    index: int  # of the first token that differs
+
+    def __str__(self) -> str:
+        return f"{self.setting}: token {self.index} differs from plain decoding after {self.prompt!r}"
+
+
+@dataclass(frozen=True)
+class DecodeRun:
+    """The whole measurement of one pair at one temperature."""
+
+    name: str
+    draft_name: str | None
+    dtype: str
+    numerics: dict[str, Any]
+    plan: DecodePlan
+    settings: list[Setting]
+    prompts: list[PromptRun]
+
+    def mismatches(self) -> list[Mismatch]:
+        """Every Paceline output of every repeat that differs from the first plain one."""
+        found = []
+        for run in self.prompts:
+            plain = run.samples[PLAIN][0].tokens
+            for setting in (s for s in self.settings if s.is_paceline):
+                for sample in run.samples[setting.name]:
+                    index = _first_difference(sample.tokens, plain)
+                    if index is not None:
+                        found.append(Mismatch(setting.name, run.prompt.text[:60], index))
+        return found
+
+
+def read_prompts(path: Path | None) -> list[Prompt]:
+    """Prompts from `{"category": ..., "prompt": ...}` lines; None is the file that comes with Paceline."""
+    path = path or PROMPTS
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [Prompt(str(line["category"]), str(line["prompt"])) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        wanted = 'a file of lines {"category": ..., "prompt": ...}'
+        raise ConfigError(f"cannot read prompts from {str(path)!r} ({error}); allowed: {wanted}") from error
+    if not prompts:
+        raise ConfigError(f"{str(path)!r} has no prompts; allowed: at least one line")
+    return prompts
+
+
+def bench_decode(
+    pair: Pair, settings: Sequence[Setting], prompts: Sequence[Prompt], plan: DecodePlan
+) -> DecodeRun:
+    """Decode every prompt with every setting in turns, after one untimed output of each."""
+    encoded = [PromptRun(prompt, _fitting_ids(pair, prompt, plan)) for prompt in prompts]
+    label = f"{pair.name}, temperature {plan.temperature:g}: outputs"
+    with progress(label, (len(encoded) * plan.repeats + 1) * len(settings)) as advance:
+        _warm_up(settings, _job(encoded[0], plan), advance)
+        for run in encoded:
+            _decode_prompt(run, settings, plan, advance)
+            run.bare_forwards += _bare_forwards(pair, run)
+    numerics = pair.llm.target.numerics()
+    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), encoded)
+
+
+def _fitting_ids(pair: Pair, prompt: Prompt, plan: DecodePlan) -> tuple[int, ...]:
+    """The prompt's ids; of a prompt too long for the model only the end, the same for every contestant."""
+    assert pair.llm.tokenizer is not None
+    room = pair.llm.target.max_length - plan.max_tokens
+    if room < 1:
+        raise ConfigError(
+            f"max_tokens is {plan.max_tokens}; allowed here: below {pair.llm.target.max_length}"
+        )
+    return tuple(pair.llm.tokenizer.encode(prompt.text)[-room:])
+
+
+def _job(run: PromptRun, plan: DecodePlan) -> Job:
+    return Job(run.ids, plan.max_tokens, plan.temperature)
+
+
+def _warm_up(settings: Sequence[Setting], job: Job, advance: Callable[[], None]) -> None:
+    for setting in settings:
+        setting.run(job)
+        advance()
+
+
+def _decode_prompt(
+    run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]
+) -> None:
+    job = _job(run, plan)
+    for _, setting in itertools.product(range(plan.repeats), settings):
+        (tokens, stats), seconds = timed(lambda s=setting: s.run(job))  # type: ignore[misc]
+        run.samples.setdefault(setting.name, []).append(Sample(tokens, seconds, stats))
+        advance()
+
+
+def _bare_forwards(pair: Pair, run: PromptRun) -> list[float]:
+    """Seconds of transformers' forward of one row in the middle of the output that it generated."""
+    output = run.samples[GENERATE][0].tokens
+    forward = TransformersForward(pair.model, (*run.ids, *output[: len(output) // 2]))
+    return interleave([forward.contestant("bare", 1)], _BARE_FORWARDS)["bare"]
+
+
+def _first_difference(tokens: Sequence[int], plain: Sequence[int]) -> int | None:
+    pairs = itertools.zip_longest(tokens, plain)
+    return next((i for i, (token, expected) in enumerate(pairs) if token != expected), None)

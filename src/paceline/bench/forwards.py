@@ -1,0 +1,70 @@
+"""One forward as a contestant: Paceline's and stock transformers', at the same context, for the same tokens.
+
+Both end with float32 logits of every row on the host, so that neither leaves work or waiting to the other.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from paceline.bench.timing import Contestant
+from paceline.errors import ConfigError
+from paceline.target.hf import Decoder
+from paceline.target.pool import PAGE_SIZE
+from paceline.target.rows import TreeWork
+
+
+class PacelineForward:
+    """Forwards over one cached context. Nothing is committed, so each forward finds the same cache."""
+
+    def __init__(self, decoder: Decoder, context: Sequence[int]) -> None:
+        self._decoder = decoder
+        self._context = list(context)
+        sequence = decoder.pool.reserve(len(context) + PAGE_SIZE)
+        if sequence is None:
+            raise ConfigError(
+                f"context is {len(context)}; allowed here: {decoder.pool.num_free_tokens - PAGE_SIZE}"
+            )
+        self._sequence = sequence
+        decoder.prefill(sequence, self._context, lambda count: None)
+
+    def padded(self, rows: int) -> int | None:
+        """The row count that `rows` rows are padded to; None if they do not fit into one forward."""
+        counts = self._decoder.row_counts
+        fits = rows <= min(counts[-1], PAGE_SIZE)
+        return counts[bisect_left(counts, rows)] if fits else None
+
+    def contestant(self, name: str, rows: int) -> Contestant:
+        """A forward of a chain of `rows` rows."""
+        tokens = [self._context[i % len(self._context)] for i in range(rows)]
+        work = [TreeWork(self._sequence, tokens, list(range(-1, rows - 1)))]
+        return Contestant(name, lambda: self._decoder.forward(work))
+
+    def close(self) -> None:
+        """Give the pages back."""
+        self._decoder.pool.release(self._sequence)
+
+
+class TransformersForward:
+    """Forwards of a stock model over a `DynamicCache`, cropped back after each."""
+
+    def __init__(self, model: PreTrainedModel, context: Sequence[int]) -> None:
+        self._model = model
+        self._context = list(context)
+        self._cache = DynamicCache(config=model.config)
+        self._run(self._context)
+
+    def contestant(self, name: str, rows: int) -> Contestant:
+        """A forward of `rows` rows."""
+        tokens = [self._context[i % len(self._context)] for i in range(rows)]
+        return Contestant(name, lambda: self._run(tokens), lambda: self._cache.crop(-rows))
+
+    @torch.inference_mode()
+    def _run(self, tokens: Sequence[int]) -> torch.Tensor:
+        ids = torch.tensor([tokens], device=self._model.device)
+        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        return out.logits[0].float().cpu()  # type: ignore[no-any-return]

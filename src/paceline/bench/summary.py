@@ -1,0 +1,176 @@
+"""What a decode measurement says: speed-ups, where a step's time goes, and the lines to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, median
+from typing import Any
+
+from paceline.bench.contestants import GENERATE, PLAIN, PLAIN_AGAIN, Setting
+from paceline.bench.decode import DecodeRun, PromptRun, Sample
+from paceline.bench.tables import Reach
+from paceline.bundled import DEFAULT_TARGET
+
+_ENTRIES = ("num_emitted_tokens", "num_steps", "num_draft_tokens", "num_accepted_draft_tokens")
+_SECONDS = ("prefill_seconds", "decode_seconds", "forward_seconds")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Speed-ups over a reference: across prompts, and of all prompts together (total over total time)."""
+
+    median: float
+    mean: float
+    minimum: float
+    together: float
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Paceline's own account of a setting, summed over all prompts and repeats."""
+
+    mean_acceptance_length: float
+    draft_acceptance_rate: float
+    step_seconds: float
+    outside_share: float  # of decoding, spent outside the target's forward: host and drafters
+    drafter_share: float  # of decoding, spent in drafters, their start included
+    num_drafter_failures: int
+
+
+@dataclass(frozen=True)
+class SettingSummary:
+    """One contestant."""
+
+    name: str
+    tokens_per_second: float
+    over_generate: Spread
+    over_plain: Spread
+    by_category: dict[str, Spread]  # over plain
+    equal_to_plain: int  # prompts whose tokens are those of plain Paceline, in every repeat
+    steps: Steps | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All contestants, and which fixed setting has the best median speed-up over plain decoding."""
+
+    settings: dict[str, SettingSummary]
+    best: str
+    noise: float  # median over prompts of plain against itself, less one
+    forward_share: float  # of a step of transformers generate, spent in a bare forward of transformers
+
+
+def summarise(run: DecodeRun) -> Summary:
+    """The summary of a measurement."""
+    settings = {setting.name: _summarise(run, setting) for setting in run.settings}
+    swept = [s.name for s in run.settings if s.sweep]
+    best = max(swept, key=lambda name: settings[name].over_plain.median)
+    bare = median(s for prompt in run.prompts for s in prompt.bare_forwards)
+    step = median(_seconds(prompt, GENERATE) / _num_tokens(prompt, GENERATE) for prompt in run.prompts)
+    noise = abs(settings[PLAIN_AGAIN].over_plain.median - 1.0)
+    return Summary(settings, best, noise, bare / step)
+
+
+def _summarise(run: DecodeRun, setting: Setting) -> SettingSummary:
+    name = setting.name
+    prompts = run.prompts
+    categories = {
+        p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts
+    }
+    equal = sum(all(s.tokens == p.samples[PLAIN][0].tokens for s in p.samples[name]) for p in prompts)
+    return SettingSummary(
+        name,
+        sum(_num_tokens(p, name) for p in prompts) / sum(_seconds(p, name) for p in prompts),
+        _spread(prompts, name, GENERATE),
+        _spread(prompts, name, PLAIN),
+        {category: _spread(members, name, PLAIN) for category, members in categories.items()},
+        equal,
+        _steps([s for p in prompts for s in p.samples[name]]) if setting.is_paceline else None,
+    )
+
+
+def _spread(prompts: Sequence[PromptRun], name: str, reference: str) -> Spread:
+    """Speed-ups per emitted token, so that an output cut short by a stop would not look fast."""
+    ours = [_seconds(p, name) / _num_tokens(p, name) for p in prompts]
+    theirs = [_seconds(p, reference) / _num_tokens(p, reference) for p in prompts]
+    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return Spread(median(ratios), mean(ratios), min(ratios), sum(theirs) / sum(ours))
+
+
+def _seconds(prompt: PromptRun, name: str) -> float:
+    return median(sample.seconds for sample in prompt.samples[name])
+
+
+def _num_tokens(prompt: PromptRun, name: str) -> int:
+    return len(prompt.samples[name][0].tokens)
+
+
+def _steps(samples: Sequence[Sample]) -> Steps:
+    stats = [sample.stats for sample in samples if sample.stats is not None]
+    total = {key: sum(s[key] for s in stats) for key in (*_ENTRIES, *_SECONDS)}
+    drafters = [drafter for s in stats for drafter in s["drafters"].values()]
+    decode = total["decode_seconds"]
+    return Steps(
+        total["num_emitted_tokens"] / total["num_steps"],
+        total["num_accepted_draft_tokens"] / max(total["num_draft_tokens"], 1),
+        decode / total["num_steps"],
+        (decode - total["forward_seconds"]) / decode,
+        sum(drafter["seconds"] for drafter in drafters) / decode,
+        sum(drafter["num_failures"] for drafter in drafters),
+    )
+
+
+def decode_reach(run: DecodeRun, summary: Summary) -> list[Reach]:
+    """The lines at temperature 0: plain Paceline for every model, the rest for the bundled target."""
+    if run.plan.temperature != 0.0:
+        return []
+    lines = [_reach_plain(summary)]
+    if run.name == DEFAULT_TARGET:
+        lines.append(_reach_best(summary))
+        lines += [_reach_host(summary, name) for name in (PLAIN, _best_on_host(run, summary))]
+    return lines
+
+
+def _reach_plain(summary: Summary) -> Reach:
+    plain = summary.settings[PLAIN].over_generate
+    share = summary.forward_share
+    ceiling = (
+        f"a bare transformers forward is {share:.0%} of generate's step, so {1 / share:.2f} x at most with it"
+    )
+    figure = f"{_at_worst(plain):.2f} x ({_medians(plain)}); {ceiling}"
+    return Reach("plain Paceline is at least 2 x transformers generate", figure, _at_worst(plain) >= 2.0)
+
+
+def _reach_best(summary: Summary) -> Reach:
+    best = summary.settings[summary.best].over_plain
+    figure = f"{_at_worst(best):.2f} x ({_medians(best)}) with {summary.best}"
+    text = "the best fixed setting is at least 1.5 x plain over the prompts"
+    return Reach(text, figure, _at_worst(best) >= 1.5)
+
+
+def _reach_host(summary: Summary, name: str) -> Reach:
+    steps = summary.settings[name].steps
+    assert steps is not None
+    figure = f"{steps.outside_share:.1%} of {steps.step_seconds * 1e3:.2f} ms"
+    text = f"time outside the forward is at most 15 % of a step ({name})"
+    return Reach(text, figure, steps.outside_share <= 0.15)
+
+
+def _best_on_host(run: DecodeRun, summary: Summary) -> str:
+    """The best setting whose drafters run no forward of their own, since that is not host time."""
+    names = [s.name for s in run.settings if s.sweep and s.sweep.is_host_only]
+    return max(names, key=lambda name: summary.settings[name].over_plain.median)
+
+
+def _at_worst(spread: Spread) -> float:
+    """The figure that decides: neither many easy prompts nor a few long ones carry a line alone."""
+    return min(spread.median, spread.together)
+
+
+def _medians(spread: Spread) -> str:
+    return f"median {spread.median:.2f}, all together {spread.together:.2f}"

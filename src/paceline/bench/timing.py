@@ -1,0 +1,95 @@
+"""Timing on a noisy machine: contestants take turns, medians are compared, and the noise is measured too.
+
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+_RESAMPLES = 1000
+_FEWEST_ROUNDS = 3  # rounds that a time limit never cuts
+
+
+def _nothing() -> None:
+    """Clean up nothing."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something to time; `reset` runs after it and is not timed."""
+
+    name: str
+    run: Callable[[], object]
+    reset: Callable[[], object] = _nothing
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What `run` returned, and the seconds it took; a GPU's results must be on the host by then."""
+    started = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - started
+
+
+def interleave(
+    contestants: Sequence[Contestant],
+    repeats: int,
+    seconds: float = math.inf,
+    on_round: Callable[[], object] = _nothing,
+) -> dict[str, list[float]]:
+    """Seconds of each contestant, who take turns (A, B, A, B, ...) after one untimed round each.
+
+    Stops early once `seconds` have passed, but not before three rounds, or `repeats` if that is fewer.
+    """
+    samples: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    deadline = time.perf_counter() + seconds
+    for index in range(repeats + 1):
+        if index > _FEWEST_ROUNDS and time.perf_counter() > deadline:
+            break
+        for contestant in contestants:
+            elapsed = timed(contestant.run)[1]
+            contestant.reset()
+            if index:
+                samples[contestant.name].append(elapsed)
+        on_round()
+    return samples
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians with the 95 % interval of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    def as_dict(self) -> dict[str, float]:
+        """Ready for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
+    """The ratio of two medians. Rounds are drawn jointly: what disturbs a round disturbs both its halves."""
+    count = min(len(numerator), len(denominator))
+    above, below = np.array(numerator[:count]), np.array(denominator[:count])
+    rounds = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+    ratios = np.median(above[rounds], 1) / np.median(below[rounds], 1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Ratio(float(np.median(above) / np.median(below)), float(low), float(high))
+
+
+def self_ratio(samples: Sequence[float]) -> float | None:
+    """The noise figure: the median of every other round over that of the rest; None below two rounds."""
+    if len(samples) < 2:
+        return None
+    return median(samples[0::2]) / median(samples[1::2])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from paceline import LLM
+from paceline.errors import ConfigError
+
+Bench = Callable[..., Result]
+SHORT = ("--max-tokens", 6, "--repeats", 1, "--budgets", "3")
+
+
+def test_decode_compares_everything(bench: Bench, tiny: str, prompts: str, tmp_path: Path) -> None:
+    path = tmp_path / "decode.json"
+    options = (
+        "--model",
+        tiny,
+        "--draft",
+        tiny,
+        "--prompts",
+        prompts,
+        "--temperature",
+        0,
+        "--temperature",
+        0.8,
+    )
+    result = bench("decode", *options, *SHORT, "--json", path)
+    assert result.exit_code == 0, result.output
+    assert "reached: plain Paceline" in result.output
+    found = json.loads(path.read_text())
+    assert found["provenance"]["command"]
+    greedy, sampled = found["runs"]
+    assert greedy["same_bytes"]
+    assert sampled["same_bytes"]
+    assert (greedy["plan"]["temperature"], sampled["plan"]["temperature"]) == (0.0, 0.8)
+    assert [line["reached"] for line in greedy["reach"]] in ([True], [False])
+    check_settings(greedy)
+
+
+def check_settings(run: dict[str, Any]) -> None:
+    settings = {entry["name"]: entry for entry in run["settings"]}
+    swept = [f"paceline {drafters}, budget 3" for drafters in ("suffix", "model", "suffix+model")]
+    transformers = [f"transformers {way}" for way in ("generate", "prompt lookup", "assisted")]
+    assert {*swept, *transformers, "paceline plain"} <= settings.keys()
+    assert run["best_fixed_setting"] in swept
+    assert run["transformers_equal_to_plain"] == len(run["prompts"]) == 2  # float32 and a wide random model
+    for entry in settings.values():
+        assert entry["by_category"].keys() == {"story", "list"}
+        assert entry["over_plain"]["minimum"] <= entry["over_plain"]["mean"]
+    model = settings["paceline model, budget 3"]["steps"]
+    assert model["mean_acceptance_length"] > 1.0  # the draft model is the target itself
+    assert model["num_drafter_failures"] == 0
+    for prompt in run["prompts"]:
+        assert len(prompt["plain_tokens"]) == 6
+        assert prompt["seconds"].keys() == settings.keys()
+
+
+def test_a_byte_that_differs_is_an_error(
+    bench: Bench, tiny: str, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_generate = LLM.generate
+
+    def generate(self: LLM, prompt: Any, *, drafters: Any = None, **sampling: Any) -> Any:
+        output = true_generate(self, prompt, drafters=drafters, **sampling)
+        return replace(output, token_ids=(*output.token_ids[:-1], 0)) if drafters else output
+
+    monkeypatch.setattr(LLM, "generate", generate)
+    path = tmp_path / "decode.json"
+    result = bench("decode", "--model", tiny, "--prompts", prompts, *SHORT, "--json", path)
+    assert result.exit_code == 1
+    assert "token 5 differs" in result.stderr
+    run = json.loads(path.read_text())["runs"][0]
+    assert not run["same_bytes"]
+    assert {m["setting"] for m in run["mismatches"]} == {"paceline suffix, budget 3"}
+
+
+def test_prompts_that_cannot_be_read_are_refused(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"text": "no prompt"}\n')
+    for wrong in (path, tmp_path / "none.jsonl"):
+        assert isinstance(bench("decode", "--prompts", wrong).exception, ConfigError)

@@ -1,0 +1,187 @@
+"""The command as a user runs it: real processes, real exit codes, no tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paceline.bundled import ROOT
+
+PACELINE = [sys.executable, "-m", "paceline"]
+
+
+def run(*args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PACELINE, *args], input=stdin, capture_output=True, text=True, timeout=120)
+
+
+def test_generate_prints_the_text_and_one_line_of_facts() -> None:
+    done = run("generate", "Once upon a time", "--max-tokens", "15", "--seed", "4")
+    assert done.returncode == 0
+    assert len(done.stdout.strip()) > 10
+    assert "15 tokens in" in done.stderr
+    assert "tokens a step" in done.stderr
+    assert "seed 4" in done.stderr
+
+
+def test_json_has_the_promised_fields_and_reads_standard_input() -> None:
+    done = run(
+        "generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="The end"
+    )
+    result = json.loads(done.stdout)
+    assert result.keys() == {"text", "token_ids", "finish_reason", "seed", "stats"}
+    assert (len(result["token_ids"]), result["seed"], result["finish_reason"]) == (9, 3, "length")
+    assert result["stats"].keys() >= {
+        "num_prompt_tokens",
+        "num_emitted_tokens",
+        "num_steps",
+        "num_draft_tokens",
+        "num_accepted_draft_tokens",
+        "mean_acceptance_length",
+        "draft_acceptance_rate",
+        "acceptance_histogram",
+        "prefill_seconds",
+        "decode_seconds",
+        "load_seconds",
+        "tokens_per_second",
+        "drafters",
+    }
+    assert result["stats"]["drafters"]["suffix"].keys() >= {
+        "num_draft_tokens",
+        "num_accepted_draft_tokens",
+        "seconds",
+    }
+
+
+def test_quiet_prints_the_continuation_alone() -> None:
+    done = run("generate", "Once", "--max-tokens", "3", "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_stop_string_ends_the_text_before_it() -> None:
+    whole = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json").stdout)
+    stop = whole["text"][8:11]
+    cut = json.loads(
+        run("generate", "Once upon a time", "--max-tokens", "30", "--json", "--stop", stop).stdout
+    )
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    assert cut["finish_reason"] == "stop"
+
+
+def broken_folder(tmp_path: Path, edit: str) -> str:
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "paceline-tiny", folder)
+    if edit == "truncated":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5_000])
+    elif edit == "no weights":
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "config.json").write_text("{")
+    return str(folder)
+
+
+@pytest.mark.parametrize("edit", ["truncated", "no weights", "bad config"])
+def test_a_broken_folder_is_refused_in_one_line(tmp_path: Path, edit: str) -> None:
+    folder = broken_folder(tmp_path, edit)
+    done = run("generate", "Once", "--model", folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "cannot load the model" in done.stderr
+    assert folder in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["generate", ""], "the prompt is empty"),
+        (["generate", "Once", "--top-p", "0"], "top_p is 0.0; allowed"),
+        (["generate", "Once", "--temperature", "nan"], "temperature is nan; allowed"),
+        (["generate", "Once", "--max-tokens", "0"], "max_tokens is 0; allowed"),
+        (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: model, suffix"),
+        (["generate", "Once", "--drafters", "suffix:min=3"], "has no option 'min=3'"),
+        (["generate", "Once", "--drafters", "none,suffix"], "'none' stands alone"),
+        (["generate", "Once", "--model", "./nowhere"], "no model in the folder './nowhere'"),
+        (["generate", "Once", "--dtype", "int3"], "dtype is 'int3'; allowed"),
+        (["generate", "Once", "--device", "tpu"], "device is 'tpu'"),
+        (["generate", "Once " * 3000], "exceed the model's context of 2048"),
+        (["generate", "Once", "--no-such-option"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused_naming_the_first_difference(tmp_path: Path) -> None:
+    folder = tmp_path / "draft"
+    shutil.copytree(ROOT / "paceline-tiny-draft", folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    first, second = sorted(vocab, key=vocab.get)[300:302]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = run("generate", "Once", "--drafters", f"model:path={folder}")
+    assert done.returncode == 2
+    assert f"id 300 is {second!r} there and {first!r} in the target" in done.stderr
+
+
+def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130() -> None:
+    process = subprocess.Popen(
+        [
+            *PACELINE,
+            "generate",
+            "Once upon a time",
+            "--max-tokens",
+            "1900",
+            "--temperature",
+            "1",
+            "--seed",
+            "1",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    first = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    rest, facts = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(first) == 20
+    assert "abort" in facts
+    assert "tokens in" in facts
+    assert "Traceback" not in facts
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m paceline generate 'Once upon a time' --max-tokens 300 --quiet | head -c 5"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert len(done.stdout) == 5
+    assert "Traceback" not in done.stderr
+
+
+def test_drafters_and_models_are_listed() -> None:
+    listed = run("drafters").stdout
+    assert "suffix" in listed
+    assert "min_match" in listed
+    assert "paceline-tiny-draft" in run("models").stdout
+    verdict = run("models", "paceline-tiny").stdout
+    assert "exact: identical bits proven" in " ".join(verdict.split())
+
+
+def test_the_version_is_printed() -> None:
+    assert run("--version").stdout.startswith("paceline 0.")

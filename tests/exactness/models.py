@@ -1,0 +1,75 @@
+"""Tiny random models of every supported architecture, with weights large enough that every bit matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+VOCAB = 211  # odd, and no multiple of any vector width
+
+_DENSE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 172,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 640,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+_SLIDING = {"sliding_window": 37, "layer_types": ["sliding_attention", "full_attention"]}
+_GPT2 = {
+    "vocab_size": VOCAB,
+    "n_embd": 60,
+    "n_layer": 2,
+    "n_head": 3,
+    "n_positions": 640,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama-odd": (
+        "Llama",
+        {"hidden_size": 100, "num_attention_heads": 5, "num_key_value_heads": 5, "intermediate_size": 173},
+    ),
+    "llama-multi-query": ("Llama", {"num_key_value_heads": 1, "intermediate_size": 864}),
+    "llama-wide-heads": ("Llama", {"head_dim": 36, "hidden_size": 96, "num_attention_heads": 6}),
+    "qwen2": ("Qwen2", {"num_attention_heads": 8, "num_key_value_heads": 1}),
+    "qwen3": ("Qwen3", {"head_dim": 24}),
+    "mistral": ("Mistral", {"sliding_window": 37}),
+    "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 24, **_SLIDING}),
+    "gemma3": ("Gemma3Text", {"head_dim": 16, "query_pre_attn_scalar": 24, **_SLIDING}),
+    "phi3": ("Phi3", {}),
+    "gpt2": ("GPT2", _GPT2),
+    "gpt-neox": ("GPTNeoX", {"hidden_size": 80}),
+    "olmo2": ("Olmo2", {}),
+}
+
+
+def build(architecture: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A random model; `changes` override its configuration."""
+    kind, own = ARCHITECTURES[architecture]
+    settings = own if kind == "GPT2" else {**_DENSE, **own}
+    config = getattr(transformers, f"{kind}Config")(**{**settings, **changes})
+    return from_config(config, dtype, seed)
+
+
+def from_config(config: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
+    """A random causal language model of a configuration."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias") or "norm" in name or ".ln_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.to(dtype).eval()

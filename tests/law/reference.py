@@ -1,0 +1,99 @@
+"""The law written a second time, with transformers' own logits processors in vLLM's order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from scipy import stats
+from transformers import (
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from law.support import Kind
+from paceline.params import SamplingParams
+
+
+def reference_scores(
+    kind: Kind, prompt: Sequence[int], generated: Sequence[int], row: np.ndarray
+) -> np.ndarray:
+    """The scores (V,) after `prompt` and `generated`, from the target's logits."""
+    params = SamplingParams(**kind.params)
+    whole = torch.tensor([[*prompt, *generated]])
+    # vLLM looks for bad words in the output alone, transformers in the prompt too: show it the output alone.
+    output = torch.tensor([list(generated)], dtype=torch.int64)
+    scores = torch.tensor(row, dtype=torch.float64)[None]
+    if kind.bad_words:
+        scores = NoBadWordsLogitsProcessor([list(w) for w in kind.bad_words])(output, scores)
+    ends = sorted(kind.eos | set(params.stop_token_ids))
+    if params.min_tokens and ends:
+        scores = MinNewTokensLengthLogitsProcessor(len(prompt), params.min_tokens, ends)(whole, scores)
+    if params.logit_bias:
+        bias = [[[token], float(value)] for token, value in params.logit_bias.items()]
+        scores = SequenceBiasLogitsProcessor(bias)(whole, scores)
+    if params.repetition_penalty != 1.0:
+        scores = RepetitionPenaltyLogitsProcessor(params.repetition_penalty)(whole, scores)
+    scores = scores - _openai_penalties(params, generated, scores.shape[-1])
+    return _warped(params, whole, scores)[0].numpy()
+
+
+def _openai_penalties(params: SamplingParams, generated: Sequence[int], vocab_size: int) -> torch.Tensor:
+    """frequency * count + presence * (count > 0), over generated tokens; transformers has neither."""
+    penalty = torch.zeros(1, vocab_size, dtype=torch.float64)
+    for token, count in Counter(generated).items():
+        penalty[0, token] = params.frequency_penalty * count + params.presence_penalty
+    return penalty
+
+
+def _warped(params: SamplingParams, whole: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Temperature, then min-p, top-k and top-p: vLLM's order; transformers itself applies min-p last."""
+    if params.is_greedy:
+        return scores
+    scores = TemperatureLogitsWarper(params.temperature)(whole, scores)
+    if params.min_p > 0:
+        scores = MinPLogitsWarper(params.min_p)(whole, scores)
+    if params.top_k > 0:
+        scores = TopKLogitsWarper(params.top_k)(whole, scores)
+    if params.top_p < 1:
+        scores = TopPLogitsWarper(params.top_p)(whole, scores)
+    return scores
+
+
+def enumerate_outputs(kind: Kind, logits, max_tokens: int) -> dict[tuple[int, ...], float]:
+    """Every output of at most `max_tokens` tokens with its exact probability."""
+    ends = set(kind.eos) | set(kind.params.get("stop_token_ids", ()))
+
+    def grow(output: tuple[int, ...], mass: float) -> Iterator[tuple[tuple[int, ...], float]]:
+        if len(output) == max_tokens or (output and output[-1] in ends):
+            yield output, mass
+            return
+        scores = reference_scores(kind, kind.prompt, output, logits((*kind.prompt, *output)))
+        for token, share in enumerate(np.exp(scores - np.logaddexp.reduce(scores))):
+            if share > 0:
+                yield from grow((*output, token), mass * float(share))
+
+    return dict(grow((), 1.0))
+
+
+def chi_square(outputs: list[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> float:
+    """The probability of outputs at least as far from `expected` as these; 0 if one of them is impossible.
+
+    Outputs of which fewer than five are expected share a cell.
+    """
+    counts = Counter(outputs)
+    if not counts.keys() <= expected.keys():
+        return 0.0
+    cells = np.array([(counts[output], len(outputs) * mass) for output, mass in expected.items()])
+    is_small = cells[:, 1] < 5
+    pooled = [cells[is_small].sum(axis=0)] if is_small.any() else []
+    observed, wanted = np.array([*cells[~is_small], *pooled]).T
+    return float(stats.chisquare(observed, wanted).pvalue)

@@ -1,0 +1,133 @@
+"""What the tests of the law share: scripted logits, requests made by hand, and one way to run them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paceline.drafters import BaseDrafter, Environment, make
+from paceline.engine import Engine
+from paceline.law import LawContext, TargetLaw
+from paceline.pacer import FixedPacer
+from paceline.params import SamplingParams
+from paceline.request import Request
+from paceline.testing import ScriptedDrafter, ScriptedTarget
+from paceline.text import TextStream
+from paceline.tree import TreeBuilder
+from paceline.types import Drafter, DraftTree
+
+
+def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int = 8192) -> ScriptedTarget:
+    """A target whose logits are random, but a function of the whole history."""
+
+    @functools.cache
+    def logits(history: tuple[int, ...]) -> np.ndarray:
+        return np.random.default_rng([seed, *history]).normal(scale=scale, size=vocab_size).astype(np.float32)
+
+    return ScriptedTarget(logits, vocab_size, max_rows=max_rows)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sampling: parameters, and what a tokenizer would have said of its tokens."""
+
+    params: dict[str, Any]
+    eos: frozenset[int] = frozenset()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    prompt: tuple[int, ...] = (1, 3)
+
+    def request(
+        self,
+        vocab_size: int,
+        max_tokens: int,
+        *,
+        seed: int = 0,
+        sample: int = 0,
+        prompt: Sequence[int] | None = None,
+        drafters: Sequence[Drafter] = (),
+        law: type[TargetLaw] = TargetLaw,
+    ) -> Request:
+        prompt = self.prompt if prompt is None else prompt
+        params = SamplingParams(**self.params, max_tokens=max_tokens)
+        context = LawContext(vocab_size, self.eos, self.bad_words)
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
+        text = TextStream(lambda ids: "", prompt, ())
+        return Request(prompt, law(params, context, prompt, seed, sample), text, ends, drafters, seed)
+
+
+def decode(target: ScriptedTarget, requests: Sequence[Request], budget: int = 7) -> list[tuple[int, ...]]:
+    """The output of each request, decoded together."""
+    engine = Engine(target, FixedPacer(budget), max_running=1024)
+    for request in requests:
+        engine.add(request)
+    while not engine.scheduler.is_idle:
+        engine.step()
+    return [tuple(request.tokens[request.num_prompt_tokens :]) for request in requests]
+
+
+def prepared(drafter: BaseDrafter | str, vocab_size: int) -> Drafter:
+    """A registered drafter as an engine without a tokenizer would attach it."""
+    made = make(drafter)
+    assert isinstance(made, BaseDrafter)
+    made.attach(Environment(None, vocab_size, "cpu"))
+    return made
+
+
+def branching(target: ScriptedTarget) -> ScriptedDrafter:
+    """A drafter of random trees, in which the target's token is among the children about every other time."""
+
+    def script(request: Request, budget: int) -> DraftTree:
+        rng = np.random.default_rng([request.seed % 2**32, *request.tokens])
+        builder = TreeBuilder("branching")
+        for _ in range(int(rng.integers(0, budget + 1))):
+            parent = int(rng.integers(-1, len(builder)))
+            builder.add(parent, int(rng.integers(target.vocab_size)), float(rng.random()))
+        return builder.build()
+
+    return ScriptedDrafter(script)
+
+
+# Every drafter in this table is held to the same exactness; a new one that needs no model belongs here.
+DRAFTERS: dict[str, Callable[[ScriptedTarget], Drafter]] = {
+    "empty": lambda target: ScriptedDrafter(),
+    "perfect": ScriptedDrafter.perfect,
+    "adversarial": ScriptedDrafter.adversarial,
+    "right then wrong": lambda target: ScriptedDrafter.adversarial(target, right=2),
+    "branching": branching,
+    "suffix": lambda target: prepared("suffix:min_match=1,min_score=0.0", target.vocab_size),
+}
+
+KINDS: dict[str, Kind] = {
+    "temperature 1": Kind({"temperature": 1.0}),
+    "temperature 0.6": Kind({"temperature": 0.6}),
+    "top_k": Kind({"temperature": 1.3, "top_k": 3}),
+    "top_p": Kind({"temperature": 1.0, "top_p": 0.8}),
+    "min_p": Kind({"temperature": 1.5, "min_p": 0.2}),
+    "repetition_penalty": Kind({"temperature": 1.0, "repetition_penalty": 1.7}),
+    "presence_penalty": Kind({"temperature": 1.0, "presence_penalty": 1.9}),
+    "frequency_penalty": Kind({"temperature": 1.0, "frequency_penalty": -1.5}),
+    "logit_bias": Kind({"temperature": 1.0, "logit_bias": {0: 1.25, 2: float("-inf")}}),
+    "bad_words": Kind({"temperature": 1.0}, bad_words=((4,), (1, 2), (0, 0, 3))),
+    "eos": Kind({"temperature": 1.0}, eos=frozenset({0})),
+    "min_tokens": Kind({"temperature": 1.0, "min_tokens": 2, "stop_token_ids": [3]}, eos=frozenset({0})),
+    "all": Kind(
+        {
+            "temperature": 1.4,
+            "top_k": 4,
+            "top_p": 0.93,
+            "min_p": 0.03,
+            "repetition_penalty": 1.2,
+            "presence_penalty": 0.4,
+            "frequency_penalty": 0.7,
+            "logit_bias": {0: -0.5, 1: 0.75},
+            "min_tokens": 1,
+            "stop_token_ids": [2],
+        },
+        eos=frozenset({0}),
+        bad_words=((1, 4),),
+    ),
+}

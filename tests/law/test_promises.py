@@ -1,0 +1,104 @@
+"""Same tokens whatever drafts, whoever is in the batch; other tokens for other seeds and samples."""
+
+from __future__ import annotations
+
+import pytest
+
+from law.support import DRAFTERS, KINDS, Kind, decode, target_of
+from paceline import LLM
+from paceline.testing import ScriptedDrafter
+
+VOCAB = 5
+PROMPTS = [(1, 3), (2,), (0, 4, 4, 1, 2, 0, 3), (3, 1, 3, 1, 3)]
+
+
+def requests_of(kind: Kind, drafters=()):
+    """Requests of odd lengths, prompts and seeds."""
+    return [
+        kind.request(
+            VOCAB, 5 + 7 * (i % 4), seed=1000 + i, sample=i % 3, prompt=PROMPTS[i % 4], drafters=drafters
+        )
+        for i in range(11)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_tokens_are_those_of_plain_decoding(name: str, kind: str) -> None:
+    target = target_of(VOCAB)
+    plain = [decode(target, [request])[0] for request in requests_of(KINDS[kind])]
+    drafted = decode(target, requests_of(KINDS[kind], [DRAFTERS[name](target)]), budget=5)
+    assert drafted == plain
+
+
+def test_tokens_do_not_depend_on_several_drafters_that_disagree() -> None:
+    target, kind = target_of(VOCAB), KINDS["all"]
+    drafters = [make(target) for make in DRAFTERS.values()]
+    assert decode(target, requests_of(kind, drafters), budget=9) == decode(target, requests_of(kind))
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 6, 13])
+def test_tokens_do_not_depend_on_the_budget(budget: int) -> None:
+    target, kind = target_of(VOCAB), KINDS["frequency_penalty"]
+    drafters = [ScriptedDrafter.adversarial(target, right=4)]
+    assert decode(target, requests_of(kind, drafters), budget) == decode(target, requests_of(kind))
+
+
+def test_tokens_do_not_depend_on_the_order_of_arrival() -> None:
+    target, kind = target_of(VOCAB), KINDS["temperature 1"]
+    drafters = [DRAFTERS["branching"](target)]
+    assert decode(target, requests_of(kind, drafters)[::-1])[::-1] == decode(target, requests_of(kind))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(
+    "limits", [{"top_k": 4}, {"top_p": 0.9, "min_p": 0.02, "logit_bias": {2: 1.0}}], ids=str
+)
+def test_fifty_tokens_and_fifty_more_are_the_hundred_at_once(temperature: float, limits: dict) -> None:
+    target = target_of(VOCAB, seed=6)
+    llm = LLM(target, tokenizer=None, drafters=[DRAFTERS["right then wrong"](target)])
+    options = {"temperature": temperature, "seed": 12, **limits}
+    whole = llm.generate([1, 2, 3], max_tokens=100, **options)
+    first = llm.generate([1, 2, 3], max_tokens=50, **options)
+    second = llm.generate([1, 2, 3, *first.token_ids], max_tokens=50, **options)
+    assert whole.token_ids == first.token_ids + second.token_ids
+
+
+def test_a_repetition_penalty_is_continued_too_since_it_counts_the_prompt() -> None:
+    target = target_of(VOCAB, seed=6)
+    llm = LLM(target, tokenizer=None, drafters="none")
+    options = {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.4}
+    whole = llm.generate([1], max_tokens=33, **options)
+    second = llm.generate([1, *whole.token_ids[:20]], max_tokens=13, **options)
+    assert whole.token_ids[20:] == second.token_ids
+
+
+def test_samples_of_one_prompt_differ_and_are_reproducible() -> None:
+    target = target_of(VOCAB)
+    llm = LLM(target, tokenizer=None, drafters=[DRAFTERS["branching"](target)])
+    outputs = llm.generate([1, 2], max_tokens=24, temperature=1.0, seed=3, n=7)
+    assert len({output.token_ids for output in outputs}) == 7
+    again = llm.generate([1, 2], max_tokens=24, temperature=1.0, seed=3, n=3, drafters="none")
+    assert [o.token_ids for o in again] == [o.token_ids for o in outputs[:3]]
+
+
+def test_the_same_prompt_twice_in_a_batch_gives_the_same_tokens() -> None:
+    llm = LLM(target_of(VOCAB), tokenizer=None)
+    one, other, two = llm.generate([[1, 2], [3], [1, 2]], max_tokens=21, temperature=1.0, seed=3)
+    assert one.token_ids == two.token_ids
+    assert one.token_ids != other.token_ids
+
+
+def test_a_seed_that_was_not_given_is_reported_and_repeats_the_output() -> None:
+    llm = LLM(target_of(VOCAB), tokenizer=None)
+    first, other = (llm.generate([1, 2], max_tokens=30, temperature=1.0) for _ in range(2))
+    assert first.seed != other.seed
+    assert first.token_ids != other.token_ids
+    again = llm.generate([1, 2], max_tokens=30, temperature=1.0, seed=first.seed)
+    assert again.token_ids == first.token_ids
+
+
+def test_greedy_outputs_do_not_depend_on_the_seed() -> None:
+    llm = LLM(target_of(VOCAB), tokenizer=None)
+    outputs = [llm.generate([1, 2], max_tokens=20, seed=seed).token_ids for seed in (1, 2)]
+    assert outputs[0] == outputs[1]

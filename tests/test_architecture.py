@@ -1,0 +1,104 @@
+"""Imports go one way, files stay small, and the host side knows nothing of torch."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "paceline"
+MODULES = sorted(SRC.rglob("*.py"))
+
+# A module may import from its own layer and from those before it.
+LAYERS = [
+    {"errors", "_version", "bundled"},
+    {"params", "types"},
+    {"law", "tree", "text", "stats", "tokenizing"},
+    {"verify", "request"},
+    {"scheduler", "pacer", "target", "drafters"},
+    {"engine"},
+    {"llm", "testing"},
+    {"bench"},
+    {"cli"},
+]
+TORCH_FREE = [
+    "errors",
+    "params",
+    "types",
+    "law",
+    "tree",
+    "text",
+    "stats",
+    "verify",
+    "request",
+    "scheduler",
+    "pacer",
+]
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(SRC)
+    return relative.parts[0].removesuffix(".py")
+
+
+def layer_of(part: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules imported anywhere in a file, those for type checkers alone left out."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != SRC or p.name != "__init__.py"], ids=str)
+def test_imports_go_one_way(path: Path) -> None:
+    own = layer_of(part_of(path))
+    for name in imports_of(path):
+        if name.startswith("paceline."):
+            assert layer_of(name.split(".")[1]) <= own, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("part", TORCH_FREE)
+def test_the_host_side_imports_no_torch(part: str) -> None:
+    names = imports_of(SRC / f"{part}.py")
+    assert not [n for n in names if n.split(".")[0] in ("torch", "transformers")]
+
+
+def test_only_the_target_and_its_loader_import_torch() -> None:
+    users = {part_of(p) for p in MODULES if any(n.split(".")[0] == "torch" for n in imports_of(p))}
+    assert users <= {"target", "bench"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 330, f"{path.name} has {text.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno + 1 <= 60, f"{path.name}:{node.name}"
+
+
+def test_no_code_branches_on_a_drafters_name() -> None:
+    names = {p.stem for p in (SRC / "drafters").glob("*.py")} - {"__init__", "base"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                literals = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
+                assert not names & {v for v in literals if isinstance(v, str)}, f"{path.name}:{node.lineno}"

@@ -1,0 +1,200 @@
+"""The step loop: a drafter never kills a request, and nothing is held once a request has ended."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+
+import pytest
+
+from law.support import DRAFTERS, Kind, decode, target_of
+from paceline import LLM
+from paceline.engine import Engine
+from paceline.pacer import FixedPacer
+from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
+from paceline.types import DraftTree
+
+VOCAB = 7
+HOW = {"max_tokens": 23, "temperature": 1.0, "seed": 5}
+
+
+class Failing(ScriptedDrafter):
+    """A perfect drafter that raises in one method, at its `at`-th call."""
+
+    def __init__(self, method: str, at: int, target: ScriptedTarget) -> None:
+        super().__init__(ScriptedDrafter.perfect(target)._script)
+        calls = itertools.count(1)
+        inner = getattr(self, method)
+
+        def failing(*args):
+            if next(calls) == at:
+                raise RuntimeError(f"no {method} today")
+            return inner(*args)
+
+        setattr(self, method, failing)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("method", ["start", "propose", "observe", "finish"])
+def test_a_drafter_that_raises_is_dismissed_and_the_output_unchanged(method: str, at: int) -> None:
+    target = target_of(VOCAB)
+    prompts = [[1, 2], [3], [4, 0, 4]]
+    plain = LLM(target, None, drafters="none").generate(prompts, **HOW)
+    llm = LLM(target, None, drafters=[DRAFTERS["branching"](target), Failing(method, at, target)])
+    with pytest.warns(
+        UserWarning, match=f"drafter 'scripted' failed and is left out of request.*no {method} today"
+    ):
+        outputs = llm.generate(prompts, **HOW)
+    assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
+    assert sum(o.stats["drafters"]["scripted"]["num_failures"] for o in outputs) >= 1
+    assert target.num_held == 0
+
+
+def test_a_dismissed_drafter_is_not_asked_again() -> None:
+    asked = []
+
+    def script(request, budget):
+        asked.append(request.id)
+        raise ValueError("never again")
+
+    target = target_of(VOCAB)
+    with pytest.warns(UserWarning, match="never again"):
+        LLM(target, None, drafters=[ScriptedDrafter(script)]).generate([1, 2], **HOW)
+    assert len(asked) == 1
+
+
+def tree(tokens, parents, scores=None, sources=None) -> DraftTree:
+    size = len(tokens)
+    return DraftTree(tokens, parents, scores or (1.0,) * size, sources or ("bad",) * size)
+
+
+BROKEN = {
+    "over its budget": (chain([1] * 8), "proposed 8 nodes; its budget was 7"),
+    "a child before its parent": (tree((1, 2), (1, -1)), "a node that stands before its parent"),
+    "its own parent": (tree((1,), (0,)), "a node that stands before its parent"),
+    "a parent below the root": (tree((1,), (-2,)), "a node that stands before its parent"),
+    "a token outside the vocabulary": (chain([VOCAB]), f"a token outside the vocabulary of {VOCAB}"),
+    "a negative token": (chain([-1]), f"a token outside the vocabulary of {VOCAB}"),
+    "fields of unequal length": (
+        tree((1, 2), (-1, 0), scores=(1.0,)),
+        "a tree whose fields differ in length",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_drafter_that_breaks_its_port_is_dismissed_in_words(name: str) -> None:
+    proposal, message = BROKEN[name]
+    target = target_of(VOCAB)
+    plain = LLM(target, None, drafters="none").generate([1, 2], **HOW)
+    llm = LLM(target, None, drafters=[ScriptedDrafter([chain([1]), proposal])])
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        assert llm.generate([1, 2], **HOW).token_ids == plain.token_ids
+
+
+def test_too_few_trees_for_the_requests_dismiss_the_drafter() -> None:
+    class Short(ScriptedDrafter):
+        def propose(self, requests, budgets):
+            return super().propose(requests, budgets)[1:]
+
+    target = target_of(VOCAB)
+    plain = LLM(target, None, drafters="none").generate([[1, 2], [3]], **HOW)
+    with pytest.warns(UserWarning, match="drafter 'scripted' failed"):
+        outputs = LLM(target, None, drafters=[Short()]).generate([[1, 2], [3]], **HOW)
+    assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
+
+
+def test_every_drafter_is_started_told_each_step_and_finished() -> None:
+    target = target_of(VOCAB)
+    drafter = ScriptedDrafter.adversarial(target, right=1)
+    outputs = LLM(target, None, drafters=[drafter]).generate([[1, 2], [3], [4]], **HOW)
+    assert len(drafter.outcomes) == sum(o.stats["num_steps"] for o in outputs)
+    assert [sum(len(o.tokens) for o in drafter.outcomes if o.request.seed == 5)] == [3 * 23]
+    assert drafter.active == set()
+    assert target.num_held == 0
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 9])
+def test_the_last_token_is_never_drafted_by_a_drafter_that_is_always_wrong(max_tokens: int) -> None:
+    target = target_of(VOCAB)
+    drafter = ScriptedDrafter.adversarial(target)
+    LLM(target, None, drafters=[drafter]).generate([1, 2], max_tokens=max_tokens)
+    drafted = [len(outcome.tree) > 0 for outcome in drafter.outcomes]
+    assert drafted == [True] * (max_tokens - 1) + [False]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_an_aborted_request_frees_what_it_holds_and_the_others_go_on(steps: int) -> None:
+    target = target_of(VOCAB)
+    drafter = DRAFTERS["branching"](target)
+    kind = Kind({"temperature": 1.0})
+    [alone] = decode(target, [kind.request(VOCAB, 31, seed=1)])
+    kept, aborted, waiting = (kind.request(VOCAB, 31, seed=s, drafters=[drafter]) for s in (1, 2, 3))
+    engine = Engine(target, FixedPacer(), max_running=2)
+    for request in (kept, aborted, waiting):
+        engine.add(request)
+    for _ in range(steps):
+        engine.step()
+    for request in (aborted, waiting, waiting):
+        engine.abort(request)
+    assert target.num_held == len(drafter.active) == (1 if steps else 0)
+    while not engine.scheduler.is_idle:
+        engine.step()
+    assert tuple(kept.tokens[2:]) == alone
+    assert (aborted.finish_reason, waiting.finish_reason, kept.finish_reason) == ("abort", "abort", "length")
+    assert (target.num_held, drafter.active) == (0, set())
+
+
+def test_a_finished_request_is_not_aborted() -> None:
+    target = target_of(VOCAB)
+    request = Kind({}).request(VOCAB, 3)
+    decode(target, [request])
+    Engine(target, FixedPacer()).abort(request)
+    assert request.finish_reason == "length"
+
+
+def test_a_step_without_requests_does_nothing() -> None:
+    target = target_of(VOCAB)
+    assert Engine(target, FixedPacer()).step() == []
+    assert target.num_forwards == 0
+
+
+def test_requests_of_a_batch_share_each_forward() -> None:
+    target = target_of(VOCAB)
+    LLM(target, None, drafters="none").generate([[1], [2, 3], [4]], max_tokens=9)
+    assert target.num_forwards == 9
+
+
+def test_a_stream_that_is_closed_early_frees_what_it_holds() -> None:
+    target = target_of(VOCAB)
+    drafter = ScriptedDrafter.perfect(target)
+    llm = LLM(target, None, drafters=[drafter])
+    whole = llm.generate([1, 2], **HOW)
+    stream = llm.stream([1, 2], **HOW)
+    seen = [next(stream).id for _ in range(5)]
+    assert (target.num_held, len(drafter.active)) == (1, 1)
+    stream.close()
+    assert (target.num_held, len(drafter.active)) == (0, 0)
+    assert tuple(seen) == whole.token_ids[:5]
+    assert stream.output.finish_reason == "abort"
+
+
+def test_tokens_name_the_drafter_whose_node_was_accepted() -> None:
+    target = target_of(VOCAB)
+    output = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], max_tokens=16)
+    assert [token.source for token in output.tokens] == [*["scripted"] * 7, "target"] * 2
+
+
+def test_a_drafter_that_works_warns_of_nothing() -> None:
+    target = target_of(VOCAB)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **HOW)
+
+
+def test_closing_the_llm_closes_its_drafters() -> None:
+    drafter = ScriptedDrafter()
+    with LLM(target_of(VOCAB), None, drafters=[drafter]):
+        assert not drafter.is_closed
+    assert drafter.is_closed

@@ -1,0 +1,109 @@
+"""Counters, what follows from them, and the identities between them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from law.support import DRAFTERS, Kind, decode, target_of
+from paceline import LLM
+from paceline.request import Request
+from paceline.stats import RequestStats
+from paceline.testing import ScriptedDrafter
+
+VOCAB = 5
+RUNS = {
+    "ends at the limit": Kind({"temperature": 1.0}),
+    "ends at an end token": Kind({"temperature": 1.0}, eos=frozenset({3})),
+    "greedy": Kind({"frequency_penalty": 1.5}),
+}
+
+
+def check_identities(request: Request, outcomes) -> None:
+    """Every counter against what the steps did."""
+    stats = request.stats
+    histogram = stats.acceptance_histogram
+    cut = sum(len(outcome.path) + 1 - len(outcome.tokens) for outcome in outcomes)
+    drafted_last = sum(outcome.num_accepted_drafts == len(outcome.tokens) for outcome in outcomes)
+    assert stats.num_steps == len(outcomes) == sum(histogram.values())
+    assert stats.num_accepted_draft_tokens == sum(j * steps for j, steps in histogram.items())
+    assert stats.num_emitted_tokens == request.num_output_tokens
+    assert stats.num_emitted_tokens == stats.num_accepted_draft_tokens + stats.num_steps - drafted_last
+    assert stats.num_emitted_tokens == sum(len(outcome.path) + 1 for outcome in outcomes) - cut
+    assert stats.num_draft_tokens == sum(len(outcome.tree) for outcome in outcomes)
+    assert stats.num_draft_tokens == sum(d.num_draft_tokens for d in stats.drafters.values())
+    assert stats.num_accepted_draft_tokens == sum(
+        d.num_accepted_draft_tokens for d in stats.drafters.values()
+    )
+
+
+@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("name", ["perfect", "right then wrong", "branching", "adversarial"])
+def test_counters_agree_with_the_steps_and_with_each_other(name: str, kind: str) -> None:
+    target = target_of(VOCAB, seed=8)
+    for seed in range(5):
+        drafter = DRAFTERS[name](target)
+        request = RUNS[kind].request(VOCAB, 29, seed=seed, drafters=[drafter])
+        decode(target, [request], budget=5)
+        check_identities(request, drafter.outcomes)
+
+
+def test_a_perfect_drafter_emits_its_budget_and_one_more_in_every_step() -> None:
+    target = target_of(VOCAB)
+    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)])
+    stats = llm.generate([1], max_tokens=24).stats
+    assert stats["acceptance_histogram"] == [0, 0, 0, 0, 0, 0, 0, 3]
+    assert (stats["num_emitted_tokens"], stats["num_accepted_draft_tokens"], stats["num_steps"]) == (
+        24,
+        21,
+        3,
+    )
+    assert (stats["mean_acceptance_length"], stats["draft_acceptance_rate"]) == (8.0, 1.0)
+
+
+def test_an_adversarial_drafter_emits_one_token_in_every_step() -> None:
+    target = target_of(VOCAB)
+    llm = LLM(target, None, drafters=[ScriptedDrafter.adversarial(target)])
+    stats = llm.generate([1], max_tokens=13).stats
+    assert stats["acceptance_histogram"] == [13]
+    assert (stats["mean_acceptance_length"], stats["draft_acceptance_rate"]) == (1.0, 0.0)
+
+
+def test_plain_decoding_counts_no_drafts() -> None:
+    stats = LLM(target_of(VOCAB), None, drafters="none").generate([1, 2, 3], max_tokens=11).stats
+    assert (stats["num_prompt_tokens"], stats["num_emitted_tokens"], stats["num_steps"]) == (3, 11, 11)
+    assert (stats["num_draft_tokens"], stats["drafters"]) == (0, {})
+
+
+def test_accepted_tokens_are_credited_to_the_drafter_that_proposed_them() -> None:
+    stats = RequestStats()
+    stats.observe(["a", "a", "b", "b"], ["a", "b"], 3)
+    stats.observe(["b"], [], 1)
+    assert (stats.drafters["a"].num_draft_tokens, stats.drafters["a"].num_accepted_draft_tokens) == (2, 1)
+    assert (stats.drafters["b"].num_draft_tokens, stats.drafters["b"].num_accepted_draft_tokens) == (3, 1)
+    assert stats.as_dict()["acceptance_histogram"] == [1, 0, 1]
+
+
+def test_nothing_is_divided_by_zero_before_the_first_step() -> None:
+    stats = RequestStats()
+    assert (stats.mean_acceptance_length, stats.draft_acceptance_rate, stats.tokens_per_second) == (0, 0, 0)
+    assert stats.as_dict()["acceptance_histogram"] == []
+
+
+def test_the_public_form_is_json_with_vllms_names() -> None:
+    public = json.loads(json.dumps(LLM(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats))
+    assert public["num_emitted_tokens"] == 9
+    assert {
+        "num_draft_tokens",
+        "num_accepted_draft_tokens",
+        "mean_acceptance_length",
+        "draft_acceptance_rate",
+        "acceptance_histogram",
+    } <= public.keys()
+
+
+def test_the_forward_is_part_of_the_decoding_time() -> None:
+    stats = LLM(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats
+    assert 0 < stats["forward_seconds"] < stats["decode_seconds"]
+    assert stats["tokens_per_second"] == pytest.approx(9 / stats["decode_seconds"])

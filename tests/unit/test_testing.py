@@ -1,0 +1,129 @@
+"""The public fakes: they keep to their ports, and notice an engine that does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from law.support import Kind, target_of
+from paceline import LLM
+from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
+from paceline.types import DraftTree
+
+VOCAB = 7
+
+
+def running(target: ScriptedTarget, prompt=(1, 2, 3)):
+    """A request that the target has prefilled."""
+    request = Kind({}).request(VOCAB, 20, prompt=prompt)
+    assert target.reserve(request)
+    target.prefill(request)
+    return request
+
+
+def test_the_example_of_the_module_runs() -> None:
+    target = ScriptedTarget(lambda history: -np.arange(5.0), vocab_size=5)
+    llm = LLM(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
+    assert llm.generate([3, 1], max_tokens=8).token_ids == (0,) * 8
+    assert target.num_forwards == 1
+
+
+def test_logits_are_those_of_the_history_along_each_branch() -> None:
+    target = target_of(VOCAB)
+    request = running(target)
+    tree = DraftTree((5, 6, 4), (-1, 0, -1), (1.0,) * 3, ("x",) * 3)
+    [rows] = target.score([(request, tree)])
+    histories = [(1, 2, 3), (1, 2, 3, 5), (1, 2, 3, 5, 6), (1, 2, 3, 4)]
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, [target.logits(history) for history in histories])
+
+
+def test_a_committed_path_becomes_the_cache() -> None:
+    target = target_of(VOCAB)
+    request = running(target)
+    target.score([(request, chain([5, 6, 4]))])
+    target.commit(request, (0, 1))
+    request.tokens += [5, 6, 0]
+    [rows] = target.score([(request, DraftTree())])
+    np.testing.assert_array_equal(rows, [target.logits((1, 2, 3, 5, 6, 0))])
+
+
+@pytest.mark.parametrize("path", [(), (0,), (0, 1, 2)], ids=str)
+def test_a_cache_that_does_not_hold_the_tokens_is_noticed(path: tuple[int, ...]) -> None:
+    target = target_of(VOCAB)
+    request = running(target)
+    target.score([(request, chain([5, 6, 4]))])
+    target.commit(request, path)
+    request.tokens += [5, 6, 0]
+    with pytest.raises(AssertionError, match="not over tokens"):
+        target.score([(request, DraftTree())])
+
+
+@pytest.mark.parametrize("path", [(1,), (0, 2), (0, 1, 3), (1, 0), (0, -1), (-1,)], ids=str)
+def test_a_path_that_is_none_is_noticed(path: tuple[int, ...]) -> None:
+    target = target_of(VOCAB)
+    request = running(target)
+    target.score([(request, DraftTree((5, 6, 4), (-1, 0, -1), (1.0,) * 3, ("x",) * 3))])
+    with pytest.raises(AssertionError, match="is no path of its tree"):
+        target.commit(request, path)
+
+
+def test_a_request_that_was_never_prefilled_is_noticed() -> None:
+    target = target_of(VOCAB)
+    request = Kind({}).request(VOCAB, 20)
+    with pytest.raises(AssertionError, match="without having been reserved"):
+        target.prefill(request)
+    with pytest.raises(AssertionError, match="is scored over None"):
+        target.score([(request, DraftTree())])
+
+
+def test_more_rows_than_a_forward_takes_are_noticed() -> None:
+    target = target_of(VOCAB, max_rows=8)
+    first, second = running(target), running(target)
+    assert (target.max_budget(1), target.max_budget(2)) == (7, 3)
+    target.score([(first, chain([0] * 3)), (second, chain([0] * 3))])
+    with pytest.raises(AssertionError, match="more draft nodes than fit"):
+        target.score([(first, chain([0] * 4)), (second, DraftTree())])
+
+
+def test_a_script_of_the_wrong_shape_is_noticed() -> None:
+    target = ScriptedTarget(lambda history: [0.0] * 6, VOCAB)
+    with pytest.raises(ValueError, match=r"shape \(6,\); allowed: \(7,\)"):
+        LLM(target, None).generate([1])
+
+
+def test_cache_is_reserved_whole_and_given_back() -> None:
+    target = ScriptedTarget(lambda history: [0.0] * VOCAB, VOCAB, cache_tokens=45)
+    first, second = (Kind({}).request(VOCAB, 20) for _ in range(2))
+    assert target.reserve(first)
+    assert target.reserve(second)
+    assert not target.reserve(Kind({}).request(VOCAB, 20))
+    target.free(first)
+    target.free(first)  # once more does nothing
+    assert target.num_held == 1
+    assert target.reserve(first)
+
+
+def test_a_queue_of_proposals_is_proposed_in_order_and_then_nothing() -> None:
+    tree = DraftTree((5, 6), (-1, -1), (0.5, 0.25), ("x", "x"))
+    drafter = ScriptedDrafter([[1, 2, 3], (), tree, [4]])
+    request = Kind({}).request(VOCAB, 20)
+    proposals = [drafter.propose_one(request, 2) for _ in range(6)]
+    assert proposals == [chain([1, 2]), DraftTree(), tree, chain([4]), DraftTree(), DraftTree()]
+
+
+@pytest.mark.parametrize(("right", "accepted"), [(0, 0), (1, 1), (3, 3), (9, 6)])
+def test_an_adversarial_drafter_is_right_as_often_as_it_is_told(right: int, accepted: int) -> None:
+    target = target_of(VOCAB)
+    drafter = ScriptedDrafter.adversarial(target, right)
+    LLM(target, None, drafters=[drafter]).generate([1], max_tokens=6, temperature=1.0, seed=3)
+    assert drafter.outcomes[0].num_accepted_drafts == accepted
+
+
+def test_a_perfect_drafter_does_not_disturb_the_law() -> None:
+    target = target_of(VOCAB)
+    options = {"max_tokens": 20, "temperature": 1.0, "seed": 3, "frequency_penalty": 2.0}
+    plain = LLM(target, None, drafters="none").generate([1], **options)
+    perfect = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **options)
+    assert perfect.token_ids == plain.token_ids
+    assert perfect.stats["num_steps"] == 3

@@ -1,0 +1,137 @@
+"""Draft trees: building, and merging many into one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.testing import chain
+from paceline.tree import MAX_DEPTH, TreeBuilder, merge
+from paceline.types import DraftTree
+
+Path = tuple[int, ...]
+
+
+def tree_of(source: str, *nodes: tuple[int, int, float]) -> DraftTree:
+    """A tree of (parent, token, score)."""
+    parents, tokens, scores = zip(*nodes, strict=True) if nodes else ((), (), ())
+    return DraftTree(tokens, parents, scores, (source,) * len(nodes))
+
+
+def paths_of(tree: DraftTree) -> list[Path]:
+    """The tokens from the root to each node."""
+    paths: list[Path] = []
+    for token, parent in zip(tree.tokens, tree.parents, strict=True):
+        paths.append((*(paths[parent] if parent >= 0 else ()), token))
+    return paths
+
+
+def reach(trees: list[DraftTree]) -> dict[Path, float]:
+    """Each path's score: the best that a tree gives it, but never more than its parent's."""
+    best: dict[Path, float] = {}
+    for tree in trees:
+        for path, score in zip(paths_of(tree), tree.scores, strict=True):
+            best[path] = max(score, best.get(path, score))
+    return {path: min(best[path[:i]] for i in range(1, len(path) + 1)) for path in best}
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> DraftTree:
+    """Any tree at all, with equal siblings and scores that rise on the way down."""
+    nodes: list[tuple[int, int, float]] = []
+    for _ in range(draw(st.integers(0, 13))):
+        parent = draw(st.integers(-1, len(nodes) - 1))
+        nodes.append((parent, draw(st.integers(0, 3)), draw(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]))))
+    return tree_of(draw(st.sampled_from("abc")), *nodes)
+
+
+several = st.lists(trees(), max_size=4)
+
+
+@given(several, st.integers(0, 40))
+def test_a_merged_tree_keeps_its_budget_and_its_ancestors(proposals: list[DraftTree], budget: int) -> None:
+    merged = merge(proposals, budget)
+    assert len(merged) == min(budget, len(reach(proposals)))
+    assert all(-1 <= parent < node for node, parent in enumerate(merged.parents))
+
+
+@given(several, st.integers(0, 40))
+def test_a_merged_tree_holds_the_likeliest_paths_once_each(proposals: list[DraftTree], budget: int) -> None:
+    scores = reach(proposals)
+    merged = merge(proposals, budget)
+    paths = paths_of(merged)
+    assert len(set(paths)) == len(paths)
+    assert [scores[path] for path in paths] == list(merged.scores)
+    assert sorted(merged.scores, reverse=True) == sorted(scores.values(), reverse=True)[: len(merged)]
+
+
+@given(several, st.integers(0, 40))
+def test_a_merged_tree_is_depth_first_with_the_best_child_first(
+    proposals: list[DraftTree], budget: int
+) -> None:
+    merged = merge(proposals, budget)
+    lineage: list[int] = [-1]
+    for node, parent in enumerate(merged.parents):
+        assert parent in lineage  # the parent is the node before, or one above it
+        lineage = [*lineage[: lineage.index(parent) + 1], node]
+    for parent in {-1, *merged.parents}:
+        siblings = [merged.scores[node] for node in range(len(merged)) if merged.parents[node] == parent]
+        assert siblings == sorted(siblings, reverse=True)
+
+
+@given(several)
+def test_a_node_names_a_drafter_that_gave_it_its_best_score(proposals: list[DraftTree]) -> None:
+    given_by: dict[Path, set[tuple[float, str]]] = {}
+    for tree in proposals:
+        for path, score, source in zip(paths_of(tree), tree.scores, tree.sources, strict=True):
+            given_by.setdefault(path, set()).add((score, source))
+    merged = merge(proposals, 1000)
+    for path, source in zip(paths_of(merged), merged.sources, strict=True):
+        best = max(score for score, _ in given_by[path])
+        assert (best, source) in given_by[path]
+
+
+@given(several, st.integers(0, 40))
+def test_merging_what_is_merged_changes_nothing(proposals: list[DraftTree], budget: int) -> None:
+    merged = merge(proposals, budget)
+    again = merge([merged], budget)
+    assert (sorted(paths_of(again)), sorted(again.scores)) == (
+        sorted(paths_of(merged)),
+        sorted(merged.scores),
+    )
+
+
+def test_the_likeliest_chain_stands_in_consecutive_places() -> None:
+    tree = tree_of("a", (-1, 1, 0.4), (-1, 2, 0.6), (0, 3, 0.4), (1, 4, 0.1), (1, 5, 0.5), (4, 6, 0.5))
+    assert paths_of(merge([tree], 9))[:3] == [(2,), (2, 5), (2, 5, 6)]
+
+
+def test_two_drafters_that_agree_share_their_nodes() -> None:
+    merged = merge([chain([1, 2, 3], "long"), tree_of("sure", (-1, 1, 2.0), (0, 9, 1.0))], 9)
+    assert sorted(paths_of(merged)) == [(1,), (1, 2), (1, 2, 3), (1, 9)]
+    assert merged.sources[0] == "sure"
+
+
+def test_merging_nothing_gives_nothing() -> None:
+    assert merge([], 5) == merge([DraftTree()], 5) == merge([chain([1, 2])], 0) == DraftTree()
+
+
+def test_nodes_deeper_than_attention_reaches_are_dropped() -> None:
+    too_deep = chain(range(MAX_DEPTH + 3))
+    merged = merge([too_deep, chain([5, 6])], 1000)
+    assert max(merged.depths) == MAX_DEPTH
+    assert len(merged) == MAX_DEPTH + 2
+
+
+def test_depths_count_from_the_pending_token() -> None:
+    assert tree_of("a", (-1, 1, 1), (0, 2, 1), (-1, 3, 1), (1, 4, 1)).depths == (1, 2, 1, 3)
+
+
+def test_adding_a_child_that_is_there_returns_the_old_one() -> None:
+    builder = TreeBuilder("mine")
+    first = builder.add(-1, 4, 0.5)
+    second = builder.add(first, 4, 0.25)
+    assert builder.add(-1, 4, 0.9) == first
+    assert len(builder) == 2
+    assert builder.build() == DraftTree((4, 4), (-1, first), (0.5, 0.25), ("mine", "mine"))
+    assert second == 1
