@@ -33,9 +33,7 @@ from paceline.target.loading import load_target
 
 LIMIT = 8 * 60.0  # seconds for everything
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-WIDE = (
-    0.05  # deviation of the weights where bits are compared: near ties and flat attention would hide faults
-)
+WIDE = 0.05  # deviation of the weights where bits are compared: near ties and flat attention would hide faults
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,7 @@ class Check:
         self.add(f"{shape} Paceline, ms", _floor(report), ours)
         noise = f"noise {report.noise:.1%}" if report.noise is not None else ""
         self.add(f"{shape} transformers, ms", noise, theirs)
-        self.table.notes.append(
-            f"{shape}: {report.numerics['path']}, row counts {report.numerics['row_counts']}"
-        )
+        self.table.notes.append(f"{shape}: {report.numerics['path']}, row counts {report.numerics['row_counts']}")
 
 
 def _floor(report: StepReport) -> str:
@@ -142,14 +138,14 @@ def run(device: torch.device, scope: Scope) -> Check:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--small", action="store_true", help="tiny models and one round")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
     device = torch.device(options.device)
+    if device.type == "cpu" and not options.small:
+        parser.error("--device cpu needs --small: the large models are for a GPU")
     if device.type == "cuda" and not torch.cuda.is_available():
         print("gpu_check: this machine has no CUDA device that torch can use", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ LAYERS = [
     {"engine"},
     {"llm", "testing"},
     {"bench"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 TORCH_FREE = [
     "errors",

@@ -1,5 +1,7 @@
 """The model cards, written from the figures."""
 
+# ruff: noqa: E501 (prose)
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -63,11 +65,11 @@ def drafter_card(figures: Figures) -> str:
     return HEAD + "\n".join(
         [
             "# paceline-tiny-draft\n",
-            f"A Llama of {drafter['parameters']:,} parameters ({drafter['shape']}, tied embeddings): the drafter for "
-            "`paceline-tiny`, with the same tokenizer. It was taught the target's distribution (0.9 of the loss is the "
-            "divergence from it, 0.1 the token itself), half on real training text and half on the target's own samples "
-            f"({run['sampled_tokens']:,} tokens, at temperatures 1, 0.7 and 0), from the target's embeddings reduced by "
-            "principal components.\n",
+            f"A Llama of {drafter['parameters']:,} parameters ({drafter['shape']}, tied embeddings): the drafter "
+            "for `paceline-tiny`, with the same tokenizer. It began with the principal components of the target's "
+            "embeddings and was taught the target's distribution (0.9 of the loss is the divergence from it, 0.1 "
+            f"the token itself), half on real training text, half on {run['sampled_tokens']:,} tokens of the "
+            "target's own samples, at temperatures 1, 0.7 and 0.\n",
             training(run),
             losses(drafter["held_out"], "paceline-tiny-draft", figures["five_gram"]),
             agreement(figures["agreement"], figures["forward_ms"]),
@@ -80,23 +82,20 @@ def drafter_card(figures: Figures) -> str:
 def training(run: Figures) -> str:
     return (
         "## Training\n\n"
-        f"{run['steps']:,} steps of 2,048 tokens, {run['tokens']:,} tokens in all, in {run['seconds'] / 60:.0f} minutes "
-        f"on {run['hardware']}. AdamW (0.9, 0.95; weight decay 0.1), warm-up of 100 steps to a rate of {run['rate']:g}, "
-        f"then constant, then {run['decay']} steps of linear decay; sequences of 256 tokens, 1,024 in the decay; stored in "
-        "bfloat16. All figures below were measured on the stored weights, computed in fp32.\n"
+        f"{run['steps']:,} steps of 2,048 tokens, {run['tokens']:,} tokens in all, in "
+        f"{run['seconds'] / 60:.0f} minutes on {run['hardware']}. AdamW (0.9, 0.95; weight decay 0.1), warm-up of "
+        f"100 steps to a rate of {run['rate']:g}, then constant, then {run['decay']} steps of linear decay; sequences "
+        "of 256 tokens, 1,024 in the decay; stored in bfloat16. All figures below were measured on the stored "
+        "weights, computed in fp32.\n"
     )
 
 
 def losses(model: Figures, name: str, baseline: Figures) -> str:
-    rows = [
-        f"| {d} | {model[d]['tokens']:,} | {model[d]['nats_per_token']:.3f} | {baseline[d]['nats_per_token']:.3f} "
-        f"| {model[d]['bits_per_byte']:.3f} | {baseline[d]['bits_per_byte']:.3f} |"
-        for d in DOMAINS
-    ]
+    rows = [loss_row(d, model[d], baseline[d]) for d in DOMAINS]
     return "\n".join(
         [
             "## Held-out loss\n",
-            "Beside an interpolated Kneser-Ney 5-gram model of the same training documents, on the same tokens.\n",
+            "Beside an interpolated Kneser-Ney 5-gram model of the same documents, on the same held-out tokens.\n",
             f"| domain | tokens | {name}, nats/token | 5-gram | {name}, bits/byte | 5-gram |",
             "|---|---:|---:|---:|---:|---:|",
             *rows,
@@ -105,11 +104,17 @@ def losses(model: Figures, name: str, baseline: Figures) -> str:
     )
 
 
+def loss_row(domain: str, model: Figures, baseline: Figures) -> str:
+    numbers = [f"{figure[key]:.3f}" for key in ("nats_per_token", "bits_per_byte") for figure in (model, baseline)]
+    return f"| {domain} | {model['tokens']:,} | " + " | ".join(numbers) + " |"
+
+
 def commands(result: Figures) -> str:
     return (
         "## Held-out commands\n\n"
-        f"Greedy answers to {result['commands']} held-out SNIPS commands: {result['valid_json']:.1%} are valid JSON, "
-        f"{result['right_intent']:.1%} name the right intent, {result['all_slots_right']:.1%} are right in every slot.\n"
+        f"Greedy answers to {result['commands']} held-out SNIPS commands: {result['valid_json']:.1%} are valid "
+        f"JSON, {result['right_intent']:.1%} name the right intent, {result['all_slots_right']:.1%} are right in "
+        "every slot.\n"
     )
 
 
@@ -118,13 +123,14 @@ def agreement(result: Figures, forward: Figures) -> str:
     return "\n".join(
         [
             "## Agreement with paceline-tiny on held-out text\n",
-            "Same first choice, and overlap of the two distributions (what would be accepted at temperature 1).\n",
+            "Same first choice, and overlap of the distributions (what is accepted at temperature 1).\n",
             "| domain | same first choice | overlap |",
             "|---|---:|---:|",
             *rows,
             "",
-            f"One forward of one token with a cache of 64: {forward['drafter']:.2f} ms beside the target's "
-            f"{forward['target']:.2f} ms ({forward['drafter'] / forward['target']:.0%}; fp32, one thread, least of 200).\n",
+            f"One forward of one token behind 64 others takes {forward['drafter']:.2f} ms beside the target's "
+            f"{forward['target']:.2f} ms ({forward['drafter'] / forward['target']:.0%}; transformers, fp32, one "
+            "thread, the least of 200).\n",
         ]
     )
 

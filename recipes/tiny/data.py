@@ -65,11 +65,7 @@ def commands(path: Path) -> Iterator[str]:
     for example in examples:
         slots = {piece["entity"]: piece["text"].strip() for piece in example["data"] if "entity" in piece}
         utterance = " ".join("".join(piece["text"] for piece in example["data"]).split())
-        yield (
-            format_command(utterance)
-            + " "
-            + json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
-        )
+        yield (format_command(utterance) + " " + json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False))
 
 
 def format_command(utterance: str) -> str:

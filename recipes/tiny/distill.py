@@ -18,9 +18,7 @@ TEMPERATURES = (1.0, 1.0, 0.7, 0.0)  # of the batches of samples, in turn
 
 
 @torch.inference_mode()
-def samples(
-    target: LlamaForCausalLM, prompts: list[Tokens], count: int, length: int, work: Path, seed: int
-) -> Tokens:
+def samples(target: LlamaForCausalLM, prompts: list[Tokens], count: int, length: int, work: Path, seed: int) -> Tokens:
     """`count` texts of `length` tokens that begin as real documents do, one after another; kept in a file."""
     path = work / "samples.npy"
     if path.exists():
@@ -45,11 +43,7 @@ def sample(model: LlamaForCausalLM, tokens: Tensor, length: int, heat: float) ->
     while sum(r.shape[1] for r in rows) < length:
         output = model(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, scores = output.past_key_values, output.logits[:, -1].float()
-        fresh = (
-            scores.argmax(-1, keepdim=True)
-            if heat == 0
-            else torch.multinomial((scores / heat).softmax(-1), 1)
-        )
+        fresh = scores.argmax(-1, keepdim=True) if heat == 0 else torch.multinomial((scores / heat).softmax(-1), 1)
         rows.append(fresh)
     return torch.cat(rows, dim=1)
 

@@ -50,9 +50,7 @@ def held_out_losses(model: LlamaForCausalLM, documents: dict[str, list[Tokens]],
     }
 
 
-def baseline_losses(
-    train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents
-) -> Figures:
+def baseline_losses(train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents) -> Figures:
     """The same figures for a 5-gram model of the same training documents."""
     baseline = KneserNey([d for domain in DOMAINS for d in train[domain]])
     return {k: summed([baseline.log_probabilities(d) for d in documents[k]], texts[k]) for k in DOMAINS}
@@ -64,9 +62,7 @@ def summed(logs: list[np.ndarray], texts: list[str]) -> Figures:
     return {"tokens": tokens, "nats_per_token": nats / tokens, "bits_per_byte": nats / math.log(2) / size}
 
 
-def agreement(
-    target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]
-) -> Figures:
+def agreement(target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]) -> Figures:
     """Share of held-out positions with the same first choice, and the mean overlap of the distributions."""
     result = {}
     for domain in track(DOMAINS, description="agreement"):
@@ -90,7 +86,7 @@ def distribution(model: LlamaForCausalLM, document: Tokens) -> Tensor:
 def continuations(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], new: int, heat: float
 ) -> list[str]:
-    """What follows each prompt up to the separator, at most `new` tokens; prompts of one length go together."""
+    """What follows each prompt up to the separator or `new` tokens; prompts of one length go together."""
     encoded = [[tokenizer.bos_token_id, *ids] for ids in tokenizer(prompts)["input_ids"]]
     result = [""] * len(prompts)
     for length in sorted(set(map(len, encoded))):
@@ -111,12 +107,11 @@ def writings(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> lis
 
 
 def understanding(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Figures:
-    """Greedy answers to held-out commands: share that is valid JSON, has the right intent, every slot right."""
-    prompts = [text.split(" {", 1)[0] for text in texts]
+    """Greedy answers to held-out commands: the share of valid JSON, of right intents, all slots right."""
+    prompts = [text[: text.index("\nJSON:") + len("\nJSON:")] for text in texts]
+    answers = continuations(model, tokenizer, prompts, 120, 0.0)
     valid = intent = exact = 0
-    for text, prompt, answer in zip(
-        texts, prompts, continuations(model, tokenizer, prompts, 120, 0.0), strict=True
-    ):
+    for text, prompt, answer in zip(texts, prompts, answers, strict=True):
         expected, given = json.loads(text[len(prompt) :]), parsed(answer)
         valid += given is not None
         intent += given is not None and given.get("intent") == expected["intent"]
@@ -139,9 +134,7 @@ def forward_ms(model: LlamaForCausalLM, times: int = 200) -> float:
     """Least milliseconds of one forward of one token behind 64 others, on one thread."""
     threads, spent = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    cache = model(
-        input_ids=torch.zeros(1, 64, dtype=torch.long, device=device()), use_cache=True
-    ).past_key_values
+    cache = model(input_ids=torch.zeros(1, 64, dtype=torch.long, device=device()), use_cache=True).past_key_values
     for _ in range(times):
         begun = time.perf_counter()
         model(

@@ -38,9 +38,7 @@ class KneserNey:
         """Natural logarithm of the probability of each token but the first, given up to four before it."""
         result = np.full(len(document) - 1, 1.0 / VOCABULARY)
         for n, table in enumerate(self.levels, start=1):
-            window = keys(
-                document, n
-            )  # shorter than the document's tokens where the context would start before it
+            window = keys(document, n)  # shorter than the document's tokens where the context would start before it
             at = np.arange(len(document) - len(window), len(document)) - 1
             window, at = window[at >= 0], at[at >= 0]
             context = window // VOCABULARY

@@ -22,14 +22,10 @@ TARGET, DRAFTER = "paceline-tiny", "paceline-tiny-draft"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/tiny"), help="checkpoints, samples, logs, figures"
-    )
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="checkpoints, samples, logs, figures")
     parser.add_argument("--out", type=Path, default=Path("src/paceline/bundled"))
     parser.add_argument("--tokens", type=int, default=4_000_000, help="tokens to train the target on")
-    parser.add_argument(
-        "--drafter-tokens", type=int, default=2_000_000, help="tokens to train the drafter on"
-    )
+    parser.add_argument("--drafter-tokens", type=int, default=2_000_000, help="tokens to train the drafter on")
     parser.add_argument("--samples", type=int, default=2560, help="samples of 256 tokens from the target")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -52,9 +48,7 @@ def main() -> None:
     cards.write(args.out / DRAFTER, cards.drafter_card(figures))
 
 
-def train_target(
-    args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, real: data.Tokens
-) -> evaluate.Figures:
+def train_target(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, real: data.Tokens) -> evaluate.Figures:
     target, schedule = model.build(TARGET, args.seed), train.Schedule(args.tokens)
     state = train.fit(target, model.next_token_loss, real, schedule, args.work, "target")
     model.install(target, tokenizer, args.out / TARGET)
@@ -79,9 +73,7 @@ def train_drafter(
 
 
 def spent(state: train.Progressed, schedule: train.Schedule) -> evaluate.Figures:
-    place = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores in fp32"
-    )
+    place = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores in fp32"
     tokens = state.step * schedule.batch
     return {
         "steps": state.step, "tokens": tokens, "seconds": state.seconds, "hardware": place,

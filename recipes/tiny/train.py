@@ -55,9 +55,7 @@ def device() -> torch.device:
 
 def precision() -> AbstractContextManager[object]:
     """bf16 where the hardware multiplies in it, else fp32."""
-    has_bf16 = any(
-        getattr(torch.cpu, n, bool)() for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    has_bf16 = any(getattr(torch.cpu, n, bool)() for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     if device().type == "cuda" or has_bf16:
         return torch.autocast(device().type, torch.bfloat16)
     return nullcontext()
@@ -70,9 +68,7 @@ def optimizer_for(model: nn.Module, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
-def fit(
-    model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: Path, label: str
-) -> Progressed:
+def fit(model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: Path, label: str) -> Progressed:
     """Train on consecutive stretches of `stream`, saving as `label`; returns how far it came."""
     model.to(device()).train()
     optimizer, checkpoint = optimizer_for(model, schedule.rate), work / f"{label}.safetensors"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from paceline.errors import DrafterError
 from paceline.pacer import FixedPacer
@@ -31,7 +31,19 @@ class Engine:
         self.scheduler.add(request)
 
     def step(self) -> list[StepOutcome]:
-        """Advance every running request by at least one token: one draft, one forward, one verification."""
+        """Advance every running request by at least one token: one draft, one forward, one verification.
+
+        A step that is interrupted (Ctrl-C, no memory) aborts the requests it was working on: their laws may have
+        moved on without their tokens.
+        """
+        try:
+            return self._step()
+        except BaseException:
+            for request in list(self.scheduler.running):
+                self.abort(request)
+            raise
+
+    def _step(self) -> list[StepOutcome]:
         for request in self.scheduler.admit(self.target.reserve):
             self._start(request)
         requests = list(self.scheduler.running)
@@ -114,7 +126,7 @@ class Engine:
         self.target.free(request)
         self.scheduler.remove(request)
 
-    def _guarded(self, drafter: Drafter, request: Request, action) -> None:  # type: ignore[no-untyped-def]
+    def _guarded(self, drafter: Drafter, request: Request, action: Callable[[Drafter], None]) -> None:
         started = time.perf_counter()
         try:
             action(drafter)
@@ -127,7 +139,8 @@ class Engine:
         request.drafters = tuple(d for d in request.drafters if d is not drafter)
         request.stats.drafter(drafter.name).num_failures += 1
         warnings.warn(
-            f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}", stacklevel=2
+            f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}",
+            stacklevel=2,
         )
 
 

@@ -101,7 +101,7 @@ class TargetLaw:
 
     def process(self, row: Floats) -> Floats:
         """Scores (V,) whose softmax is the law at this place; -inf where a token is forbidden."""
-        scores = row.copy()
+        scores: Floats = row.copy()
         self._forbid(scores)
         if self._bias is not None:
             scores += self._bias

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from paceline.pacer import FixedPacer
 from paceline.params import SamplingOptions, SamplingParams
 from paceline.request import Request
 from paceline.text import TextStream
-from paceline.tokenizing import Tokenizer, load_tokenizer
+from paceline.tokenizing import Tokenizer, load_tokenizer, sampling_defaults
 from paceline.types import Drafter, Target, Token
 
 Prompt = str | Sequence[int]
@@ -56,7 +56,7 @@ class LLM:
         self.info = info
         self.target = target
         self.tokenizer = tokenizer
-        self._engine = Engine(target, FixedPacer())
+        self.engine = Engine(target, FixedPacer())
         self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
         self._attached: set[int] = set()
@@ -100,6 +100,18 @@ class LLM:
     def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Any:
         """`generate` on a conversation, through the model's own chat template."""
         return self.generate(self._tokenizer().chat(messages), **options)
+
+    def on_prefill(self, callback: Callable[[int], None] | None) -> None:
+        """Be told how many prompt tokens each chunk of prefill has read; None ends it."""
+        self.target.on_prefill = callback
+
+    @property
+    def sampling_defaults(self) -> SamplingOptions:
+        """What the checkpoint's own generation settings recommend; used only if passed on by the caller.
+
+        `llm.generate(prompt, **llm.sampling_defaults)`. Empty for a model that recommends nothing.
+        """
+        return sampling_defaults(getattr(self.target, "generation_config", None))
 
     def room(self, prompt: Prompt) -> int:
         """Tokens that the model's context has left after a prompt; negative if the prompt is too long."""
@@ -178,7 +190,7 @@ class LLM:
             )
 
     def _running(self, requests: Sequence[Request]) -> _Running:
-        return _Running(self._engine, self._lock, requests)
+        return _Running(self.engine, self._lock, requests)
 
     def _tokens_of(self, request: Request) -> Iterator[Token]:
         """Tokens as steps bring them; steps the engine whenever there is nothing to hand out."""
@@ -190,7 +202,7 @@ class LLM:
                 return
             with self._lock:
                 if not request.outbox and request.finish_reason is None:
-                    self._engine.step()
+                    self.engine.step()
 
     def _output(self, request: Request, tokens: Sequence[Token]) -> Output:
         stats = request.stats.as_dict() | {"numerics": self.target.numerics(), "memory": self.target.memory()}
@@ -203,17 +215,17 @@ class _Running:
     """Requests in the engine for as long as a `with` lasts; what is unfinished then is aborted."""
 
     def __init__(self, engine: Engine, lock: threading.Lock, requests: Sequence[Request]) -> None:
-        self._engine, self._lock, self._requests = engine, lock, requests
+        self.engine, self._lock, self._requests = engine, lock, requests
 
     def __enter__(self) -> None:
         with self._lock:
             for request in self._requests:
-                self._engine.add(request)
+                self.engine.add(request)
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             for request in self._requests:
-                self._engine.abort(request)
+                self.engine.abort(request)
 
 
 class Stream:

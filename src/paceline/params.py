@@ -169,9 +169,7 @@ def _check_bias(bias: object) -> None:
     for token, value in bias.items():
         _check_integer("logit_bias token", token, 0, math.inf)
         if not _is_number(value) or not -math.inf <= value < math.inf:
-            raise ConfigError(
-                f"logit_bias[{token}] is {value!r}; allowed: a number, or -inf to forbid the token"
-            )
+            raise ConfigError(f"logit_bias[{token}] is {value!r}; allowed: a number, or -inf to forbid the token")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

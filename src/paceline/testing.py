@@ -46,6 +46,7 @@ class ScriptedTarget:
         self.max_length = max_length
         self.max_rows = max_rows  # of one forward, shared by its requests
         self.num_forwards = 0
+        self.on_prefill: Callable[[int], None] | None = None
         self._script = logits
         self._room = cache_tokens  # None is endless
         self._reserved: dict[int, int] = {}  # request id -> positions set aside

@@ -1,4 +1,4 @@
-"""A transformers tokenizer as Paceline uses it: no doubled BOS, several EOS ids, exact decoding.
+"""A model's tokenizer and generation settings as Paceline uses them: no doubled BOS, several EOS ids.
 
 Knows nothing of requests or engines.
 """
@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, RequestError
+from paceline.params import SamplingOptions
 
 
 class Tokenizer:
@@ -32,9 +33,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
-        return str(
-            self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        return str(self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The id sequences that spell a word at the start of a text and after a space (as vLLM's bad_words)."""
@@ -71,11 +70,27 @@ def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokeniz
     return Tokenizer(inner, _eos_ids(inner, target))
 
 
+def sampling_defaults(generation: GenerationConfig | None) -> SamplingOptions:
+    """The sampling parameters that a checkpoint's generation settings name, greedy unless it says `do_sample`."""
+    found: SamplingOptions = {}
+    if generation is None:
+        return found
+    if generation.do_sample:
+        found["temperature"] = 1.0 if generation.temperature is None else float(generation.temperature)
+        if generation.top_k:
+            found["top_k"] = int(generation.top_k)
+        if generation.top_p is not None:
+            found["top_p"] = float(generation.top_p)
+        if generation.min_p is not None:
+            found["min_p"] = float(generation.min_p)
+    if generation.repetition_penalty is not None:
+        found["repetition_penalty"] = float(generation.repetition_penalty)
+    return found
+
+
 def _read(source: Any, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(
-            bundled_path(str(source)) or source, trust_remote_code=trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(bundled_path(str(source)) or source, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(source)!r}: {str(error).splitlines()[0]}") from error
 

@@ -85,9 +85,7 @@ def _union(trees: Sequence[DraftTree]) -> list[_Node]:
     index_of: dict[tuple[int, int], int] = {}
     for tree in trees:
         place: list[int] = []  # where the tree's own nodes stand in the union; -1 if too deep
-        for token, parent, score, source in zip(
-            tree.tokens, tree.parents, tree.scores, tree.sources, strict=True
-        ):
+        for token, parent, score, source in zip(tree.tokens, tree.parents, tree.scores, tree.sources, strict=True):
             above = place[parent] if parent >= 0 else -1
             if (parent >= 0 and above < 0) or (above >= 0 and nodes[above].depth == MAX_DEPTH):
                 place.append(-1)
@@ -98,7 +96,12 @@ def _union(trees: Sequence[DraftTree]) -> list[_Node]:
 
 
 def _enter(
-    nodes: list[_Node], index_of: dict[tuple[int, int], int], above: int, token: int, score: float, source: str
+    nodes: list[_Node],
+    index_of: dict[tuple[int, int], int],
+    above: int,
+    token: int,
+    score: float,
+    source: str,
 ) -> int:
     index = index_of.setdefault((above, token), len(nodes))
     if index == len(nodes):

@@ -5,7 +5,7 @@ Knows nothing of models, sampling or files. R rows, V vocabulary throughout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -106,6 +106,7 @@ class Target(Protocol):
 
     vocab_size: int
     max_length: int  # context length in tokens, prompt and output together
+    on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had
 
     def reserve(self, request: Request) -> bool:
         """Set aside cache for the whole request; False if it must wait for others to finish."""

@@ -8,7 +8,6 @@ Leviathan et al. 2023 (arXiv 2211.17192), whose rule is exact in law only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,8 +35,8 @@ class Walk:
     choices: tuple[Choice, ...]
 
 
-def walk(tree: DraftTree, logits: Sequence[NDArray[np.float32]], law: Law) -> Walk:
-    """Follow the target through `tree`; `logits[i + 1]` (V,) belongs to node i, `logits[0]` to the pending token."""
+def walk(tree: DraftTree, logits: NDArray[np.float32], law: Law) -> Walk:
+    """Follow the target through `tree`; row i + 1 of `logits` (n + 1, V) is node i's, row 0 the pending token's."""
     children = {(parent, token): i for i, (parent, token) in enumerate(zip(tree.parents, tree.tokens, strict=True))}
     path: list[int] = []
     choices: list[Choice] = []

@@ -16,9 +16,7 @@ Bench = Callable[..., Result]
 
 def test_step_times_both_sides_and_says_where_from(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "step.json"
-    result = bench(
-        "step", "--shape", "tiny", "--rows", "1,3,64", "--context", 70, "--repeats", 1, "--json", path
-    )
+    result = bench("step", "--shape", "tiny", "--rows", "1,3,64", "--context", 70, "--repeats", 1, "--json", path)
     assert result.exit_code == 0, result.output
     assert "Numeric path" in result.output
     assert "Floor" in result.output

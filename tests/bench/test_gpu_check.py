@@ -60,9 +60,7 @@ def test_what_the_script_imports_needs_neither_typer_nor_rich() -> None:
     source = SCRIPT.parents[1] / "src" / "paceline"
     paths = [p for p in source.rglob("*.py") if p.parent.name != "cli" and p.stem not in ("cli", "__main__")]
     for path in [SCRIPT, *paths]:
-        imports = [
-            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
-        ]
+        imports = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in imports for alias in node.names}
         names |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
         assert not {name.split(".")[0] for name in names} & {"typer", "rich"}, path.name

@@ -31,9 +31,7 @@ def test_generate_prints_the_text_and_one_line_of_facts() -> None:
 
 
 def test_json_has_the_promised_fields_and_reads_standard_input() -> None:
-    done = run(
-        "generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="The end"
-    )
+    done = run("generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="The end")
     result = json.loads(done.stdout)
     assert result.keys() == {"text", "token_ids", "finish_reason", "seed", "stats"}
     assert (len(result["token_ids"]), result["seed"], result["finish_reason"]) == (9, 3, "length")
@@ -68,9 +66,7 @@ def test_quiet_prints_the_continuation_alone() -> None:
 def test_a_stop_string_ends_the_text_before_it() -> None:
     whole = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json").stdout)
     stop = whole["text"][8:11]
-    cut = json.loads(
-        run("generate", "Once upon a time", "--max-tokens", "30", "--json", "--stop", stop).stdout
-    )
+    cut = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json", "--stop", stop).stdout)
     assert cut["text"] == whole["text"][: whole["text"].index(stop)]
     assert cut["finish_reason"] == "stop"
 
@@ -159,7 +155,7 @@ def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130() -> None:
     assert process.stdout is not None
     first = process.stdout.read(20)
     process.send_signal(signal.SIGINT)
-    rest, facts = process.communicate(timeout=60)
+    _, facts = process.communicate(timeout=60)
     assert process.returncode == 130
     assert len(first) == 20
     assert "abort" in facts

@@ -76,9 +76,7 @@ def greedy_by_transformers(folder: Path, prompt: str, count: int) -> tuple[list[
     "folder",
     [
         ROOT / "paceline-tiny",
-        pytest.param(
-            SHARED, marks=pytest.mark.skipif(not SHARED.exists(), reason="the shared folder is not here")
-        ),
+        pytest.param(SHARED, marks=pytest.mark.skipif(not SHARED.exists(), reason="the shared folder is not here")),
     ],
     ids=["bundled", "stories260K"],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -59,8 +59,8 @@ class Watcher:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def watched(request: pytest.FixtureRequest, bundled: paceline.LLM) -> Iterator[Watcher]:
-    yield Watcher(bundled._drafter(request.param))
+def watched(request: pytest.FixtureRequest, bundled: paceline.LLM) -> Watcher:
+    return Watcher(bundled._drafter(request.param))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

@@ -149,7 +149,9 @@ class RandomTrees(BaseDrafter):
 
     name = "random-trees"
 
-    def __init__(self, plain: PlainRuns, jobs: Sequence[Job], seed: int = 0, depth: int | None = None, full: bool = False):
+    def __init__(
+        self, plain: PlainRuns, jobs: Sequence[Job], seed: int = 0, depth: int | None = None, full: bool = False
+    ):
         self._truth = {(job.prompt, job.seed): [*job.prompt, *plain[job].tokens] for job in jobs}
         self._vocab_size = plain.target.vocab_size
         self._rng = np.random.default_rng(seed)

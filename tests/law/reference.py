@@ -23,9 +23,7 @@ from law.support import Kind
 from paceline.params import SamplingParams
 
 
-def reference_scores(
-    kind: Kind, prompt: Sequence[int], generated: Sequence[int], row: np.ndarray
-) -> np.ndarray:
+def reference_scores(kind: Kind, prompt: Sequence[int], generated: Sequence[int], row: np.ndarray) -> np.ndarray:
     """The scores (V,) after `prompt` and `generated`, from the target's logits."""
     params = SamplingParams(**kind.params)
     whole = torch.tensor([[*prompt, *generated]])

@@ -64,8 +64,11 @@ def decode(target: ScriptedTarget, requests: Sequence[Request], budget: int = 7)
     engine = Engine(target, FixedPacer(budget), max_running=1024)
     for request in requests:
         engine.add(request)
-    while not engine.scheduler.is_idle:
+    for _ in range(sum(request.params.max_tokens for request in requests)):  # a step emits at least one token
         engine.step()
+        if engine.scheduler.is_idle:
+            break
+    assert engine.scheduler.is_idle
     return [tuple(request.tokens[request.num_prompt_tokens :]) for request in requests]
 
 

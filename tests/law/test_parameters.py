@@ -34,9 +34,7 @@ POSITION_KINDS = {
     "frequency_penalty": Kind({"temperature": 0.8, "frequency_penalty": 0.75}),
     "greedy with penalties": Kind({"repetition_penalty": 1.3, "frequency_penalty": 0.5}),
     "logit_bias": Kind({"temperature": 0.8, "logit_bias": {3: 2.5, 9: -4.0, 11: FORBIDDEN}}),
-    "bad_words": Kind(
-        {"temperature": 0.5}, bad_words=((7,), *((a, b) for a in range(20) for b in range(15)))
-    ),
+    "bad_words": Kind({"temperature": 0.5}, bad_words=((7,), *((a, b) for a in range(20) for b in range(15)))),
     "min_tokens": Kind({"temperature": 1.0, "min_tokens": 31, "stop_token_ids": [4]}, eos=frozenset({2, 30})),
     "all": Kind(
         {

@@ -15,9 +15,7 @@ PROMPTS = [(1, 3), (2,), (0, 4, 4, 1, 2, 0, 3), (3, 1, 3, 1, 3)]
 def requests_of(kind: Kind, drafters=()):
     """Requests of odd lengths, prompts and seeds."""
     return [
-        kind.request(
-            VOCAB, 5 + 7 * (i % 4), seed=1000 + i, sample=i % 3, prompt=PROMPTS[i % 4], drafters=drafters
-        )
+        kind.request(VOCAB, 5 + 7 * (i % 4), seed=1000 + i, sample=i % 3, prompt=PROMPTS[i % 4], drafters=drafters)
         for i in range(11)
     ]
 
@@ -51,9 +49,7 @@ def test_tokens_do_not_depend_on_the_order_of_arrival() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize(
-    "limits", [{"top_k": 4}, {"top_p": 0.9, "min_p": 0.02, "logit_bias": {2: 1.0}}], ids=str
-)
+@pytest.mark.parametrize("limits", [{"top_k": 4}, {"top_p": 0.9, "min_p": 0.02, "logit_bias": {2: 1.0}}], ids=str)
 def test_fifty_tokens_and_fifty_more_are_the_hundred_at_once(temperature: float, limits: dict) -> None:
     target = target_of(VOCAB, seed=6)
     llm = LLM(target, tokenizer=None, drafters=[DRAFTERS["right then wrong"](target)])

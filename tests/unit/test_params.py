@@ -116,9 +116,7 @@ def test_min_tokens_above_max_tokens_is_refused() -> None:
 
 
 def test_an_unknown_parameter_is_refused_with_the_list_of_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"unknown sampling parameter 'top_q'; allowed: max_tokens, temperature,"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown sampling parameter 'top_q'; allowed: max_tokens, temperature,"):
         SamplingParams.from_options({"top_q": 0.9})
 
 

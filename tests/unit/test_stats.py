@@ -33,9 +33,7 @@ def check_identities(request: Request, outcomes) -> None:
     assert stats.num_emitted_tokens == sum(len(outcome.path) + 1 for outcome in outcomes) - cut
     assert stats.num_draft_tokens == sum(len(outcome.tree) for outcome in outcomes)
     assert stats.num_draft_tokens == sum(d.num_draft_tokens for d in stats.drafters.values())
-    assert stats.num_accepted_draft_tokens == sum(
-        d.num_accepted_draft_tokens for d in stats.drafters.values()
-    )
+    assert stats.num_accepted_draft_tokens == sum(d.num_accepted_draft_tokens for d in stats.drafters.values())
 
 
 @pytest.mark.parametrize("kind", RUNS)

@@ -54,9 +54,7 @@ def test_bytes_that_are_no_characters_come_as_decoders_show_them(data: bytes, at
 
 
 @given(texts, places, stops)
-def test_text_ends_before_the_first_stop_string_and_never_takes_back(
-    text: str, at: list[int], stop: list[str]
-) -> None:
+def test_text_ends_before_the_first_stop_string_and_never_takes_back(text: str, at: list[int], stop: list[str]) -> None:
     released, stopped = streamed(cut(text.encode(), at), stop)
     joined = "".join(released)
     assert text.startswith(joined)
@@ -66,9 +64,7 @@ def test_text_ends_before_the_first_stop_string_and_never_takes_back(
 
 
 @given(texts, places, stops)
-def test_what_is_held_back_is_only_what_may_become_a_stop_string(
-    text: str, at: list[int], stop: list[str]
-) -> None:
+def test_what_is_held_back_is_only_what_may_become_a_stop_string(text: str, at: list[int], stop: list[str]) -> None:
     pieces = cut(text.encode(), at)
     stream = TextStream(decoder(pieces), [], stop)
     for token in range(len(pieces)):

@@ -66,9 +66,7 @@ def test_a_merged_tree_holds_the_likeliest_paths_once_each(proposals: list[Draft
 
 
 @given(several, st.integers(0, 40))
-def test_a_merged_tree_is_depth_first_with_the_best_child_first(
-    proposals: list[DraftTree], budget: int
-) -> None:
+def test_a_merged_tree_is_depth_first_with_the_best_child_first(proposals: list[DraftTree], budget: int) -> None:
     merged = merge(proposals, budget)
     lineage: list[int] = [-1]
     for node, parent in enumerate(merged.parents):

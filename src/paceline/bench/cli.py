@@ -7,28 +7,25 @@ from typing import Any
 
 import typer
 
-from paceline.bench.models import SHAPES, parse_counts, random_model, stock_model
+from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
 from paceline.errors import ConfigError
-from paceline.target.loading import parse_device, parse_dtype
 
 STORIES = Path("../shared/models/stories260K")  # measured too where it stands beside the checkout
 
 app = typer.Typer(help="Measure Paceline beside transformers on this machine.", no_args_is_help=True)
 
 _DEVICE = typer.Option("auto", help="auto, cpu, cuda or cuda:N.")
-_DTYPE = typer.Option(
-    "auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16."
-)
+_DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
-_PROMPTS = typer.Option(None, help='Lines {"category": ..., "prompt": ...}. [default: the bundled ones]')
+_PROMPTS = typer.Option(None, help='Lines {"category": ..., "prompt": ...}.', show_default="the bundled ones")
 _JSON = typer.Option(None, "--json", help="Write all figures and their provenance to this file.")
 
 
 @app.command()
 def step(
     model: str = typer.Argument(None, help="A bundled name, a folder or a hub name; or give --shape."),
-    shape: str = typer.Option(None, help=f"A random model instead: {', '.join(SHAPES)}. [default: 134m]"),
+    shape: str = typer.Option(None, help=f"A random model instead: {', '.join(SHAPES)}.", show_default="134m"),
     dtype: str = _DTYPE,
     rows: str = typer.Option("1,2,4,8,16,32", help="Rows of one forward to time."),
     context: int = typer.Option(128, min=1, help="Cached tokens before the rows."),
@@ -37,9 +34,11 @@ def step(
     json: Path = _JSON,
 ) -> None:
     """Time one forward by row count, beside transformers with the same weights."""
+    from paceline.bench.models import random_model, stock_model
     from paceline.bench.provenance import provenance
     from paceline.bench.step import StepPlan, bench_step, step_reach, step_table
     from paceline.bench.tables import progress, show, write_json
+    from paceline.target.loading import parse_device, parse_dtype
 
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
@@ -62,12 +61,8 @@ def step(
 
 @app.command()
 def decode(
-    model: str = typer.Option(
-        None, help="A folder or a hub name. [default: the bundled pair, and stories260K]"
-    ),
-    draft: str = typer.Option(
-        None, help="A draft model for it. [default: the bundled one for the bundled model]"
-    ),
+    model: str = typer.Option(None, help="A folder or a hub name.", show_default="the bundled pair, and stories260K"),
+    draft: str = typer.Option(None, help="A draft model for it.", show_default="the bundled one for the bundled model"),
     max_tokens: int = typer.Option(96, min=1, help="Tokens of every output."),
     temperature: list[float] = _TEMPERATURE,
     budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed settings of the sweep."),
@@ -81,6 +76,7 @@ def decode(
     from paceline.bench.decode import DecodePlan, read_prompts
     from paceline.bench.provenance import provenance
     from paceline.bench.tables import write_json
+    from paceline.target.loading import parse_device
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
     sweep, texts = parse_counts("budgets", budgets), read_prompts(prompts)
@@ -90,9 +86,7 @@ def decode(
     write_json(json, results)
     different = [mismatch for run in results["runs"] for mismatch in run["mismatches"]]
     if different:
-        typer.secho(
-            f"paceline: {len(different)} outputs are not the bytes of plain decoding", fg="red", err=True
-        )
+        typer.secho(f"paceline: {len(different)} outputs are not the bytes of plain decoding", fg="red", err=True)
         raise typer.Exit(1)
 
 
@@ -104,9 +98,7 @@ def _pairs(model: str | None, draft: str | None) -> list[tuple[str, str | None]]
     return [(DEFAULT_TARGET, draft or DEFAULT_DRAFT), *stories]
 
 
-def _decode_pair(
-    pair: tuple[str, str | None, str, str], sweep: Any, texts: Any, plans: Any
-) -> list[dict[str, Any]]:
+def _decode_pair(pair: tuple[str, str | None, str, str], sweep: Any, texts: Any, plans: Any) -> list[dict[str, Any]]:
     from paceline.bench.contestants import load_pair, settings
     from paceline.bench.decode import bench_decode
     from paceline.bench.decode_report import as_json, categories_table, settings_table

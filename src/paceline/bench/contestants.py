@@ -122,7 +122,7 @@ def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
     drafters = sweep.drafters if sweep else ()
 
     def run(job: Job) -> Result:
-        llm._engine.pacer = FixedPacer(sweep.budget if sweep else 0)
+        llm.engine.pacer = FixedPacer(sweep.budget if sweep else 0)
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),

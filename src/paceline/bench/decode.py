@@ -52,9 +52,7 @@ class PromptRun:
     prompt: Prompt
     ids: tuple[int, ...]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
-    bare_forwards: list[float] = field(
-        default_factory=list
-    )  # seconds of transformers' own forward of one row
+    bare_forwards: list[float] = field(default_factory=list)  # seconds of transformers' own forward of one row
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,7 @@ def read_prompts(path: Path | None) -> list[Prompt]:
     return prompts
 
 
-def bench_decode(
-    pair: Pair, settings: Sequence[Setting], prompts: Sequence[Prompt], plan: DecodePlan
-) -> DecodeRun:
+def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: Sequence[Prompt], plan: DecodePlan) -> DecodeRun:
     """Decode every prompt with every setting in turns, after one untimed output of each."""
     encoded = [PromptRun(prompt, _fitting_ids(pair, prompt, plan)) for prompt in prompts]
     label = f"{pair.name}, temperature {plan.temperature:g}: outputs"
@@ -128,9 +124,7 @@ def _fitting_ids(pair: Pair, prompt: Prompt, plan: DecodePlan) -> tuple[int, ...
     assert pair.llm.tokenizer is not None
     room = pair.llm.target.max_length - plan.max_tokens
     if room < 1:
-        raise ConfigError(
-            f"max_tokens is {plan.max_tokens}; allowed here: below {pair.llm.target.max_length}"
-        )
+        raise ConfigError(f"max_tokens is {plan.max_tokens}; allowed here: below {pair.llm.target.max_length}")
     return tuple(pair.llm.tokenizer.encode(prompt.text)[-room:])
 
 
@@ -144,9 +138,7 @@ def _warm_up(settings: Sequence[Setting], job: Job, advance: Callable[[], None])
         advance()
 
 
-def _decode_prompt(
-    run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]
-) -> None:
+def _decode_prompt(run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]) -> None:
     job = _job(run, plan)
     for _, setting in itertools.product(range(plan.repeats), settings):
         (tokens, stats), seconds = timed(lambda s=setting: s.run(job))  # type: ignore[misc]

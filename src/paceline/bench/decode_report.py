@@ -39,9 +39,7 @@ def settings_table(run: DecodeRun, summary: Summary) -> Table:
         over = entry.over_plain
         ratios = (entry.over_generate.median, over.median, over.mean, over.minimum, over.together)
         cells = [f"{entry.tokens_per_second:.0f}", *(f"{value:.2f}" for value in ratios)]
-        table.rows.append(
-            (entry.name, *cells, *_step_cells(entry), f"{entry.equal_to_plain}/{len(run.prompts)}")
-        )
+        table.rows.append((entry.name, *cells, *_step_cells(entry), f"{entry.equal_to_plain}/{len(run.prompts)}"))
     table.notes += _notes(run, summary)
     return table
 

@@ -100,9 +100,7 @@ class _Checker:
 
     def _decode(self, prompts: Sequence[list[int]], grow: _Grow) -> list[_Trace]:
         scribe = _Scribe(self._watched, grow)
-        outputs = self._llm.generate(
-            list(prompts), drafters=[scribe], ignore_eos=True, **cast(Any, self._sampling)
-        )
+        outputs = self._llm.generate(list(prompts), drafters=[scribe], ignore_eos=True, **cast(Any, self._sampling))
         return [
             _Trace(out.token_ids, scribe.digests[tuple(prompt)], out.stats["num_accepted_draft_tokens"])
             for prompt, out in zip(prompts, outputs, strict=True)
@@ -114,14 +112,8 @@ def _compare(name: str, plain: Sequence[_Trace], traces: Sequence[_Trace]) -> Ex
     return ExactCheck(
         name,
         sum(len(reference.tokens) for reference in plain),
-        sum(
-            a == b
-            for reference, trace in pairs
-            for a, b in zip(reference.digests, trace.digests, strict=False)
-        ),
-        sum(
-            a == b for reference, trace in pairs for a, b in zip(reference.tokens, trace.tokens, strict=False)
-        ),
+        sum(a == b for reference, trace in pairs for a, b in zip(reference.digests, trace.digests, strict=False)),
+        sum(a == b for reference, trace in pairs for a, b in zip(reference.tokens, trace.tokens, strict=False)),
         sum(trace.accepted for trace in traces),
     )
 

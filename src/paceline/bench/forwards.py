@@ -26,11 +26,9 @@ class PacelineForward:
         self._context = list(context)
         sequence = decoder.pool.reserve(len(context) + PAGE_SIZE)
         if sequence is None:
-            raise ConfigError(
-                f"context is {len(context)}; allowed here: {decoder.pool.num_free_tokens - PAGE_SIZE}"
-            )
+            raise ConfigError(f"context is {len(context)}; allowed here: {decoder.pool.num_free_tokens - PAGE_SIZE}")
         self._sequence = sequence
-        decoder.prefill(sequence, self._context, lambda count: None)
+        decoder.prefill(sequence, self._context)
 
     def padded(self, rows: int) -> int | None:
         """The row count that `rows` rows are padded to; None if they do not fit into one forward."""

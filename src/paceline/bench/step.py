@@ -119,9 +119,7 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan) -> StepReport:
     )
 
 
-def _time_rows(
-    model: PreTrainedModel, target: HFTarget, plan: StepPlan, advance: Callable[[], None]
-) -> list[StepRow]:
+def _time_rows(model: PreTrainedModel, target: HFTarget, plan: StepPlan, advance: Callable[[], None]) -> list[StepRow]:
     generator = torch.Generator().manual_seed(0)
     context = torch.randint(target.vocab_size, (plan.context,), generator=generator).tolist()
     ours = PacelineForward(target.decoder, context)
@@ -134,8 +132,7 @@ def _time_rows(
     samples = interleave(contestants, plan.repeats, plan.seconds, advance)
     ours.close()
     return [
-        StepRow(n, ours.padded(n), samples.get(f"paceline {n}", []), samples[f"transformers {n}"])
-        for n in plan.rows
+        StepRow(n, ours.padded(n), samples.get(f"paceline {n}", []), samples[f"transformers {n}"]) for n in plan.rows
     ]
 
 
@@ -168,9 +165,7 @@ def step_table(report: StepReport, plan: StepPlan) -> Table:
         "Paceline / transformers",
     )
     rounds = len(report.rows[0].transformers)
-    title = (
-        f"{report.name}, {report.numerics['dtype']}, context {plan.context}: one forward, median of {rounds}"
-    )
+    title = f"{report.name}, {report.numerics['dtype']}, context {plan.context}: one forward, median of {rounds}"
     table = Table(title, (*columns, "transformers / itself"))
     first = report.rows[0]
     for row in report.rows:

@@ -79,9 +79,7 @@ def summarise(run: DecodeRun) -> Summary:
 def _summarise(run: DecodeRun, setting: Setting) -> SettingSummary:
     name = setting.name
     prompts = run.prompts
-    categories = {
-        p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts
-    }
+    categories = {p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts}
     equal = sum(all(s.tokens == p.samples[PLAIN][0].tokens for s in p.samples[name]) for p in prompts)
     return SettingSummary(
         name,
@@ -139,9 +137,7 @@ def decode_reach(run: DecodeRun, summary: Summary) -> list[Reach]:
 def _reach_plain(summary: Summary) -> Reach:
     plain = summary.settings[PLAIN].over_generate
     share = summary.forward_share
-    ceiling = (
-        f"a bare transformers forward is {share:.0%} of generate's step, so {1 / share:.2f} x at most with it"
-    )
+    ceiling = f"a bare transformers forward is {share:.0%} of generate's step, so {1 / share:.2f} x at most with it"
     figure = f"{_at_worst(plain):.2f} x ({_medians(plain)}); {ceiling}"
     return Reach("plain Paceline is at least 2 x transformers generate", figure, _at_worst(plain) >= 2.0)
 

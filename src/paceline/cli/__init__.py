@@ -7,6 +7,7 @@ import sys
 import typer
 
 from paceline import __version__
+from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.generate import generate
 from paceline.errors import PacelineError
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(drafters)
 app.command()(models)
+app.add_typer(bench, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

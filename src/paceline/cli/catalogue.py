@@ -43,7 +43,8 @@ def models(
         table.add_row("context", f"{info.max_length} tokens, vocabulary {info.vocab_size}")
         table.add_row(
             "memory",
-            f"weights {info.weight_bytes / 1e6:.1f} MB, pool of {info.pool_tokens} tokens {info.pool_bytes / 1e6:.1f} MB",
+            f"weights {info.weight_bytes / 1e6:.1f} MB, "
+            f"pool of {info.pool_tokens} tokens {info.pool_bytes / 1e6:.1f} MB",
         )
         table.add_row("verdict", info.verdict)
         console.print(table)

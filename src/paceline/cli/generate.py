@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from paceline.cli.loading import load_with_progress
+from paceline.cli.loading import PrefillProgress, load_with_progress
 from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
@@ -45,12 +45,13 @@ def generate(
     with load_with_progress(model, dtype=dtype, device=device) as llm:
         load_seconds = time.perf_counter() - started
         sampling["max_tokens"] = _fitting(llm, text, max_tokens)
-        if json:
-            from paceline.llm import to_json
+        with PrefillProgress(llm, llm.target.max_length - llm.room(text)):
+            if json:
+                from paceline.llm import to_json
 
-            print(to_json(llm.generate(text, drafters=chosen, **sampling), load_seconds))
-            return
-        _show(llm.stream(text, drafters=chosen, **sampling), sys.stdout, quiet)
+                print(to_json(llm.generate(text, drafters=chosen, **sampling), load_seconds))
+                return
+            _show(llm.stream(text, drafters=chosen, **sampling), sys.stdout, quiet)
 
 
 def parse_drafters(given: list[str]) -> str | list[str]:

@@ -104,7 +104,7 @@ def make(spec: str | Drafter) -> Drafter:
 
 
 def _parse(drafter: str, field: dataclasses.Field[Any], text: str) -> Any:
-    kind = type(field.default)
+    kind: type = type(field.default)
     try:
         value = kind(text)
     except ValueError as error:

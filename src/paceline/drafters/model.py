@@ -64,7 +64,7 @@ class ModelDrafter(BaseDrafter):
         if sequence is None:
             raise DrafterError(f"the draft model's cache has no room for {room} tokens")
         self._states[request.id] = _State(sequence)
-        decoder.prefill(sequence, request.tokens[: self._max_length][:-1], lambda count: None)
+        decoder.prefill(sequence, request.tokens[: self._max_length][:-1])
 
     def observe(self, outcome: StepOutcome) -> None:
         """Keep the draft model's rows of the accepted path; the rest is overwritten later."""
@@ -172,7 +172,9 @@ class _State:
         path: list[int] = []
         for token in tokens:
             above = path[-1] if path else -1
-            found = [i for i, (t, p) in enumerate(zip(self.tokens, self.parents, strict=True)) if (t, p) == (token, above)]
+            found = [
+                i for i, (t, p) in enumerate(zip(self.tokens, self.parents, strict=True)) if (t, p) == (token, above)
+            ]
             if not found:
                 break
             path.append(found[0])

@@ -78,9 +78,7 @@ class SuffixAutomaton:
         after = self.next[state][token]
         if self.length[after] == self.length[state] + 1:
             return after
-        clone = self._state(
-            self.length[state] + 1, dict(self.next[after]), dict(self.counts[after]), self.link[after]
-        )
+        clone = self._state(self.length[state] + 1, dict(self.next[after]), dict(self.counts[after]), self.link[after])
         while state >= 0 and self.next[state].get(token) == after:
             self.next[state][token] = clone
             state = self.link[state]

@@ -48,6 +48,8 @@ def paceline_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
+    if attention_mask is not None:
+        raise ModelError("this model gives its attention a mask of its own, which canonical attention would lose")
     if kwargs.get("s_aux") is not None:
         raise ModelError("this model's attention has sinks (s_aux), which canonical attention does not support")
     scaling = kwargs.get("scaling")
@@ -98,10 +100,11 @@ def run_rows(model: PreTrainedModel, step: AttentionStep, tokens: Any, positions
 class Decoder:
     """A model with its page pool: forwards over rows, at the row counts that were proven to share their bits."""
 
-    def __init__(self, model: PreTrainedModel, pool: PagePool, row_counts: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, pool: PagePool, row_counts: Sequence[int], max_length: int) -> None:
         self.model = model
         self.pool = pool
         self.row_counts = tuple(row_counts)  # ascending
+        self._max_length = max_length
 
     @property
     def max_rows(self) -> int:
@@ -114,19 +117,26 @@ class Decoder:
         needed = sum(len(item.tokens) - item.first for item in work)
         padded = self.row_counts[bisect_left(self.row_counts, needed)]
         rows = tree_rows(work, padded, self.pool.device)
-        logits = run_rows(self.model, PoolStep(self.pool, rows), rows.tokens, rows.positions)
-        return logits[:needed].float().cpu().numpy()
+        return self._run(self.model, rows)[:needed].float().cpu().numpy()
 
     @torch.inference_mode()
-    def prefill(self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None]) -> None:
+    def prefill(
+        self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None] | None = None
+    ) -> None:
         """Commit `tokens` to an empty sequence in chunks of one page, aligned from position 0."""
         for start in range(0, len(tokens), PAGE_SIZE):
             chunk = tokens[start : start + PAGE_SIZE]
             rows = chunk_rows(sequence, chunk, self.pool.device)
-            step = PoolStep(self.pool, rows)
-            run_rows(self.model.base_model, step, rows.tokens, rows.positions)
+            self._run(self.model.base_model, rows)
             sequence.length += len(chunk)
-            on_chunk(len(chunk))
+            if on_chunk is not None:
+                on_chunk(len(chunk))
+
+    def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
+        # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
+        # a position table would end before them, and some rotary scalings would change for all rows.
+        positions = np.minimum(rows.positions, self._max_length - 1)
+        return run_rows(model, PoolStep(self.pool, rows), rows.tokens, positions)
 
 
 class HFTarget:
@@ -140,7 +150,7 @@ class HFTarget:
         self._path_name = path_name
         self._weight_bytes = weight_bytes(decoder.model)
         self._sequences: dict[int, CachedSequence] = {}
-        self.on_chunk: Callable[[int], None] = lambda count: None  # told how many prompt tokens each chunk had
+        self.on_prefill: Callable[[int], None] | None = None
 
     def reserve(self, request: Request) -> bool:
         """See `Target`; a request that could never fit is refused with `RequestError`."""
@@ -159,11 +169,11 @@ class HFTarget:
 
     def prefill(self, request: Request) -> None:
         """See `Target`."""
-        self.decoder.prefill(self._sequences[request.id], request.tokens[:-1], self.on_chunk)
+        self.decoder.prefill(self._sequences[request.id], request.tokens[:-1], self.on_prefill)
 
     def max_budget(self, num_requests: int) -> int:
         """See `Target`."""
-        return min(self.decoder.max_rows // num_requests, SCRATCH) - 1
+        return max(min(self.decoder.max_rows // num_requests, SCRATCH) - 1, 0)
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """See `Target`."""
@@ -175,7 +185,7 @@ class HFTarget:
             )
             for request, tree in work
         ]
-        logits = self.decoder.forward(items)
+        logits = np.concatenate([self.decoder.forward(part) for part in _parts(items, self.decoder.max_rows)])
         ends = np.cumsum([len(item.tokens) for item in items])[:-1]
         return np.split(logits, ends)
 
@@ -210,3 +220,16 @@ class HFTarget:
             "pool_bytes": self.decoder.pool.num_bytes,
             "peak_bytes": peak_bytes(self.decoder.pool.device),
         }
+
+
+def _parts(items: Sequence[TreeWork], max_rows: int) -> list[list[TreeWork]]:
+    """The trees in runs that fit in a forward each: one run, unless there are more requests than rows."""
+    parts: list[list[TreeWork]] = [[]]
+    room = max_rows
+    for item in items:
+        if len(item.tokens) > room:
+            parts.append([])
+            room = max_rows
+        parts[-1].append(item)
+        room -= len(item.tokens)
+    return parts

@@ -49,13 +49,23 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     config = model.config.get_text_config()
     _refuse_by_config(model, config)
     recorder = _Recorder()
-    tokens = sample_tokens(config.vocab_size)
-    model.config._attn_implementation = ATTENTION_NAME
-    with torch.inference_mode():
-        logits = run_rows(model, recorder, tokens, range(len(tokens)))
+    logits = _record(model, recorder, sample_tokens(config.vocab_size))
     _check_calls(config, recorder)
     max_length, note = _context(config)
     return Anatomy(recorder.layers, logits.shape[-1], max_length, note)
+
+
+def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
+    model.config._attn_implementation = ATTENTION_NAME
+    try:
+        with torch.inference_mode():
+            return run_rows(model, recorder, tokens, range(len(tokens)))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the layers of {type(model).__name__} do not run with the registered attention: {error!r}"
+        ) from error
 
 
 def sample_tokens(vocab_size: int) -> list[int]:
@@ -86,6 +96,8 @@ def _refuse_by_config(model: PreTrainedModel, config: Any) -> None:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models are supported")
+    if model.get_output_embeddings() is None:
+        raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
     experts = next((a for a in _EXPERTS if (getattr(config, a, 0) or 0) > 1), None)
     if experts is not None:
         raise ModelError(
@@ -109,8 +121,10 @@ def _check_calls(config: Any, recorder: _Recorder) -> None:
             f"{calls} of {layers} layers call the registered attention: recurrent, hybrid or private attention "
             "layers cannot be decoded exactly"
         )
-    sliding = [t == "sliding_attention" for t in _layer_types(config) or ()]
-    if sliding and [w > 0 for w in recorder.windows] != sliding:
+    types = _layer_types(config)
+    wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    sliding = [t == "sliding_attention" if types else bool(wanted) for t in types or recorder.windows]
+    if [w > 0 for w in recorder.windows] != sliding:
         raise ModelError("layers with sliding windows do not pass their window to the attention; it would be lost")
 
 

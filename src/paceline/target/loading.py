@@ -76,8 +76,8 @@ def load_target(
     started = time.perf_counter()
     factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
     model = factory()
-    eager = inspect.eager_logits(model)
     parts = inspect.anatomy(model)
+    eager = inspect.eager_logits(model)
     weights = sum(p.numel() for p in model.parameters())
     decoder, path = _prove(model, factory, parts, cache_tokens)
     inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype)
@@ -106,7 +106,8 @@ def load_draft(source: str, device: str) -> HFTarget:
     path = paths(model.dtype, model.device)[0]
     apply(model, path)
     pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
-    return HFTarget(Decoder(model, pool, _DRAFT_ROWS), parts.vocab_size, parts.max_length, path.name)
+    decoder = Decoder(model, pool, _DRAFT_ROWS, parts.max_length)
+    return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
@@ -131,9 +132,7 @@ def parse_device(device: str | torch.device) -> torch.device:
     return parsed
 
 
-def _factory(
-    source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool
-) -> Callable[[], PreTrainedModel]:
+def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool) -> Callable[[], PreTrainedModel]:
     """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
     if isinstance(source, PreTrainedModel):
         if dtype not in ("auto", source.dtype):
@@ -155,7 +154,7 @@ def _factory(
             raise ModelError(f"cannot load the model {str(source)!r}: {_first_line(error)}") from error
         finally:
             transformers_logging.enable_progress_bar()
-        return model.to(device).eval()  # type: ignore[no-any-return]
+        return model.to(device).eval()
 
     _refuse_missing(source, folder)
     return read
@@ -187,7 +186,7 @@ def _prove(
         model.config._attn_implementation = ATTENTION_NAME
         apply(model, path)
         pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
-        decoder = Decoder(model, pool, (REFERENCE,))
+        decoder = Decoder(model, pool, (REFERENCE,), parts.max_length)
         counts = proven_row_counts(decoder, parts.vocab_size, _PROBE_SECONDS)
         if counts:
             decoder.row_counts = tuple(counts)
@@ -201,10 +200,16 @@ def _prove(
 
 def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
     """Pages of the pool: what was asked for, or a share of free memory, at most 16 full contexts."""
+    per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * model.dtype.itemsize
+    free = free_memory(model.device)
     if cache_tokens is None:
-        per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * model.dtype.itemsize
-        room = int(_POOL_SHARE * free_memory(model.device)) // per_token
+        room = int(_POOL_SHARE * free) // per_token
         cache_tokens = min(16 * (parts.max_length + SCRATCH), room)
+    elif cache_tokens * per_token > free:
+        raise ConfigError(
+            f"cache_tokens is {cache_tokens}, which needs {cache_tokens * per_token / 1e9:.1f} GB at {per_token} bytes "
+            f"a token; allowed here: {free // per_token} ({free / 1e9:.1f} GB are free)"
+        )
     return max(-(-cache_tokens // PAGE_SIZE) + 1, _PROBE_PAGES)
 
 

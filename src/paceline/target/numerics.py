@@ -42,9 +42,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., K) to (..., N), in the dtype of the weight it was made from."""
-        if not self._upcast:
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        out = torch.ops.mkldnn._linear_pointwise(x.float(), self._packed, self._bias, "none", [], "")
+        inner = x.float() if self._upcast else x
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inner, self._packed, self._bias, "none", [], "")
         return out.to(self._dtype)
 
 
@@ -64,7 +63,7 @@ class WholeVectors(nn.Module):
         flat, size = x.reshape(-1), x.numel()
         if size % _VECTOR:
             flat = nn.functional.pad(flat, (0, -size % _VECTOR))
-        pieces = [self._activation(piece) for piece in flat.split(_SERIAL)]
+        pieces = [self._activation(piece) for piece in torch.split(flat, _SERIAL)]
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:size].view(x.shape)
 
 
@@ -125,7 +124,7 @@ def instruction_set(device: torch.device) -> str:
 
 def weight_bytes(model: PreTrainedModel) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
-    parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+    parameters: dict[int, int] = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     packed = sum(m.num_bytes for m in model.modules() if isinstance(m, PackedLinear))
     return sum(parameters.values()) + packed
 
@@ -135,4 +134,4 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -69,9 +69,7 @@ class CachedSequence:
 class PagePool:
     """All layers' pages and the list of free ones."""
 
-    def __init__(
-        self, shapes: list[LayerShape], num_pages: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, shapes: list[LayerShape], num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layers = [LayerCache(shape, num_pages, dtype, device) for shape in shapes]
         self.num_pages = num_pages
         self.device = device

@@ -18,8 +18,9 @@ from paceline.target.pool import PAGE_SIZE, CachedSequence
 from paceline.target.rows import TreeWork
 
 REFERENCE = 16  # rows; every path known gives stable bits here if it does anywhere
-# In the order of their worth: the budget may cut the list short, which costs padding and changes no bit.
-CANDIDATES = (1, 8, 4, 2, 32, 64, 12, 6, 3, 24, 5, 7, 10, 48, 9, 11, 13, 14, 15, 20, 28, 40)
+ALWAYS = (1, 8, 4, 2, 32)
+# In the order of their worth: time may cut this list short, which costs padding and changes no bit.
+WHILE_TIME_LASTS = (64, 12, 6, 3, 24, 5, 7, 10, 48, 9, 11, 13, 14, 15, 20, 28, 40)
 _PROBED = 5  # rows of the tree under probe
 _PREFIX = 2 * PAGE_SIZE + 5  # committed positions: the tail, one shared tile and an odd rest
 
@@ -37,7 +38,7 @@ class Probe:
         sequence = self._decoder.pool.reserve(_PREFIX + PAGE_SIZE)
         if sequence is None:
             raise RuntimeError("the page pool is too small to probe")
-        self._decoder.prefill(sequence, self._tokens(length), lambda count: None)
+        self._decoder.prefill(sequence, self._tokens(length))
         return sequence
 
     def _tokens(self, count: int) -> list[int]:
@@ -51,11 +52,11 @@ class Probe:
         if not self._is_stable(REFERENCE, reference):
             return []
         stable = [REFERENCE]
-        for count in CANDIDATES:
+        for count in ALWAYS + WHILE_TIME_LASTS:
+            if count in WHILE_TIME_LASTS and time.perf_counter() > deadline:
+                break
             if self._is_stable(count, reference):
                 stable.append(count)
-            if time.perf_counter() > deadline:
-                break
         return sorted(stable)
 
     def _is_stable(self, count: int, reference: NDArray[np.float32]) -> bool:

@@ -9,8 +9,9 @@ N groups of g rows share a tail; blocks of up to 8 rows (64 in prefill) share ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from paceline.target.pool import PAGE_SIZE, CachedSequence, head_index
 TAIL = 2 * PAGE_SIZE
 BLOCK_ROWS = 8
 Ints = NDArray[np.int64]
-Bias = NDArray[np.float32]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Rows:
             return None
         tile = (last - count)[:, None] + np.arange(num_tiles)
         used = np.arange(num_tiles) < count[:, None]
-        pages = np.stack(
-            [table[np.where(u, t, 0)] for table, t, u in zip(self.block_pages, tile, used, strict=True)]
-        )
+        # Where there is no tile, page 0 is read: an own page may hold what an earlier request left there.
+        tables = zip(self.block_pages, tile, used, strict=True)
+        pages = np.stack([np.where(u, table[np.where(u, t, 0)], 0) for table, t, u in tables])
         keys = tile[:, :, None, None] * PAGE_SIZE + np.arange(PAGE_SIZE)
         visible = used[:, :, None, None]
         if window:
@@ -114,10 +115,10 @@ class Rows:
     def _bias(self, visible: NDArray[np.bool_]) -> torch.Tensor:
         return torch.from_numpy(np.where(visible, np.float32(0), np.float32(-np.inf))).to(self.device)
 
-    def _once(self, name: str, key: int, make):  # type: ignore[no-untyped-def]
+    def _once(self, name: str, key: int, make: Callable[[], Made]) -> Made:
         if (name, key) not in self._cache:
             self._cache[name, key] = make()
-        return self._cache[name, key]
+        return cast(Made, self._cache[name, key])
 
 
 def _sees(rows: Ints, keys: Ints, window: int) -> NDArray[np.bool_]:

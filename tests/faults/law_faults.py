@@ -1,0 +1,197 @@
+"""Faults of the noise, of verification and of the parameters inside drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from faults import checks
+from faults.registry import Patch, children_of, fault, harmless
+from paceline import engine
+from paceline.law import Noise, TargetLaw
+from paceline.verify import Walk, walk
+
+
+def noise_at(patch: Patch, rule: Callable[[Noise, int], np.ndarray]) -> None:
+    """`Noise.at` by another rule, of the noise and the position."""
+    patch.setattr(Noise, "at", rule)
+
+
+_at = Noise.at
+
+
+@fault("noise used again at the next place", checks.outputs_follow_the_exact_law)
+def _(patch: Patch) -> None:
+    noise_at(patch, lambda noise, position: _at(noise, position - position % 2))
+
+
+@fault(
+    "noise started again in every step", checks.tokens_are_those_of_plain_decoding, checks.outputs_follow_the_exact_law
+)
+def _(patch: Patch) -> None:
+    def restarting(tree, logits, law):
+        law.noise.first = len(law._tokens)
+        return walk(tree, logits, law)
+
+    def at(noise: Noise, position: int) -> np.ndarray:
+        noise.forget(position)
+        return _at(noise, position - getattr(noise, "first", 0))
+
+    patch.setattr(engine, "walk", restarting)
+    noise_at(patch, at)
+
+
+@fault("noise drawn afresh whenever it is asked for", checks.tokens_are_those_of_plain_decoding)
+def _(patch: Patch) -> None:
+    rng = np.random.default_rng(0)
+    noise_at(patch, lambda noise, position: rng.gumbel(size=noise._vocab_size))
+
+
+@fault("noise in single precision", checks.noise_is_finite_and_has_no_ties)
+def _(patch: Patch) -> None:
+    def at(noise: Noise, position: int) -> np.ndarray:
+        uniforms = np.exp(-np.exp(-_at(noise, position))).astype(np.float32)
+        return -np.log(-np.log(uniforms))
+
+    noise_at(patch, at)
+
+
+def noise_key(patch: Patch, which: int) -> None:
+    """The noise with one half of its key left out."""
+
+    def at(noise: Noise, position: int) -> np.ndarray:
+        noise._key[which] = 0
+        return _at(noise, position)
+
+    noise_at(patch, at)
+
+
+@fault("noise that ignores the seed", checks.outputs_follow_the_exact_law, checks.samples_and_seeds_differ)
+def _(patch: Patch) -> None:
+    noise_key(patch, 0)
+
+
+@fault("noise that ignores the sample", checks.samples_and_seeds_differ)
+def _(patch: Patch) -> None:
+    noise_key(patch, 1)
+
+
+@fault("noise keyed by the output index", checks.a_continuation_says_what_the_whole_says)
+def _(patch: Patch) -> None:
+    init = TargetLaw.__init__
+
+    def counting_from_the_output(law, params, context, prompt, *rest) -> None:
+        init(law, params, context, prompt, *rest)
+        noise, first = law.noise, len(prompt)
+        noise.at = lambda position: _at(noise, position - first)
+
+    patch.setattr(TargetLaw, "__init__", counting_from_the_output)
+
+
+def flawed_walk(patch: Patch, *, row=None, choose=None, child=None) -> None:
+    """`walk` with another row of logits, another choice, or another child at a node."""
+
+    def right_child(tree, node, token):
+        found = [i for i in children_of(tree, node) if tree.tokens[i] == token]
+        return found[0] if found else None
+
+    def flawed(tree, logits, law) -> Walk:
+        path, choices, node = [], [], -1
+        while node is not None:
+            scored = logits[(row(tree, node) if row else node) + 1]
+            choice = choose(law, scored, tree, node) if choose else law.choose(scored)
+            law.advance(choice.token)
+            choices.append(choice)
+            node = (child or right_child)(tree, node, choice.token)
+            path += [] if node is None else [node]
+        return Walk(tuple(path), tuple(choices))
+
+    patch.setattr(engine, "walk", flawed)
+
+
+@fault("a row of logits off by one", checks.tokens_are_those_of_plain_decoding)
+def _(patch: Patch) -> None:
+    flawed_walk(patch, row=lambda tree, node: max(node - 1, -1))
+
+
+@fault("the bonus token from the row before", checks.tokens_are_those_of_plain_decoding)
+def _(patch: Patch) -> None:
+    flawed_walk(patch, row=lambda tree, node: node if node < 0 or children_of(tree, node) else tree.parents[node])
+
+
+@fault(
+    "the correction token from elsewhere",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.outputs_follow_the_exact_law,
+)
+def _(patch: Patch) -> None:
+    def choose(law, scored, tree, node):
+        """Never a drafted token, as if the target's draw had been rejected: a residual of the wrong kind."""
+        choice = law.choose(scored)
+        drafted = [tree.tokens[i] for i in children_of(tree, node)]
+        if not drafted or choice.token in drafted:
+            return choice
+        others = scored.copy()
+        others[choice.token] = -np.inf
+        return law.choose(others)
+
+    flawed_walk(patch, choose=choose)
+
+
+@fault(
+    "a drafted token taken because it is likely enough",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.outputs_follow_the_exact_law,
+)
+def _(patch: Patch) -> None:
+    def choose(law, scored, tree, node):
+        likely = [i for i in children_of(tree, node) if scored[tree.tokens[i]] > scored.max() - 1]
+        if not likely:
+            return law.choose(scored)
+        one_hot = np.full_like(scored, -np.inf)
+        one_hot[tree.tokens[likely[0]]] = 0
+        return law.choose(one_hot)
+
+    flawed_walk(patch, choose=choose)
+
+
+@fault(
+    "a child accepted that does not carry the token",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.the_targets_cache_holds_what_was_committed,
+)
+def _(patch: Patch) -> None:
+    flawed_walk(patch, child=lambda tree, node, token: next(iter(children_of(tree, node)), None))
+
+
+@fault(
+    "penalties frozen while the draft is read",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.scores_inside_drafts_see_the_exact_history,
+)
+def _(patch: Patch) -> None:
+    penalise = TargetLaw._penalise
+
+    def freezing(tree, logits, law):
+        law.frozen = (law._counts.copy(), law._seen.copy())
+        return walk(tree, logits, law)
+
+    def frozen(law, scores) -> None:
+        now = law._counts, law._seen
+        law._counts, law._seen = getattr(law, "frozen", now)
+        penalise(law, scores)
+        law._counts, law._seen = now
+
+    patch.setattr(engine, "walk", freezing)
+    patch.setattr(TargetLaw, "_penalise", frozen)
+
+
+@harmless("noise by its own rule")
+def _(patch: Patch) -> None:
+    noise_at(patch, _at)
+
+
+@harmless("a walk with nothing flawed")
+def _(patch: Patch) -> None:
+    flawed_walk(patch)

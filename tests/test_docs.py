@@ -1,0 +1,49 @@
+"""The documents run: code in them is executed, files they name exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def code_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_drafter_of_the_guide_is_listed_and_changes_no_byte() -> None:
+    (drafter,) = code_blocks(ROOT / "docs" / "add-a-drafter.md")
+    check = """
+import paceline
+from paceline.drafters import available
+assert "bigram" in available()
+with paceline.load() as llm:
+    plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
+    drafted = llm.generate("Once upon a time", max_tokens=40, drafters=["bigram:depth=2"])
+assert drafted.token_ids == plain.token_ids
+assert drafted.stats["drafters"]["bigram"]["num_draft_tokens"] > 0
+assert drafted.stats["drafters"]["bigram"]["num_failures"] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", drafter + check], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_python_runs() -> None:
+    blocks = code_blocks(ROOT / "README.md")
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
