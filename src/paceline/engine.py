@@ -13,7 +13,7 @@ from paceline.errors import DrafterError
 from paceline.pacer import FixedPacer
 from paceline.request import Request
 from paceline.scheduler import Scheduler
-from paceline.tree import EMPTY, merge
+from paceline.tree import EMPTY, MAX_DEPTH, merge
 from paceline.types import Drafter, DraftTree, StepOutcome, Target
 from paceline.verify import Walk, walk
 
@@ -87,7 +87,11 @@ class Engine:
                 trees = self._propose(drafter, [requests[i] for i in asked], [budgets[i] for i in asked])
                 for i, tree in zip(asked, trees, strict=True):
                     proposals[i].append(tree)
-        return [merge(trees, budget) if trees else EMPTY for trees, budget in zip(proposals, budgets, strict=True)]
+        return [
+            # The last token of a request is never a draft, and no row may stand beyond the model's context.
+            merge(trees, budget, min(MAX_DEPTH, request.num_remaining - 1)) if trees else EMPTY
+            for request, trees, budget in zip(requests, proposals, budgets, strict=True)
+        ]
 
     def _propose(self, drafter: Drafter, requests: list[Request], budgets: list[int]) -> list[DraftTree]:
         started = time.perf_counter()

@@ -264,7 +264,7 @@ class Stream:
 
 
 def _as_batch(prompt: Any) -> tuple[list[Prompt], bool]:
-    if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int):
+    if isinstance(prompt, str) or len(prompt) == 0 or hasattr(prompt[0], "__index__"):
         return [prompt], False
     return list(prompt), True
 

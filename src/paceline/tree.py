@@ -43,14 +43,14 @@ class TreeBuilder:
         return DraftTree(tuple(self._tokens), tuple(self._parents), tuple(self._scores), sources)
 
 
-def merge(trees: Sequence[DraftTree], budget: int) -> DraftTree:
-    """One tree of at most `budget` nodes, likeliest first, in depth-first order along the best children.
+def merge(trees: Sequence[DraftTree], budget: int, max_depth: int = MAX_DEPTH) -> DraftTree:
+    """One tree of at most `budget` nodes, none deeper than `max_depth`, likeliest first, in depth-first order.
 
     Identical paths become one node, which keeps the higher score and that drafter's name. A node's score
     never counts for more than its parent's, so that taking the best nodes always takes their ancestors.
     Depth-first order puts the likeliest chain into consecutive cache slots, where it need not be moved.
     """
-    nodes = _union(trees)
+    nodes = _union(trees, max_depth)
     kept = set(sorted(range(len(nodes)), key=lambda i: (-nodes[i].score, nodes[i].depth, i))[:budget])
     children: dict[int, list[int]] = {}
     for index in sorted(kept, key=lambda i: nodes[i].score):
@@ -80,14 +80,14 @@ class _Node:
         self.score, self.source = score, source
 
 
-def _union(trees: Sequence[DraftTree]) -> list[_Node]:
+def _union(trees: Sequence[DraftTree], max_depth: int) -> list[_Node]:
     nodes: list[_Node] = []
     index_of: dict[tuple[int, int], int] = {}
     for tree in trees:
         place: list[int] = []  # where the tree's own nodes stand in the union; -1 if too deep
         for token, parent, score, source in zip(tree.tokens, tree.parents, tree.scores, tree.sources, strict=True):
             above = place[parent] if parent >= 0 else -1
-            if (parent >= 0 and above < 0) or (above >= 0 and nodes[above].depth == MAX_DEPTH):
+            if (parent >= 0 and above < 0) or (above >= 0 and nodes[above].depth == max_depth):
                 place.append(-1)
                 continue
             place.append(_enter(nodes, index_of, above, token, score, source))

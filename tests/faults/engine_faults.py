@@ -77,7 +77,7 @@ def _(patch: Patch) -> None:
 
 @fault("a budget one too large", checks.a_forward_has_no_more_rows_than_it_may)
 def _(patch: Patch) -> None:
-    patch.setattr(engine, "merge", lambda trees, budget: merge(trees, budget + 1))
+    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget + 1, depth))
 
 
 @fault("a draft for the last token", checks.no_draft_is_bought_for_the_last_token)

@@ -6,6 +6,7 @@ import itertools
 import re
 import warnings
 
+import numpy as np
 import pytest
 
 from law.support import DRAFTERS, Kind, decode, target_of
@@ -196,3 +197,21 @@ def test_closing_the_llm_closes_its_drafters() -> None:
     with LLM(target_of(VOCAB), None, drafters=[drafter]):
         assert not drafter.is_closed
     assert drafter.is_closed
+
+
+def test_the_last_token_is_never_drafted_and_no_row_stands_beyond_the_last_position() -> None:
+    deepest: list[tuple[int, int]] = []
+
+    class Watch(ScriptedTarget):
+        def score(self, work):
+            for request, tree in work:
+                deepest.append((max(tree.depths, default=0), request.num_remaining))
+            return super().score(work)
+
+    target = Watch(lambda history: np.eye(5)[(history[-1] + 1) % 5], vocab_size=5)
+    out = LLM(
+        target, None, drafters=[ScriptedDrafter(lambda request, budget: [2, 3, 4, 0, 1, 2, 3][:budget])]
+    ).generate([1], max_tokens=5)
+    assert out.token_ids == (2, 3, 4, 0, 1)
+    assert all(depth < max(remaining, 1) for depth, remaining in deepest)
+    assert deepest[0] == (4, 5)

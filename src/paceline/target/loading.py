@@ -187,7 +187,7 @@ def _prove(
         apply(model, path)
         pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
         decoder = Decoder(model, pool, (REFERENCE,), parts.max_length)
-        counts = proven_row_counts(decoder, parts.vocab_size, _PROBE_SECONDS)
+        counts = proven_row_counts(decoder, parts.vocab_size, parts.max_length, _PROBE_SECONDS)
         if counts:
             decoder.row_counts = tuple(counts)
             return decoder, path

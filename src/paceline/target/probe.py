@@ -22,17 +22,20 @@ ALWAYS = (1, 8, 4, 2, 32)
 # In the order of their worth: time may cut this list short, which costs padding and changes no bit.
 WHILE_TIME_LASTS = (64, 12, 6, 3, 24, 5, 7, 10, 48, 9, 11, 13, 14, 15, 20, 28, 40)
 _PROBED = 5  # rows of the tree under probe
+_ROOM = 16  # positions that the deepest probed row may stand behind the prefix
 _PREFIX = 2 * PAGE_SIZE + 5  # committed positions: the tail, one shared tile and an odd rest
 
 
 class Probe:
     """Runs the forward of `decoder` on odd shapes and compares bits."""
 
-    def __init__(self, decoder: Decoder, vocab_size: int, seed: int = 0) -> None:
+    def __init__(self, decoder: Decoder, vocab_size: int, max_length: int) -> None:
         self._decoder = decoder
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(0)
         self._vocab_size = vocab_size
-        self._sequences = [self._sequence(_PREFIX), self._sequence(_PREFIX - 9), self._sequence(3)]
+        prefix = max(1, min(_PREFIX, max_length - _ROOM))
+        self._sequences = [self._sequence(length) for length in (prefix, max(1, prefix - 9), min(3, prefix))]
+        self._probed = TreeWork(self._sequences[0], self._tokens(_PROBED), [-1, 0, 1, 0, 3])
 
     def _sequence(self, length: int) -> CachedSequence:
         sequence = self._decoder.pool.reserve(_PREFIX + PAGE_SIZE)
@@ -47,7 +50,6 @@ class Probe:
     def row_counts(self, seconds: float) -> list[int]:
         """Row counts with the reference's bits, ascending; empty if the reference is not stable itself."""
         deadline = time.perf_counter() + seconds
-        self._probed = TreeWork(self._sequences[0], self._tokens(_PROBED), [-1, 0, 1, 0, 3])
         reference = self._bits(REFERENCE, before=0)
         if not self._is_stable(REFERENCE, reference):
             return []
@@ -81,7 +83,7 @@ class Probe:
         return logits[before : before + _PROBED]
 
     def _neighbour(self, which: int, count: int) -> TreeWork:
-        return TreeWork(self._sequences[which], self._tokens(count), [-1, *range(count - 1)][:count])
+        return TreeWork(self._sequences[which], self._tokens(count), [(i + 1) // 2 - 1 for i in range(count)])
 
     def _run(self, work: Sequence[TreeWork], count: int) -> NDArray[np.float32]:
         self._decoder.row_counts = (count,)
@@ -93,9 +95,9 @@ class Probe:
             self._decoder.pool.release(sequence)
 
 
-def proven_row_counts(decoder: Decoder, vocab_size: int, seconds: float) -> list[int]:
+def proven_row_counts(decoder: Decoder, vocab_size: int, max_length: int, seconds: float) -> list[int]:
     """Row counts that give identical bits, or an empty list; leaves `decoder.row_counts` to the caller."""
-    probe = Probe(decoder, vocab_size)
+    probe = Probe(decoder, vocab_size, max_length)
     try:
         with torch.inference_mode():
             return probe.row_counts(seconds)

@@ -175,7 +175,8 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     for row in range(PAGE_SIZE):
         blocks.add(row, start // PAGE_SIZE, sequence.pages)
     padded = [*tokens, *[0] * (PAGE_SIZE - len(tokens))]
-    return _assemble(padded, positions.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, device)
+    fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
+    return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, device)
 
 
 def _paths(parents: Sequence[int]) -> list[list[int]]:
