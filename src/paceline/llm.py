@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
 
@@ -20,12 +20,15 @@ from paceline.drafters import BaseDrafter, Environment, make
 from paceline.engine import Engine
 from paceline.errors import ConfigError, RequestError
 from paceline.law import LawContext, TargetLaw
-from paceline.pacer import FixedPacer
+from paceline.pacer import FixedPacer, affordable_budget
 from paceline.params import SamplingOptions, SamplingParams
 from paceline.request import Request
 from paceline.text import TextStream
 from paceline.tokenizing import Tokenizer, load_tokenizer, sampling_defaults
 from paceline.types import Drafter, Target, Token
+
+if TYPE_CHECKING:
+    from paceline.target.loading import ModelInfo
 
 Prompt = str | Sequence[int]
 Drafters = str | Sequence[str | Drafter]
@@ -51,12 +54,12 @@ class LLM:
     """
 
     def __init__(
-        self, target: Target, tokenizer: Tokenizer | None, *, drafters: Drafters = "auto", info: Any = None
+        self, target: Target, tokenizer: Tokenizer | None, *, drafters: Drafters = "auto", info: ModelInfo | None = None
     ) -> None:
         self.info = info
         self.target = target
         self.tokenizer = tokenizer
-        self.engine = Engine(target, FixedPacer())
+        self.engine = Engine(target, FixedPacer(affordable_budget(info.row_milliseconds)) if info else FixedPacer())
         self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
         self._attached: set[int] = set()

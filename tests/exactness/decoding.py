@@ -1,10 +1,10 @@
-"""Runs requests over a target and writes down the logits row behind every token that was emitted."""
+"""Runs requests over a target and keeps the row of logits behind every token that was emitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,32 +22,26 @@ from paceline.types import DraftTree, Target
 
 @dataclass(frozen=True)
 class Job:
-    """What a request asks for: everything its output may depend on."""
+    """What a request asks for: everything that its output may depend on. The seed tells jobs apart."""
 
     prompt: tuple[int, ...]
-    options: tuple[tuple[str, Any], ...] = (("max_tokens", 20),)
-    seed: int = 0
+    options: Mapping[str, Any] = field(hash=False)
+    seed: int
 
-    @property
-    def params(self) -> SamplingParams:
-        return SamplingParams(**dict(self.options))
+    def request(self, target: Target, drafters: Sequence[BaseDrafter] = ()) -> Request:
+        params = SamplingParams(**self.options)
+        law = TargetLaw(params, LawContext(target.vocab_size), self.prompt, self.seed)
+        text = TextStream(lambda ids: "", self.prompt, ())
+        return Request(self.prompt, law, text, frozenset(params.stop_token_ids), drafters, self.seed)
 
 
 @dataclass
 class Trace:
-    """The tokens of an output and, for each, the row of logits that it was chosen from."""
+    """The tokens of an output, the logits that each was chosen from, and the drafts accepted in each step."""
 
     tokens: list[int] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)  # per step
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Trace) and self.tokens == other.tokens and not self.differing(other)
-
-    def differing(self, other: Trace) -> list[int]:
-        """Output indices whose logits differ in any bit."""
-        pairs = list(zip(self.rows, other.rows, strict=False))
-        return [i for i, (a, b) in enumerate(pairs) if a.tobytes() != b.tobytes()]
+    accepted: list[int] = field(default_factory=list)
 
 
 class Recorder:
@@ -57,13 +51,13 @@ class Recorder:
         self._inner = inner
         self._open: dict[int, tuple[int, DraftTree, NDArray[np.float32]]] = {}
         self.traces: dict[int, Trace] = {}
-        self.row_counts: list[int] = []
+        self.num_rows: list[int] = []  # of each forward, before padding
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
-        self.row_counts.append(sum(len(tree) + 1 for _, tree in work))
+        self.num_rows.append(sum(len(tree) + 1 for _, tree in work))
         scores = self._inner.score(work)
         for (request, tree), logits in zip(work, scores, strict=True):
             self._settle(request)
@@ -80,28 +74,13 @@ class Recorder:
             return
         start, tree, logits = self._open.pop(request.id)
         trace = self.traces.setdefault(request.id, Trace())
-        children = {edge: node for node, edge in enumerate(zip(tree.parents, tree.tokens, strict=True))}
-        node, emitted = -1, request.tokens[start:]
-        for token in emitted:
+        nodes = {edge: node for node, edge in enumerate(zip(tree.parents, tree.tokens, strict=True))}
+        node = -1
+        for token in request.tokens[start:]:
             trace.tokens.append(token)
             trace.rows.append(logits[node + 1])
-            node = children.get((node, token), -2)
-        trace.accepted.append(len(emitted) - 1)
-
-
-def requests_of(target: Target, jobs: Sequence[Job], drafters: Sequence[BaseDrafter] = ()) -> list[Request]:
-    context = LawContext(target.vocab_size)
-    return [
-        Request(
-            job.prompt,
-            TargetLaw(job.params, context, job.prompt, job.seed),
-            TextStream(lambda ids: "", job.prompt, ()),
-            frozenset(job.params.stop_token_ids),
-            drafters,
-            job.seed,
-        )
-        for job in jobs
-    ]
+            node = nodes.get((node, token), len(tree))  # beyond the tree after the last token
+        trace.accepted.append(len(request.tokens) - start - 1)
 
 
 def decode(
@@ -109,18 +88,18 @@ def decode(
     jobs: Sequence[Job],
     drafter: BaseDrafter | None = None,
     budget: int = 7,
-    on_step: Callable[[Engine], None] = lambda engine: None,
+    on_step: Callable[[Engine, Recorder], None] = lambda engine, recorder: None,
 ) -> list[Trace]:
-    """The traces of jobs decoded together."""
+    """The traces of jobs decoded together, each with up to `budget` draft nodes a step."""
     recorder = Recorder(target)
     engine = Engine(recorder, FixedPacer(budget))
-    requests = requests_of(target, jobs, [drafter] if drafter else [])
+    requests = [job.request(target, [drafter] if drafter else []) for job in jobs]
     for request in requests:
         engine.add(request)
     try:
         while not engine.scheduler.is_idle:
             engine.step()
-            on_step(engine)
+            on_step(engine, recorder)
     finally:
         for request in requests:
             engine.abort(request)
@@ -139,47 +118,64 @@ class PlainRuns:
             self._known[job] = decode(self.target, [job])[0]
         return self._known[job]
 
+    def differences(self, jobs: Sequence[Job], traces: Sequence[Trace]) -> list[str]:
+        """What is not bit for bit as in plain decoding, in words."""
+        found = []
+        for index, (job, trace) in enumerate(zip(jobs, traces, strict=True)):
+            plain = self[job]
+            place = f"request {index} (prompt of {len(job.prompt)})"
+            if trace.tokens != plain.tokens:
+                found.append(f"{place}: tokens {trace.tokens} are not {plain.tokens}")
+            rows = list(zip(trace.rows, plain.rows, strict=False))
+            odd = [i for i, (ours, theirs) in enumerate(rows) if ours.tobytes() != theirs.tobytes()]
+            if odd:
+                found.append(f"{place}: logits of outputs {odd} of {len(rows)} differ")
+        return found
+
+
+Style = Literal["mixed", "always", "never"]
+
 
 class RandomTrees(BaseDrafter):
-    """Knows the truth and hides it: proposes part of it at an odd place among wrong siblings and cousins.
+    """Knows plain decoding's text and hides as much of it as it likes among wrong siblings and cousins.
 
-    `depth` bounds how much of the truth one tree holds; None lets chance decide, 0 is never right.
-    `full` fills the budget in every step, so that the number of rows is known.
+    Scores are random, so that the right path stands anywhere in the tree. "always" holds as much of the truth as
+    the budget allows, "never" none. `fill` adds wrong nodes up to the budget, also beyond the end of the text.
     """
 
     name = "random-trees"
 
     def __init__(
-        self, plain: PlainRuns, jobs: Sequence[Job], seed: int = 0, depth: int | None = None, full: bool = False
-    ):
+        self, plain: PlainRuns, jobs: Sequence[Job], seed: int = 0, style: Style = "mixed", fill: bool = False
+    ) -> None:
         self._truth = {(job.prompt, job.seed): [*job.prompt, *plain[job].tokens] for job in jobs}
         self._vocab_size = plain.target.vocab_size
         self._rng = np.random.default_rng(seed)
-        self._depth, self._full = depth, full
+        self._style, self._fill = style, fill
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:
-        rng = self._rng
         truth = self._truth[tuple(request.tokens[: request.num_prompt_tokens]), request.seed]
-        assert request.tokens == truth[: len(request.tokens)], "the output left plain decoding's"
         ahead = truth[len(request.tokens) :]
-        size = budget if self._full else int(rng.integers(0, budget + 1))
-        deepest = min(size, len(ahead), size if self._depth is None else self._depth)
-        depth = int(rng.integers(0, deepest + 1)) if self._depth is None else deepest
+        size = budget if self._fill else int(self._rng.integers(0, budget + 1))
+        depth = min(size, len(ahead)) if self._style != "never" else 0
+        if self._style == "mixed":
+            depth = int(self._rng.integers(0, depth + 1))
+        wrong = size - depth if self._fill or self._style != "always" else 0
+        return self._tree(ahead, depth, wrong)
+
+    def _tree(self, ahead: list[int], depth: int, wrong: int) -> DraftTree:
         builder = TreeBuilder(self.name)
-        ends = [-1]  # nodes of the true path
-        while len(builder) < size:
-            missing = len(ends) - 1 < depth
-            if missing and rng.random() < max(0.4, depth / size):
-                ends.append(builder.add(ends[-1], ahead[len(ends) - 1], float(rng.random())))
-            elif not missing or size - len(builder) > depth - (len(ends) - 1):
-                self._add_wrong(builder, ends, ahead)
+        path = [-1]
+        for is_right in self._rng.permutation([True] * depth + [False] * wrong):
+            if is_right:
+                path.append(builder.add(path[-1], ahead[len(path) - 1], float(self._rng.random())))
             else:
-                ends.append(builder.add(ends[-1], ahead[len(ends) - 1], float(rng.random())))
+                self._add_wrong(builder, dict(zip(path, ahead, strict=False)))
         return builder.build()
 
-    def _add_wrong(self, builder: TreeBuilder, ends: list[int], ahead: list[int]) -> None:
-        parent = int(self._rng.integers(-1, len(builder)))
-        right = ahead[ends.index(parent)] if parent in ends and ends.index(parent) < len(ahead) else -1
-        token = int(self._rng.integers(0, self._vocab_size))
-        if token != right:
-            builder.add(parent, token, float(self._rng.random()))
+    def _add_wrong(self, builder: TreeBuilder, right: dict[int, int]) -> None:
+        size = len(builder)
+        while len(builder) == size:
+            parent, token = (int(self._rng.integers(low, high)) for low, high in ((-1, size), (0, self._vocab_size)))
+            if token != right.get(parent):
+                builder.add(parent, token, float(self._rng.random()))

@@ -103,6 +103,11 @@ def test_top_p_breaks_ties_by_the_lower_id() -> None:
     assert kept.tolist() == [0, 1, 3]
 
 
+def test_top_p_keeps_no_more_than_it_takes_to_reach_it() -> None:
+    kept = np.flatnonzero(truncate(np.zeros(4), top_k=0, top_p=0.5, min_p=0.0) > FORBIDDEN)
+    assert kept.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(1, 1.0, 0.0), (0, 1e-300, 0.0), (0, 1.0, 1.0)])
 def test_the_likeliest_token_survives_the_harshest_truncation(top_k: int, top_p: float, min_p: float) -> None:
     scores = np.random.default_rng(3).normal(size=23)

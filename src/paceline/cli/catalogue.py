@@ -38,6 +38,7 @@ def models(
         return
     with load_with_progress(model, dtype=dtype, device=device) as llm:
         info = llm.info
+        assert info is not None  # `load` always says
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("model", f"{info.name} ({info.architecture}, {info.num_parameters / 1e6:.1f} M parameters)")
         table.add_row("context", f"{info.max_length} tokens, vocabulary {info.vocab_size}")

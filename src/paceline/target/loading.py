@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from paceline.target.rows import TreeWork
 _PROBE_SECONDS = 1.5
 _POOL_SHARE = 0.25  # of the memory that is free
 _PROBE_PAGES = 16
+_TIMED_ROWS = (2, 4, 8, 16)
 _DRAFT_ROWS = (*range(1, 17), 24, 32, 48, 64)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -239,17 +241,14 @@ def _own_logits(decoder: Decoder, parts: inspect.Anatomy) -> torch.Tensor:
 
 
 def _measure(decoder: Decoder) -> dict[int, float]:
-    """Milliseconds of a forward at a few row counts: the best of three, since machines are noisy."""
-    wanted = {min(decoder.row_counts), 8, REFERENCE} & set(decoder.row_counts)
+    """Milliseconds of a forward at a few row counts: the better of two rounds, since machines are noisy."""
     sequence = decoder.pool.reserve(2 * PAGE_SIZE)
     assert sequence is not None
-    costs = {}
-    for count in sorted(wanted):
-        times = []
-        for _ in range(3):
+    costs: dict[int, float] = {}
+    for _ in range(2):
+        for count in sorted({min(decoder.row_counts), *_TIMED_ROWS} & set(decoder.row_counts)):
             start = time.perf_counter()
-            decoder.forward([TreeWork(sequence, [0] * count, [-1, *range(count - 1)])])
-            times.append(time.perf_counter() - start)
-        costs[count] = min(times) * 1e3
+            decoder.forward([TreeWork(sequence, [0] * count, range(-1, count - 1))])
+            costs[count] = min(costs.get(count, math.inf), (time.perf_counter() - start) * 1e3)
     decoder.pool.release(sequence)
     return costs
