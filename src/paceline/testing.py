@@ -30,7 +30,7 @@ class ScriptedTarget:
     """A `Target` whose logits are `logits(history)`, (V,), with the row's own token last in `history`.
 
     Its cache is the list of tokens that were committed to it. Whatever would spoil a real cache raises
-    `AssertionError`: rows scored over anything but `tokens[:-1]`, too many rows, a path that is no path.
+    `AssertionError`: rows over anything but `tokens[:-1]`, too many or too far, a path that is no path.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class ScriptedTarget:
         self.num_forwards += 1
         for request, tree in work:
             _demand(len(tree) <= self.max_budget(len(work)), request, "brings more draft nodes than fit")
+            deepest = len(request.tokens) + max(tree.depths, default=0)
+            _demand(deepest <= self.max_length, request, "brings a row beyond the context")
         return [self._score(request, tree) for request, tree in work]
 
     def commit(self, request: Request, path: Sequence[int]) -> None:

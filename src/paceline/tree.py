@@ -87,7 +87,8 @@ def _union(trees: Sequence[DraftTree], max_depth: int) -> list[_Node]:
         place: list[int] = []  # where the tree's own nodes stand in the union; -1 if too deep
         for token, parent, score, source in zip(tree.tokens, tree.parents, tree.scores, tree.sources, strict=True):
             above = place[parent] if parent >= 0 else -1
-            if (parent >= 0 and above < 0) or (above >= 0 and nodes[above].depth == max_depth):
+            is_cut_off = parent >= 0 and above < 0
+            if is_cut_off or (nodes[above].depth if above >= 0 else 0) >= max_depth:
                 place.append(-1)
                 continue
             place.append(_enter(nodes, index_of, above, token, score, source))

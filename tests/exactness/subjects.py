@@ -69,10 +69,18 @@ class Snapshot:
 class Subject:
     """A model, loaded through the front door."""
 
-    def __init__(self, architecture: str, dtype: torch.dtype = torch.float32, **changes: Any) -> None:
-        self.model = build(architecture, dtype, **changes)
+    def __init__(
+        self,
+        architecture: str,
+        dtype: torch.dtype = torch.float32,
+        *,
+        train: bool = False,
+        cache_tokens: int = 4096,
+        **changes: Any,
+    ) -> None:
+        self.model = build(architecture, dtype, **changes).train(train)
         self.before = Snapshot.of(self.model)
-        self.llm = paceline.load(self.model, cache_tokens=4096)
+        self.llm = paceline.load(self.model, cache_tokens=cache_tokens)
         self.target = self.llm.target
         self.decoder = self.target.decoder
         self.pool = self.decoder.pool

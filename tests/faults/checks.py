@@ -105,6 +105,16 @@ def no_draft_is_bought_for_the_last_token() -> None:
 
 
 @named
+def a_run_to_the_limit_cuts_nothing() -> None:
+    """Every accepted draft and one token more per step are emitted: no draft is bought that cannot count."""
+    target = target_of(VOCAB)
+    for name in ("perfect", "right then wrong", "branching"):
+        request = Kind({"temperature": 1.0}).request(VOCAB, 28, drafters=[DRAFTERS[name](target)])
+        [output] = decode(target, [request])
+        assert len(output) == request.stats.num_accepted_draft_tokens + request.stats.num_steps
+
+
+@named
 def nothing_follows_the_end() -> None:
     target = target_of(VOCAB)
     kind = Kind({"temperature": 1.0, "stop_token_ids": [2]}, eos=frozenset({0}))

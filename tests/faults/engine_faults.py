@@ -83,6 +83,12 @@ def _(patch: Patch) -> None:
 @fault("a draft for the last token", checks.no_draft_is_bought_for_the_last_token)
 def _(patch: Patch) -> None:
     patch.setattr(FixedPacer, "budgets", lambda pacer, requests, most: [pacer.budget] * len(requests))
+    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget))
+
+
+@fault("drafts as deep as the limit", checks.a_run_to_the_limit_cuts_nothing)
+def _(patch: Patch) -> None:
+    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget, depth + 1))
 
 
 @fault(

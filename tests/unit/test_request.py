@@ -65,6 +65,7 @@ CASES = {
     "half a stop string at the limit": ({"stop": "de", "max_tokens": 2}, [3, 4, 5], [3, 4], "length", "cd"),
     "half a stop string and EOS": ({"stop": "de"}, [3, 4, EOS, 5], [3, 4, EOS], "stop", "cd"),
     "a stop string before min_tokens": ({"stop": "de", "min_tokens": 3}, [4, 5, 6], [4, 5, 6], None, "def"),
+    "a stop string with the last of min_tokens": ({"stop": "de", "min_tokens": 2}, [4, 5], [4, 5], None, "de"),
     "a stop string after min_tokens": (
         {"stop": "de", "min_tokens": 3},
         [4, 5, 4, 5, 6],

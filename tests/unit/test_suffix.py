@@ -77,6 +77,7 @@ def test_every_drafted_path_followed_a_suffix_in_the_text(text: list[int], least
     drafter.start(request)
     tree = drafter.propose_one(request, budget)
     assert len(tree) <= budget
+    assert sum(s for s, parent in zip(tree.scores, tree.parents, strict=True) if parent < 0) < 1  # chances
     paths: list[list[int]] = []
     for token, parent in zip(tree.tokens, tree.parents, strict=True):
         paths.append([*(paths[parent] if parent >= 0 else []), token])
@@ -123,12 +124,15 @@ def test_memory_is_bounded_and_drafting_goes_on_after_the_older_half_is_dropped(
     request = Kind({}).request(1000, 5000, prompt=[999])
     drafter.start(request)
     most = 0
+    automata = {}
     for turn in range(40):
         step(drafter, request, *range(5 * turn, 5 * turn + 11))
         automaton = drafter._texts[request.id].automaton
         assert len(automaton.length) <= 2 * 65
         most = max(most, automaton.num_bytes())
+        automata[id(automaton)] = automaton
     assert most < 130 * 1000
+    assert len(automata) <= 40 * 11 / 32 + 1  # built again only when another half is full
     step(drafter, request, 997, 998, 5, 6, 997)
     step(drafter, request, 998)
     assert drafter.propose_one(request, 2).tokens == (5, 6)

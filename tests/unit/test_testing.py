@@ -86,6 +86,14 @@ def test_more_rows_than_a_forward_takes_are_noticed() -> None:
         target.score([(first, chain([0] * 4)), (second, DraftTree())])
 
 
+def test_a_row_beyond_the_context_is_noticed() -> None:
+    target = ScriptedTarget(lambda history: [0.0] * VOCAB, VOCAB, max_length=5)
+    request = running(target)
+    target.score([(request, chain([0, 1]))])
+    with pytest.raises(AssertionError, match="a row beyond the context"):
+        target.score([(request, chain([0, 1, 2]))])
+
+
 def test_a_script_of_the_wrong_shape_is_noticed() -> None:
     target = ScriptedTarget(lambda history: [0.0] * 6, VOCAB)
     with pytest.raises(ValueError, match=r"shape \(6,\); allowed: \(7,\)"):

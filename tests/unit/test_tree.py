@@ -77,6 +77,15 @@ def test_a_merged_tree_is_depth_first_with_the_best_child_first(proposals: list[
         assert siblings == sorted(siblings, reverse=True)
 
 
+@given(several, st.integers(0, 5), st.integers(0, 20))
+def test_a_merged_tree_is_no_deeper_than_it_may_be(proposals: list[DraftTree], depth: int, budget: int) -> None:
+    merged = merge(proposals, budget, depth)
+    shallow = {path: score for path, score in reach(proposals).items() if len(path) <= depth}
+    assert len(merged) == min(budget, len(shallow))
+    assert sorted(merged.scores, reverse=True) == sorted(shallow.values(), reverse=True)[:budget]
+    assert max(merged.depths, default=0) <= depth
+
+
 @given(several)
 def test_a_node_names_a_drafter_that_gave_it_its_best_score(proposals: list[DraftTree]) -> None:
     given_by: dict[Path, set[tuple[float, str]]] = {}

@@ -1,0 +1,86 @@
+"""What cannot be decoded exactly is refused in one sentence that names the part."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import paceline
+from exactness.models import VOCAB, from_config
+from exactness.subjects import Subject
+
+SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LAYERS = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 1}
+ENCODER_DECODER = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_layers": 1, "num_heads": 2}
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "encoder-decoder": ("T5", {"vocab_size": VOCAB, **ENCODER_DECODER}, "encoder-decoder"),
+    "mixture of experts": ("Mixtral", {**LAYERS, "num_local_experts": 4}, r"mixture-of-experts .*experts=4"),
+    "recurrent": ("Mamba", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}, "0 of 2 layers .*recurrent"),
+    "hybrid": ("RecurrentGemma", {**LAYERS, "num_hidden_layers": 3, "lru_width": 32}, "1 of 3 layers .*hybrid"),
+    "chunked": ("Llama4Text", {**LAYERS, "num_local_experts": 1, "attention_chunk_size": 16}, "chunked attention"),
+    "private attention": ("Bloom", {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 2}, "0 of 2 layers"),
+    "needs a mask": ("Falcon", {**SIZES, "alibi": True}, "do not run with the registered attention"),
+    "sinks": ("GptOss", {**LAYERS, "num_local_experts": 1, "num_experts_per_tok": 1, "head_dim": 16}, "sinks"),
+}
+
+
+def random_model(kind: str, settings: dict[str, Any]) -> transformers.PreTrainedModel:
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(**settings, **ends)
+    if kind == "T5":
+        return transformers.T5ForConditionalGeneration(config).eval()
+    return from_config(config)
+
+
+@pytest.mark.parametrize("part", REFUSED)
+def test_a_model_that_cannot_be_decoded_exactly_is_refused(part: str):
+    kind, settings, words = REFUSED[part]
+    with pytest.raises(paceline.ModelError, match=words) as refusal:
+        paceline.load(random_model(kind, settings), cache_tokens=1024)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_without_a_language_model_head_is_refused():
+    config = transformers.LlamaConfig(**LAYERS)
+    for kind in (transformers.LlamaModel, transformers.LlamaForSequenceClassification):
+        with pytest.raises(paceline.ModelError, match=f"{kind.__name__} has no language-model head"):
+            paceline.load(kind(config).eval(), cache_tokens=1024)
+
+
+def test_attention_that_looks_ahead_is_refused():
+    config = transformers.BertConfig(**LAYERS, initializer_range=0.2)
+    model = transformers.BertForMaskedLM(config).eval()
+    with pytest.raises(paceline.ModelError, match="differ from the model's eager attention"):
+        paceline.load(model, cache_tokens=1024)
+
+
+def test_a_mask_of_the_models_own_is_refused(monkeypatch: pytest.MonkeyPatch):
+    llama = transformers.models.llama.modeling_llama
+    monkeypatch.setattr(llama, "create_causal_mask", lambda **how: torch.zeros(1, 1, 7, 7))
+    with pytest.raises(paceline.ModelError, match="a mask of its own"):
+        Subject("llama")
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("mistral", "Mistral"), ("gemma2", "Gemma2")])
+def test_a_window_that_never_reaches_the_attention_is_refused(architecture, kind, monkeypatch: pytest.MonkeyPatch):
+    modeling = getattr(transformers.models, architecture)
+    attention = getattr(getattr(modeling, f"modeling_{architecture}"), f"{kind}Attention")
+    forward = attention.forward
+
+    def without_window(self, *args, **kwargs):
+        whole = self.config
+        self.config, self.sliding_window = copy.copy(whole), None
+        self.config.sliding_window = None
+        try:
+            return forward(self, *args, **kwargs)
+        finally:
+            self.config = whole
+
+    monkeypatch.setattr(attention, "forward", without_window)
+    with pytest.raises(paceline.ModelError, match="sliding windows"):
+        Subject(architecture)
