@@ -5,17 +5,21 @@ Knows nothing of text formats, models or HTTP. One thread at a time may call an 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from paceline.errors import DrafterError
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.errors import DrafterError, RequestError
 from paceline.pacer import FixedPacer
 from paceline.request import Request
 from paceline.scheduler import Scheduler
 from paceline.tree import EMPTY, MAX_DEPTH, merge
 from paceline.types import Drafter, DraftTree, StepOutcome, Target
-from paceline.verify import Walk, walk
+from paceline.verify import walk
 
 
 class Engine:
@@ -48,15 +52,15 @@ class Engine:
             self._start(request)
         requests = list(self.scheduler.running)
         if not requests:
+            if not self.scheduler.is_idle:
+                raise RequestError("nothing runs, and the cache has no room for the request that waits")
             return []
         started = time.perf_counter()
         trees = self._draft(requests)
         scoring = time.perf_counter()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
         scored = time.perf_counter()
-        outcomes = []
-        for request, tree, logits in zip(requests, trees, scores, strict=True):
-            outcomes.append(self._commit(request, tree, walk(tree, logits, request.law)))
+        outcomes = [self._commit(*work) for work in zip(requests, trees, scores, strict=True)]
         for outcome in outcomes:
             self._observe(outcome)
         for request in requests:
@@ -65,9 +69,9 @@ class Engine:
         return outcomes
 
     def abort(self, request: Request) -> None:
-        """Stop a request wherever it is and give back all it holds; does nothing if it has finished."""
-        if request.finish_reason is None:
-            request.finish_reason = "abort"
+        """Stop a request wherever it is and give back all it holds; does nothing if it has been released."""
+        if request in self.scheduler:
+            request.finish_reason = request.finish_reason or "abort"
             self._finish(request)
 
     def _start(self, request: Request) -> None:
@@ -81,8 +85,8 @@ class Engine:
         """One merged tree per request, within its budget."""
         budgets = self.pacer.budgets(requests, self.target.max_budget(len(requests)))
         proposals: list[list[DraftTree]] = [[] for _ in requests]
-        for drafter in {d: None for r in requests for d in r.drafters}:  # a set that keeps its order
-            asked = [i for i, r in enumerate(requests) if drafter in r.drafters and budgets[i] > 0]
+        for drafter in {id(d): d for r in requests for d in r.drafters}.values():  # each once, in order
+            asked = [i for i, r in enumerate(requests) if budgets[i] > 0 and any(d is drafter for d in r.drafters)]
             if asked:
                 trees = self._propose(drafter, [requests[i] for i in asked], [budgets[i] for i in asked])
                 for i, tree in zip(asked, trees, strict=True):
@@ -108,7 +112,13 @@ class Engine:
             request.stats.drafter(drafter.name).seconds += seconds
         return trees
 
-    def _commit(self, request: Request, tree: DraftTree, verdict: Walk) -> StepOutcome:
+    def _commit(self, request: Request, tree: DraftTree, logits: NDArray[np.float32]) -> StepOutcome:
+        """Verify a tree and commit what the target says; a request that cannot go on fails alone."""
+        try:
+            verdict = walk(tree, logits, request.law)
+        except RequestError as error:
+            request.fail(error)
+            return StepOutcome(request, tree, (), ())
         sources = [*(tree.sources[node] for node in verdict.path), "target"]
         tokens = request.commit(verdict.choices, sources)
         if request.finish_reason is None:
@@ -141,6 +151,8 @@ class Engine:
     def _dismiss(self, drafter: Drafter, request: Request, error: Exception) -> None:
         """Go on without a drafter that failed: the request is decoded as if it had never been there."""
         request.drafters = tuple(d for d in request.drafters if d is not drafter)
+        with contextlib.suppress(Exception):  # it has failed already; let it free what it can
+            drafter.finish(request)
         request.stats.drafter(drafter.name).num_failures += 1
         warnings.warn(
             f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}",
@@ -156,5 +168,7 @@ def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: 
         raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; its budget was {budget}")
     if any(not -1 <= parent < node for node, parent in enumerate(tree.parents)):
         raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
+    if any(not 0 <= score <= 1 for score in tree.scores):
+        raise DrafterError(f"drafter {drafter.name!r} proposed a score that is no probability")
     if any(not 0 <= token < vocab_size for token in tree.tokens):
         raise DrafterError(f"drafter {drafter.name!r} proposed a token outside the vocabulary of {vocab_size}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.errors import RequestError
 from paceline.params import SamplingParams
 from paceline.types import Choice
 
@@ -85,9 +86,18 @@ class TargetLaw:
         self._ends = np.array(sorted({*params.stop_token_ids, *context.eos_token_ids}), np.int64)
 
     def choose(self, logits: NDArray[np.float32]) -> Choice:
-        """The target's token after the history so far, from the model's logits (V,)."""
+        """The target's token after the history so far, from the model's logits (V,).
+
+        Raises:
+            RequestError: the parameters forbid every token here.
+        """
         row = logits.astype(np.float64)
         scores = self.process(row)
+        if scores.max() == -np.inf:
+            raise RequestError(
+                f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias and min_tokens "
+                "leave nothing; allowed: at least one token"
+            )
         if not self.params.is_greedy:
             scores = scores + self.noise.at(len(self._tokens))
         return _describe(int(scores.argmax()), row, self.params.logprobs)
@@ -109,6 +119,8 @@ class TargetLaw:
         if self.params.is_greedy:
             return scores
         scores /= self.params.temperature
+        if scores.max() == -np.inf:
+            return scores
         return truncate(scores, self.params.top_k, self.params.top_p, self.params.min_p)
 
     def _forbid(self, scores: Floats) -> None:

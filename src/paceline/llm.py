@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self, Unpack
 
 from paceline.bundled import DEFAULT_TARGET
-from paceline.drafters import BaseDrafter, Environment, make
+from paceline.drafters import make
 from paceline.engine import Engine
 from paceline.errors import ConfigError, RequestError
 from paceline.law import LawContext, TargetLaw
@@ -24,8 +24,8 @@ from paceline.pacer import FixedPacer, affordable_budget
 from paceline.params import SamplingOptions, SamplingParams
 from paceline.request import Request
 from paceline.text import TextStream
-from paceline.tokenizing import Tokenizer, load_tokenizer, sampling_defaults
-from paceline.types import Drafter, Target, Token
+from paceline.tokenizing import Tokenizer, eos_ids, load_tokenizer, sampling_defaults
+from paceline.types import Drafter, Environment, Target, Token
 
 if TYPE_CHECKING:
     from paceline.target.loading import ModelInfo
@@ -62,7 +62,6 @@ class LLM:
         self.engine = Engine(target, FixedPacer(affordable_budget(info.row_milliseconds)) if info else FixedPacer())
         self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
-        self._attached: set[int] = set()
         self._drafters = self._resolve(drafters)
 
     def generate(
@@ -149,10 +148,9 @@ class LLM:
             key = spec if isinstance(spec, str) else f"object {id(spec)}"
             if key not in self._made:
                 drafter = make(spec)
-                if isinstance(drafter, BaseDrafter):
-                    tokenizer = self.tokenizer.inner if self.tokenizer else None
-                    device = str(self.target.numerics().get("device", "cpu"))
-                    drafter.attach(Environment(tokenizer, self.target.vocab_size, device))
+                tokenizer = self.tokenizer.inner if self.tokenizer else None
+                device = str(self.target.numerics()["device"])
+                drafter.attach(Environment(tokenizer, self.target.vocab_size, device))
                 self._made[key] = drafter
             return self._made[key]
 
@@ -163,10 +161,10 @@ class LLM:
         ids = self._encode(prompt)
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        eos = self.tokenizer.eos_token_ids if self.tokenizer else frozenset()
+        eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))
         words = tuple(w for word in params.bad_words for w in self._tokenizer().spellings(word))
-        context = LawContext(self.target.vocab_size, frozenset(eos), words)
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(eos))
+        context = LawContext(self.target.vocab_size, eos, words)
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
         decode = self.tokenizer.decode if self.tokenizer else lambda ids: ""
         return [
             Request(
@@ -187,10 +185,11 @@ class LLM:
         bad = [t for t in (*ids, *params.stop_token_ids, *(params.logit_bias or {})) if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
+        wanted = f"prompt ({len(ids)} tokens) and max_tokens ({params.max_tokens}) exceed"
         if len(ids) + params.max_tokens > room:
-            raise RequestError(
-                f"prompt ({len(ids)} tokens) and max_tokens ({params.max_tokens}) exceed the model's context of {room}"
-            )
+            raise RequestError(f"{wanted} the model's context of {room}")
+        if len(ids) + params.max_tokens > self.target.capacity:
+            raise RequestError(f"{wanted} the cache, which holds {self.target.capacity}; load with more cache_tokens")
 
     def _running(self, requests: Sequence[Request]) -> _Running:
         return _Running(self.engine, self._lock, requests)
@@ -201,6 +200,8 @@ class LLM:
             finished = request.finish_reason is not None  # asked first: another thread may be stepping
             while request.outbox:
                 yield request.outbox.popleft()
+            if request.error is not None:
+                raise request.error
             if finished:
                 return
             with self._lock:

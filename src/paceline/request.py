@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from paceline.errors import RequestError
 from paceline.law import TargetLaw
 from paceline.stats import RequestStats
 from paceline.text import TextStream
@@ -41,7 +42,8 @@ class Request:
         self.drafters = tuple(drafters)
         self.seed = seed
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
-        self.finish_reason: str | None = None  # "stop", "length", or "abort"
+        self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
+        self.error: RequestError | None = None  # why, if "error"; raised to whoever reads
         self.stats = RequestStats(num_prompt_tokens=len(prompt))
         self._text = text
         self._end_token_ids = end_token_ids
@@ -73,6 +75,10 @@ class Request:
         self.outbox.extend(emitted)
         self.finish_reason = reason  # last: to a reader in another thread it says that the outbox is complete
         return tuple(emitted)
+
+    def fail(self, error: RequestError) -> None:
+        """End the request without a further token."""
+        self.error, self.finish_reason = error, "error"
 
     def _append(self, choice: Choice, source: str) -> tuple[Token, str | None]:
         """One more token, and why the request ends with it if it does."""

@@ -24,6 +24,9 @@ class Scheduler:
         """True if nothing runs or waits."""
         return not self.running and not self._waiting
 
+    def __contains__(self, request: Request) -> bool:
+        return request in self.running or request in self._waiting
+
     def add(self, request: Request) -> None:
         """Queue a request."""
         self._waiting.append(request)

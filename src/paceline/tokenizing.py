@@ -17,11 +17,10 @@ from paceline.params import SamplingOptions
 
 
 class Tokenizer:
-    """Texts to ids and back, and the ids that end an output."""
+    """Texts to ids and back."""
 
-    def __init__(self, inner: PreTrainedTokenizerBase, eos_token_ids: frozenset[int]) -> None:
+    def __init__(self, inner: PreTrainedTokenizerBase) -> None:
         self.inner = inner
-        self.eos_token_ids = eos_token_ids
 
     def encode(self, text: str) -> list[int]:
         """Ids with the special tokens that the tokenizer adds; one BOS, also if the text brings its own."""
@@ -67,7 +66,7 @@ def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokeniz
             f"the tokenizer has {len(inner)} entries and the model's vocabulary {target.vocab_size}: "
             "it belongs to another model"
         )
-    return Tokenizer(inner, _eos_ids(inner, target))
+    return Tokenizer(inner)
 
 
 def sampling_defaults(generation: GenerationConfig | None) -> SamplingOptions:
@@ -95,9 +94,9 @@ def _read(source: Any, trust_remote_code: bool) -> PreTrainedTokenizerBase:
         raise ModelError(f"cannot load the tokenizer of {str(source)!r}: {str(error).splitlines()[0]}") from error
 
 
-def _eos_ids(inner: PreTrainedTokenizerBase, target: Any) -> frozenset[int]:
-    """The end-of-sequence ids of the model's generation settings, and the tokenizer's own."""
-    generation: GenerationConfig | None = getattr(target, "generation_config", None)
+def eos_ids(tokenizer: Tokenizer | None, generation: GenerationConfig | None) -> frozenset[int]:
+    """The end-of-sequence ids of a model's generation settings, often several, and the tokenizer's own."""
     named = getattr(generation, "eos_token_id", None)
     several = named if isinstance(named, list) else [named]
-    return frozenset(int(t) for t in (*several, inner.eos_token_id) if t is not None)
+    own = tokenizer.inner.eos_token_id if tokenizer else None
+    return frozenset(int(t) for t in (*several, own) if t is not None)

@@ -80,10 +80,22 @@ class StepOutcome:
         return min(len(self.path), len(self.tokens))
 
 
+@dataclass(frozen=True)
+class Environment:
+    """What a drafter may know of the engine it joins."""
+
+    tokenizer: Any  # the target's, or None
+    vocab_size: int
+    device: str
+
+
 class Drafter(Protocol):
     """Proposes what the target may say. It can be anything at all: exactness never depends on it."""
 
     name: ClassVar[str]
+
+    def attach(self, environment: Environment) -> None:
+        """Join an engine; called once, before any request."""
 
     def start(self, request: Request) -> None:
         """Take up a request; its prompt is in `request.tokens`."""
@@ -95,7 +107,7 @@ class Drafter(Protocol):
         """Learn from a committed step, and trim caches to `outcome.request.tokens`."""
 
     def finish(self, request: Request) -> None:
-        """Forget a request; also called when it is aborted."""
+        """Forget a request: at its end, when it is aborted, and also if it was never started."""
 
     def close(self) -> None:
         """Release what the drafter holds."""
@@ -106,6 +118,7 @@ class Target(Protocol):
 
     vocab_size: int
     max_length: int  # context length in tokens, prompt and output together
+    capacity: int  # tokens of one request that the cache can hold, prompt and output together
     on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had
 
     def reserve(self, request: Request) -> bool:

@@ -27,6 +27,9 @@ class Watcher:
         self.open: set[int] = set()
         self.num_proposed = 0
 
+    def attach(self, environment: Any) -> None:
+        pass  # the inner drafter is attached already
+
     def start(self, request: Any) -> None:
         assert request.id not in self.open
         self.open.add(request.id)

@@ -131,9 +131,7 @@ def test_it_is_softmax_attention_over_the_path(case: Case):
     scene = Scene(case)
     out = scene.attend(tree_rows(scene.work, scene.num_rows + case.padding, CPU), scene.query)
     for row, slots in enumerate(scene.path_slots()):
-        expected = reference(
-            case, scene.query[row], stored(scene.layer.keys, slots), stored(scene.layer.values, slots)
-        )
+        expected = reference(case, scene.query[row], stored(scene.layer.keys, slots), stored(scene.layer.values, slots))
         np.testing.assert_allclose(out[row].numpy(), expected, rtol=0, atol=ROUNDING)
 
 

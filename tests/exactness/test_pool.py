@@ -113,7 +113,9 @@ def test_requests_that_do_not_fit_wait_for_their_turn(small: Subject):
 
 def test_a_request_that_can_never_fit_is_refused_in_words(small: Subject):
     assert small.pool.num_free_tokens == 960
-    with pytest.raises(paceline.RequestError, match=r"needs cache for 961 tokens .*the pool holds 960; lower max_tokens"):
+    with pytest.raises(
+        paceline.RequestError, match=r"needs cache for 961 tokens .*the pool holds 960; lower max_tokens"
+    ):
         small.llm.generate([1] * 500, max_tokens=397)
     assert small.pool.num_free_tokens == 960
     assert len(small.llm.generate([1] * 500, max_tokens=396, ignore_eos=True).token_ids) == 396

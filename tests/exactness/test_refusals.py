@@ -20,10 +20,18 @@ ENCODER_DECODER = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_layers": 1, "num_
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "encoder-decoder": ("T5", {"vocab_size": VOCAB, **ENCODER_DECODER}, "encoder-decoder"),
     "mixture of experts": ("Mixtral", {**LAYERS, "num_local_experts": 4}, r"mixture-of-experts .*experts=4"),
-    "recurrent": ("Mamba", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}, "0 of 2 layers .*recurrent"),
+    "recurrent": (
+        "Mamba",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2},
+        "0 of 2 layers .*recurrent",
+    ),
     "hybrid": ("RecurrentGemma", {**LAYERS, "num_hidden_layers": 3, "lru_width": 32}, "1 of 3 layers .*hybrid"),
     "chunked": ("Llama4Text", {**LAYERS, "num_local_experts": 1, "attention_chunk_size": 16}, "chunked attention"),
-    "private attention": ("Bloom", {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 2}, "0 of 2 layers"),
+    "private attention": (
+        "Bloom",
+        {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 2},
+        "0 of 2 layers",
+    ),
     "needs a mask": ("Falcon", {**SIZES, "alibi": True}, "do not run with the registered attention"),
     "sinks": ("GptOss", {**LAYERS, "num_local_experts": 1, "num_experts_per_tok": 1, "head_dim": 16}, "sinks"),
 }

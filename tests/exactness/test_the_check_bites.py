@@ -5,19 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-import paceline.target.numerics as numerics
 from exactness.conftest import Subjects
 from exactness.decoding import PlainRuns, RandomTrees, decode
-from exactness.models import build
-from exactness.subjects import Subject, job
-from paceline.target import inspect
-from paceline.target.hf import ATTENTION_NAME, Decoder, HFTarget
-from paceline.target.numerics import NumericPath, shared_copy
-from paceline.target.pool import PAGE_SIZE, LayerCache, PagePool
-from paceline.target.probe import REFERENCE, proven_row_counts
+from exactness.subjects import job
+from paceline.target.pool import PAGE_SIZE, LayerCache
 from paceline.target.rows import TAIL, Rows
 
 JOBS = [job(90, 1, 40), job(150, 2, 40, temperature=0.7)]
@@ -55,7 +48,9 @@ def test_attention_in_slot_order_is_found_out(subjects: Subjects, dtype, monkeyp
     plain = PlainRuns(subject.target)
     assert plain.differences(JOBS, decode(subject.target, JOBS[:1]) + decode(subject.target, JOBS[1:])) == []
     first = np.stack([plain[one].rows[0] for one in JOBS])
-    np.testing.assert_allclose(first, [trace.rows[0] for trace in canonical], rtol=0, atol=1e-5 if dtype == torch.float32 else 0.5)
+    np.testing.assert_allclose(
+        first, [trace.rows[0] for trace in canonical], rtol=0, atol=1e-5 if dtype == torch.float32 else 0.5
+    )
     found = [differs(plain, one, seed) for one in JOBS for seed in range(3)]
     assert all(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paceline.drafters import BaseDrafter, Environment, make
+from paceline.drafters import BaseDrafter, make
 from paceline.engine import Engine
 from paceline.law import LawContext, TargetLaw
 from paceline.pacer import FixedPacer
@@ -18,7 +18,7 @@ from paceline.request import Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 from paceline.text import TextStream
 from paceline.tree import TreeBuilder
-from paceline.types import Drafter, DraftTree
+from paceline.types import Drafter, DraftTree, Environment
 
 
 def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int = 8192) -> ScriptedTarget:

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from paceline.errors import ConfigError
 from paceline.request import Request
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, Environment, StepOutcome
 
 _REGISTRY: dict[str, type[BaseDrafter]] = {}
 DrafterClass = TypeVar("DrafterClass", bound="type[BaseDrafter]")
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What a drafter may know of the engine it joins."""
-
-    tokenizer: Any  # the target's, or None
-    vocab_size: int
-    device: str
 
 
 class BaseDrafter:
@@ -34,7 +24,7 @@ class BaseDrafter:
     name: ClassVar[str] = "base"
 
     def attach(self, environment: Environment) -> None:
-        """Join an engine; called once, before any request."""
+        """See `Drafter`."""
 
     def start(self, request: Request) -> None:
         """See `Drafter`."""

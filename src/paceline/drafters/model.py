@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.bundled import DEFAULT_DRAFT
-from paceline.drafters.base import BaseDrafter, Environment, option, register
+from paceline.drafters.base import BaseDrafter, option, register
 from paceline.errors import DrafterError, ModelError
 from paceline.law import softmax
 from paceline.request import Request
 from paceline.tree import TreeBuilder, merge
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import DraftTree, Environment, StepOutcome
 
 if TYPE_CHECKING:
     from paceline.target.hf import Decoder

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface, PreTrainedModel
 
-from paceline.errors import ModelError, RequestError
+from paceline.errors import ModelError
 from paceline.request import Request
 from paceline.target.attention import canonical_attention
 from paceline.target.numerics import instruction_set, peak_bytes, weight_bytes
@@ -146,6 +146,7 @@ class HFTarget:
         self.decoder = decoder
         self.vocab_size = vocab_size
         self.max_length = max_length
+        self.capacity = (decoder.pool.num_pages - 1) * PAGE_SIZE - SCRATCH
         self.generation_config = decoder.model.generation_config
         self._path_name = path_name
         self._weight_bytes = weight_bytes(decoder.model)
@@ -153,15 +154,8 @@ class HFTarget:
         self.on_prefill: Callable[[int], None] | None = None
 
     def reserve(self, request: Request) -> bool:
-        """See `Target`; a request that could never fit is refused with `RequestError`."""
+        """See `Target`."""
         wanted = request.num_prompt_tokens + request.params.max_tokens + SCRATCH
-        capacity = (self.decoder.pool.num_pages - 1) * PAGE_SIZE
-        if wanted > capacity:
-            raise RequestError(
-                f"the request needs cache for {wanted} tokens (prompt {request.num_prompt_tokens}, max_tokens "
-                f"{request.params.max_tokens}, {SCRATCH} for drafts), and the pool holds {capacity}; "
-                "lower max_tokens or load with a larger cache_tokens"
-            )
         sequence = self.decoder.pool.reserve(wanted)
         if sequence is not None:
             self._sequences[request.id] = sequence

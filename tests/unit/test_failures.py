@@ -1,0 +1,94 @@
+"""What goes wrong stays with the request it belongs to, and nothing is left held."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paceline import LLM, RequestError
+from paceline.drafters import BaseDrafter
+from paceline.testing import ScriptedDrafter, ScriptedTarget
+from paceline.types import DraftTree
+
+
+def counting(**options) -> ScriptedTarget:
+    return ScriptedTarget(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7, **options)
+
+
+def everything_but(*kept: int) -> dict[int, float]:
+    return {token: float("-inf") for token in range(7) if token not in kept}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}]
+)
+def test_forbidding_every_token_is_refused_in_words(options) -> None:
+    target = counting()
+    with pytest.raises(RequestError, match="every token is forbidden at position 2"):
+        LLM(target, None).generate([1, 2], max_tokens=3, logit_bias=everything_but(), **options)
+    assert target.num_held == 0
+
+
+def test_a_request_that_fails_leaves_the_others_of_its_steps_alone() -> None:
+    target = counting()
+    llm = LLM(target, None, drafters="none")
+    good = llm.stream([1], max_tokens=9)
+    first = next(good)
+    with pytest.raises(RequestError, match="every token is forbidden"):
+        llm.generate([3], max_tokens=4, logit_bias=everything_but())
+    rest = [token.id for token in good]
+    assert [first.id, *rest] == [2, 3, 4, 5, 6, 0, 1, 2, 3]
+    assert target.num_held == 0
+
+
+def test_a_request_that_can_never_fit_is_refused_and_harms_nobody() -> None:
+    target = counting(cache_tokens=20)
+    llm = LLM(target, None)
+    running = llm.stream([1], max_tokens=10)
+    next(running)
+    with pytest.raises(
+        RequestError, match=r"max_tokens \(16\) exceed the cache, which holds 20"
+    ):
+        llm.generate([1] * 5, max_tokens=16)
+    assert len(list(running)) == 9
+
+
+def test_an_interrupted_step_releases_every_request_also_one_that_had_just_finished() -> None:
+    target = counting()
+    llm = LLM(target, None, drafters="none")
+    steps = iter([None, KeyboardInterrupt()])
+
+    class Interrupts(ScriptedDrafter):
+        def observe(self, outcome):
+            if (error := next(steps)) is not None:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate([[1], [2]], max_tokens=1, drafters=[Interrupts()])
+    assert target.num_held == 0
+    assert llm.engine.scheduler.is_idle
+    assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
+
+
+class Broken(BaseDrafter):
+    name = "broken"
+
+    def __init__(self, score: float) -> None:
+        self.score = score
+        self.finished = 0
+
+    def propose(self, requests, budgets):
+        return [DraftTree((2,), (-1,), (self.score,), ("broken",)) for _ in requests]
+
+    def finish(self, request):
+        self.finished += 1
+
+
+@pytest.mark.parametrize("score", [float("nan"), 1.5, "high"])
+def test_a_drafter_dismissed_for_its_scores_is_told_to_finish(score) -> None:
+    drafter = Broken(score)
+    with pytest.warns(UserWarning, match="drafter 'broken' failed and is left out"):
+        out = LLM(counting(), None).generate([1], max_tokens=4, drafters=[drafter])
+    assert out.token_ids == (2, 3, 4, 5)
+    assert drafter.finished == 1
+    assert out.stats["drafters"]["broken"]["num_failures"] == 1
