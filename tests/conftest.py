@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes; other thread counts have their own test
 
 from collections.abc import Iterator
 

@@ -26,7 +26,7 @@ class Tokenizer:
         """Ids with the special tokens that the tokenizer adds; one BOS, also if the text brings its own."""
         if not text:
             raise RequestError("the prompt is empty; allowed: at least one character")
-        ids = list(self.inner(text, add_special_tokens=True)["input_ids"])
+        ids = list(self.inner(text, add_special_tokens=True, verbose=False)["input_ids"])
         bos = self.inner.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from paceline.bundled import ROOT
+from paceline.cli import main
 
 PACELINE = [sys.executable, "-m", "paceline"]
 
 
-def run(*args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PACELINE, *args], input=stdin, capture_output=True, text=True, timeout=120)
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_generate_prints_the_text_and_one_line_of_facts() -> None:
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The command in this process, as `python -m paceline` runs it: importing torch anew takes seconds."""
+
+    def run(*args: str, stdin: str = "") -> Done:
+        monkeypatch.setattr(sys, "argv", ["paceline", *args])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(main())
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_the_command_runs_as_a_process_of_its_own() -> None:
+    command = [*PACELINE, "generate", "Once upon a time", "--max-tokens", "5", "--seed", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "seed 4" in done.stderr
+    refused = subprocess.run([*PACELINE, "generate", ""], capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+
+
+def test_generate_prints_the_text_and_one_line_of_facts(run) -> None:
     done = run("generate", "Once upon a time", "--max-tokens", "15", "--seed", "4")
     assert done.returncode == 0
     assert len(done.stdout.strip()) > 10
@@ -30,8 +62,8 @@ def test_generate_prints_the_text_and_one_line_of_facts() -> None:
     assert "seed 4" in done.stderr
 
 
-def test_json_has_the_promised_fields_and_reads_standard_input() -> None:
-    done = run("generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="The end")
+def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
+    done = run("generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="Once upon a time")
     result = json.loads(done.stdout)
     assert result.keys() == {"text", "token_ids", "finish_reason", "seed", "stats"}
     assert (len(result["token_ids"]), result["seed"], result["finish_reason"]) == (9, 3, "length")
@@ -57,13 +89,13 @@ def test_json_has_the_promised_fields_and_reads_standard_input() -> None:
     }
 
 
-def test_quiet_prints_the_continuation_alone() -> None:
+def test_quiet_prints_the_continuation_alone(run) -> None:
     done = run("generate", "Once", "--max-tokens", "3", "--quiet")
     assert done.returncode == 0
     assert done.stderr == ""
 
 
-def test_a_stop_string_ends_the_text_before_it() -> None:
+def test_a_stop_string_ends_the_text_before_it(run) -> None:
     whole = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json").stdout)
     stop = whole["text"][8:11]
     cut = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json", "--stop", stop).stdout)
@@ -85,7 +117,7 @@ def broken_folder(tmp_path: Path, edit: str) -> str:
 
 
 @pytest.mark.parametrize("edit", ["truncated", "no weights", "bad config"])
-def test_a_broken_folder_is_refused_in_one_line(tmp_path: Path, edit: str) -> None:
+def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) -> None:
     folder = broken_folder(tmp_path, edit)
     done = run("generate", "Once", "--model", folder)
     assert done.returncode == 2
@@ -113,7 +145,7 @@ def test_a_broken_folder_is_refused_in_one_line(tmp_path: Path, edit: str) -> No
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(run, args: list[str], said: str) -> None:
     done = run(*args)
     assert done.returncode == 2
     assert said in done.stderr
@@ -121,7 +153,7 @@ def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str) -> No
     assert done.stdout == ""
 
 
-def test_a_draft_model_of_another_vocabulary_is_refused_naming_the_first_difference(tmp_path: Path) -> None:
+def test_a_draft_model_of_another_vocabulary_is_refused_naming_the_first_difference(run, tmp_path: Path) -> None:
     folder = tmp_path / "draft"
     shutil.copytree(ROOT / "paceline-tiny-draft", folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -170,7 +202,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_drafters_and_models_are_listed() -> None:
+def test_drafters_and_models_are_listed(run) -> None:
     listed = run("drafters").stdout
     assert "suffix" in listed
     assert "min_match" in listed
@@ -179,5 +211,5 @@ def test_drafters_and_models_are_listed() -> None:
     assert "exact: identical bits proven" in " ".join(verdict.split())
 
 
-def test_the_version_is_printed() -> None:
+def test_the_version_is_printed(run) -> None:
     assert run("--version").stdout.startswith("paceline 0.")

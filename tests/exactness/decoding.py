@@ -88,10 +88,10 @@ def decode(
     jobs: Sequence[Job],
     drafter: BaseDrafter | None = None,
     budget: int = 7,
-    on_step: Callable[[Engine, Recorder], None] = lambda engine, recorder: None,
+    on_step: Callable[[Engine], None] = lambda engine: None,
 ) -> list[Trace]:
     """The traces of jobs decoded together, each with up to `budget` draft nodes a step."""
-    recorder = Recorder(target)
+    recorder = target if isinstance(target, Recorder) else Recorder(target)
     engine = Engine(recorder, FixedPacer(budget))
     requests = [job.request(target, [drafter] if drafter else []) for job in jobs]
     for request in requests:
@@ -99,7 +99,7 @@ def decode(
     try:
         while not engine.scheduler.is_idle:
             engine.step()
-            on_step(engine, recorder)
+            on_step(engine)
     finally:
         for request in requests:
             engine.abort(request)

@@ -10,6 +10,7 @@ import pytest
 import paceline
 from exactness.decoding import RandomTrees, decode
 from exactness.subjects import Subject, job
+from paceline.target.rows import TreeWork
 
 PINNED = 96
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
@@ -63,6 +64,16 @@ def test_a_long_neighbour_changes_no_bit(scaled: Subject):
     for seed, budget in enumerate((7, 15)):
         drafter = RandomTrees(scaled.plain, jobs, seed, fill=True)
         assert scaled.plain.differences(jobs, decode(scaled.target, jobs, drafter, budget)) == []
+
+
+def test_rows_beyond_the_context_change_no_bit_of_the_others(scaled: Subject):
+    sequence = scaled.pool.reserve(PINNED + 64)
+    assert sequence is not None
+    scaled.decoder.prefill(sequence, list(range(90)))
+    alone = scaled.decoder.forward([TreeWork(sequence, [7], [-1])])
+    beyond = scaled.decoder.forward([TreeWork(sequence, list(range(7, 37)), range(-1, 29))])
+    scaled.pool.release(sequence)
+    assert beyond[0].tobytes() == alone[0].tobytes()
 
 
 def test_the_pinned_logits_are_the_models_own(scaled: Subject):

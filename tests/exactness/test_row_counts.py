@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from exactness.conftest import Subjects
-from exactness.decoding import RandomTrees, decode
+from exactness.decoding import RandomTrees, Recorder, decode
 from exactness.subjects import job
 from paceline.target.probe import ALWAYS, REFERENCE, WHILE_TIME_LASTS
 from paceline.target.rows import TreeWork
@@ -22,11 +22,11 @@ def test_every_row_count_from_1_to_40(subjects: Subjects, architecture, dtype):
     subject = subjects(architecture, dtype)
     one = job(125, 1, max_tokens=41, temperature=0.7)
     for rows in range(1, 41):
-        seen: list[int] = []
         drafter = RandomTrees(subject.plain, [one], rows, fill=True)
-        traces = decode(subject.target, [one], drafter, rows - 1, lambda engine, r: seen.extend(r.num_rows))
+        recorder = Recorder(subject.target)
+        traces = decode(recorder, [one], drafter, rows - 1)
         assert subject.plain.differences([one], traces) == [], f"at {rows} rows"
-        assert rows in seen
+        assert rows in recorder.num_rows
 
 
 def test_the_counts_above_run_both_padded_and_as_they_are(subjects: Subjects):

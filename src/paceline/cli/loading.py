@@ -34,7 +34,7 @@ class PrefillProgress:
         self._llm.on_prefill(self._advance)
 
     def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
+        self._stop()
         self._llm.on_prefill(None)
 
     def _advance(self, count: int) -> None:
@@ -43,4 +43,8 @@ class PrefillProgress:
         if time.perf_counter() - self._started > 2 and not self._bar.live.is_started:
             self._bar.start()
         if self._done >= self._num_tokens - 1:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._bar.live.is_started:  # stopping a bar that never showed prints an empty line
             self._bar.stop()

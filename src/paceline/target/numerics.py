@@ -67,6 +67,11 @@ class WholeVectors(nn.Module):
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:size].view(x.shape)
 
 
+def has_odd_end(size: int) -> bool:
+    """True if an elementwise kernel over `size` elements may meet a vector that is not full, in any thread."""
+    return size % _VECTOR > 0 or size > _SERIAL
+
+
 @dataclass(frozen=True)
 class NumericPath:
     """One way to compute a model's linears; `replace` gives the new module for a weight (N, K)."""

@@ -2,18 +2,26 @@
 
 One small tree is run with the model's real forward: alone, at each candidate row count, with its rows in other
 places and beside other neighbours. Only counts whose every row has the reference bits are used.
+
+That finds products that sum in another order, which changes nearly every value. An elementwise kernel that rounds
+the odd end of a vector differently changes few values, and few rows would show it; so each elementwise operation
+of the forward that is given an odd end is tried by itself, on many values.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from paceline.target.hf import Decoder
+from paceline.target.numerics import has_odd_end
 from paceline.target.pool import PAGE_SIZE, CachedSequence
 from paceline.target.rows import TreeWork
 
@@ -33,12 +41,12 @@ class Probe:
         self._decoder = decoder
         self._rng = np.random.default_rng(0)
         self._vocab_size = vocab_size
-        prefix = max(1, min(_PREFIX, max_length - _ROOM))
-        self._sequences = [self._sequence(length) for length in (prefix, max(1, prefix - 9), min(3, prefix))]
+        room = max(1, max_length - _ROOM)  # the probed rows stand between a neighbour further on and one at the start
+        self._sequences = [self._sequence(min(length, room)) for length in (_PREFIX, 3 * PAGE_SIZE, 3)]
         self._probed = TreeWork(self._sequences[0], self._tokens(_PROBED), [-1, 0, 1, 0, 3])
 
     def _sequence(self, length: int) -> CachedSequence:
-        sequence = self._decoder.pool.reserve(_PREFIX + PAGE_SIZE)
+        sequence = self._decoder.pool.reserve(length + PAGE_SIZE)
         if sequence is None:
             raise RuntimeError("the page pool is too small to probe")
         self._decoder.prefill(sequence, self._tokens(length))
@@ -50,6 +58,8 @@ class Probe:
     def row_counts(self, seconds: float) -> list[int]:
         """Row counts with the reference's bits, ascending; empty if the reference is not stable itself."""
         deadline = time.perf_counter() + seconds
+        # Whatever is odd at some count is odd at one row, or so large at most rows that threads share it.
+        self._may_be_uneven = self._is_uneven(1) or self._is_uneven(max(WHILE_TIME_LASTS))
         reference = self._bits(REFERENCE, before=0)
         if not self._is_stable(REFERENCE, reference):
             return []
@@ -64,6 +74,8 @@ class Probe:
     def _is_stable(self, count: int, reference: NDArray[np.float32]) -> bool:
         """True if the probed rows have the reference's bits at `count` rows, at several places among others."""
         spare = count - _PROBED
+        if self._may_be_uneven and self._is_uneven(count):
+            return False
         if spare < 0:
             return all(self._is_stable_alone(row, count, reference) for row in range(_PROBED))
         places = {0, spare, int(self._rng.integers(0, spare + 1))}
@@ -74,6 +86,12 @@ class Probe:
         first = max(0, row - count + 1)
         part = TreeWork(self._probed.sequence, self._probed.tokens[: row + 1], self._probed.parents[: row + 1], first)
         return np.array_equal(self._run([part], count), reference[first : row + 1])
+
+    def _is_uneven(self, count: int) -> bool:
+        """True if an elementwise operation of the forward is given an odd end and rounds it differently."""
+        with _Elementwise() as operations:
+            self._run([self._neighbour(1, count)], count)
+        return operations.is_uneven
 
     def _bits(self, count: int, before: int) -> NDArray[np.float32]:
         """Logits of the probed rows with `before` rows of other sequences in front of them, and more behind."""
@@ -93,6 +111,54 @@ class Probe:
         """Give the probe's pages back."""
         for sequence in self._sequences:
             self._decoder.pool.release(sequence)
+
+
+class _Elementwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tries every elementwise operation that is given an odd end: do its bits depend on place?"""
+
+    _known: dict[object, bool] = {}  # noqa: RUF012  # kernels do not change while a process runs
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.is_uneven: bool = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        is_elementwise = torch.Tag.pointwise in func.tags and isinstance(out, torch.Tensor) and out.is_floating_point()
+        if is_elementwise and has_odd_end(out.numel()):
+            kinds = [(a.dtype, a.ndim > 0) if isinstance(a, torch.Tensor) else a for a in args]
+            key = f"{func} {kinds} {kwargs} {out.device} {torch.get_num_threads()}"
+            if key not in self._known:
+                self._known[key] = is_even(partial(func, **(kwargs or {})), args)
+            self.is_uneven |= not self._known[key]
+        return out
+
+
+_VALUES = 100_003  # enough for every thread to get a share
+_STRIDE = 160
+
+
+def is_even(operation: Callable[..., torch.Tensor], args: Sequence[Any]) -> bool:
+    """True if an elementwise operation gives a value the same bits wherever it stands; `args` show its arguments."""
+    generator = torch.Generator().manual_seed(0)
+    whole = [_values_like(arg, generator) for arg in args]
+
+    def at(start: int, size: int) -> torch.Tensor:
+        is_vector = [isinstance(arg, torch.Tensor) and arg.ndim > 0 for arg in whole]
+        pairs = zip(whole, is_vector, strict=True)
+        return operation(*(arg[start : start + size].clone() if v else arg for arg, v in pairs)).nan_to_num()
+
+    expected = at(0, _VALUES)
+    places = [(start, 1 + start // _STRIDE % 70) for start in range(0, _VALUES - 70, _STRIDE)]
+    places += [(0, size) for size in (2_049, 16_385, 33_001)]
+    return all(torch.equal(at(start, size), expected[start : start + size]) for start, size in places)
+
+
+def _values_like(arg: Any, generator: torch.Generator) -> Any:
+    if not isinstance(arg, torch.Tensor) or arg.ndim == 0:
+        return arg
+    values = torch.randn(_VALUES, generator=generator) * 4
+    return (values > 0 if arg.dtype == torch.bool else values).to(arg.device, arg.dtype)
 
 
 def proven_row_counts(decoder: Decoder, vocab_size: int, max_length: int, seconds: float) -> list[int]:
