@@ -1,6 +1,6 @@
 """The model cards, written from the figures."""
 
-
+# ruff: noqa: E501 (prose)
 
 from __future__ import annotations
 

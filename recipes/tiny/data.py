@@ -1,4 +1,4 @@
-"""Documents of five domains and copies of them, a fixed held-out split, the tokenizer, the token stream."""
+"""Documents of five domains, a fixed held-out split, the tokenizer and the token stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerFast
 
 SEPARATOR = "<|endoftext|>"
 DOMAINS = ("story", "play", "novel", "command", "maths")
-COPY = "copy"  # a sixth domain, made of excerpts from the five
 Documents = dict[str, list[str]]
 Tokens = npt.NDArray[np.uint16]
 
@@ -67,19 +66,6 @@ def commands(path: Path) -> Iterator[str]:
         slots = {piece["entity"]: piece["text"].strip() for piece in example["data"] if "entity" in piece}
         utterance = " ".join("".join(piece["text"] for piece in example["data"]).split())
         yield (format_command(utterance) + " " + json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False))
-
-
-def copies(documents: Documents, count: int, seed: int) -> list[str]:
-    """Excerpts said two to four times: what teaches a small model to copy from its context."""
-    draw, result = random.Random(seed), []
-    pool = [d for domain in DOMAINS for d in documents[domain]]
-    for document in draw.choices(pool, k=count):
-        words = document.split(" ")
-        size = draw.randint(4, 40)
-        start = draw.randint(0, max(0, len(words) - size))
-        excerpt = " ".join(words[start : start + size]).strip()
-        result.append(f"Text: {excerpt}" + f"\nAgain: {excerpt}" * draw.randint(1, 3))
-    return result
 
 
 def format_command(utterance: str) -> str:
@@ -143,7 +129,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Documents) -> dict[str
 
 def stream(documents: dict[str, list[Tokens]], length: int, seed: int) -> Tokens:
     """At least `length` + 1 tokens: all documents in a new random order each epoch."""
-    pool = [d for domain in documents.values() for d in domain]
+    pool = [d for domain in DOMAINS for d in documents[domain]]
     shuffler, parts, total = random.Random(seed), [], 0
     while total <= length:
         shuffler.shuffle(pool)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Documents, Tokens
+from data import DOMAINS, Documents, Tokens
 from distill import sample
 from model import logits
 from ngram import KneserNey
@@ -46,14 +46,14 @@ def held_out_losses(model: LlamaForCausalLM, documents: dict[str, list[Tokens]],
     """By domain: nats a token and bits a byte; documents are read one at a time behind the separator."""
     return {
         domain: summed([scores(model, d)[0].double().numpy() for d in documents[domain]], texts[domain])
-        for domain in track(texts, description="held-out loss")
+        for domain in track(DOMAINS, description="held-out loss")
     }
 
 
 def baseline_losses(train: dict[str, list[Tokens]], documents: dict[str, list[Tokens]], texts: Documents) -> Figures:
     """The same figures for a 5-gram model of the same training documents."""
-    baseline = KneserNey([d for domain in train.values() for d in domain])
-    return {k: summed([baseline.log_probabilities(d) for d in documents[k]], texts[k]) for k in texts}
+    baseline = KneserNey([d for domain in DOMAINS for d in train[domain]])
+    return {k: summed([baseline.log_probabilities(d) for d in documents[k]], texts[k]) for k in DOMAINS}
 
 
 def summed(logs: list[np.ndarray], texts: list[str]) -> Figures:
@@ -65,7 +65,7 @@ def summed(logs: list[np.ndarray], texts: list[str]) -> Figures:
 def agreement(target: LlamaForCausalLM, drafter: LlamaForCausalLM, documents: dict[str, list[Tokens]]) -> Figures:
     """Share of held-out positions with the same first choice, and the mean overlap of the distributions."""
     result = {}
-    for domain in track(documents, description="agreement"):
+    for domain in track(DOMAINS, description="agreement"):
         same, overlap, total = 0.0, 0.0, 0
         for document in documents[domain]:
             p, q = distribution(target, document), distribution(drafter, document)
@@ -118,15 +118,6 @@ def understanding(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, t
         exact += given == expected
     n = len(texts)
     return {"commands": n, "valid_json": valid / n, "right_intent": intent / n, "all_slots_right": exact / n}
-
-
-def copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Figures:
-    """Greedy answers to held-out `Text: ...` / `Again:` pairs: the share said again word for word."""
-    excerpts = [text.split("\nAgain:", 1)[0].removeprefix("Text:") for text in texts]
-    prompts = [f"Text:{excerpt}\nAgain:" for excerpt in excerpts]
-    answers = continuations(model, tokenizer, prompts, 160, 0.0)
-    right = sum(answer.split("\nAgain:", 1)[0] == excerpt for answer, excerpt in zip(answers, excerpts, strict=True))
-    return {"excerpts": len(texts), "said_again": right / len(texts)}
 
 
 def parsed(answer: str) -> Figures | None:

@@ -75,8 +75,7 @@ def fit(model: nn.Module, loss: Loss, stream: Tokens, schedule: Schedule, work: 
     state = restore(model, optimizer, checkpoint)
     planned, saved, begun = schedule.tokens // schedule.batch, time.time(), time.time() - state.seconds
     with bar() as progress:
-        total = planned if state.decay_start < 0 else state.decay_start + schedule.decay
-        task = progress.add_task(label, total=total, completed=state.step, note="")
+        task = progress.add_task(label, total=planned, completed=state.step, note="")
         while state.decay_start < 0 or state.step < state.decay_start + schedule.decay:
             if state.decay_start < 0 and (state.step >= planned - schedule.decay or told_to_decay(work)):
                 state.decay_start = state.step
