@@ -36,9 +36,9 @@ one by one) adds nothing by itself.
 
 LIMITS = """## What it is not
 
-A model of this size writes fluent nonsense. It cannot do sums, knows nothing of the world, may repeat itself and
-should be relied on for nothing but trying, testing and timing decoders. It has been trained on sequences of at most
-1,024 tokens.
+A model of this size, trained for so short a time, writes nonsense. It cannot do sums, knows nothing of the world, repeats
+itself and hardly copies from its context: it names the right intent of a command and invents the values of its slots.
+Rely on it for nothing but trying, testing and timing decoders. It has seen sequences of at most 1,024 tokens.
 """
 
 

@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
     parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="checkpoints, samples, logs, figures")
     parser.add_argument("--out", type=Path, default=Path("src/paceline/bundled"))
-    parser.add_argument("--tokens", type=int, default=4_000_000, help="tokens to train the target on")
+    parser.add_argument("--tokens", type=int, default=3_250_176, help="tokens to train the target on")
     parser.add_argument("--drafter-tokens", type=int, default=1_200_000, help="tokens to train the drafter on")
     parser.add_argument("--samples", type=int, default=1280, help="samples of 256 tokens from the target")
     parser.add_argument("--seed", type=int, default=0)
