@@ -63,7 +63,9 @@ def test_generate_prints_the_text_and_one_line_of_facts(run) -> None:
 
 
 def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
-    done = run("generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="Once upon a time")
+    done = run(
+        "generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="Once upon a time"
+    )
     result = json.loads(done.stdout)
     assert result.keys() == {"text", "token_ids", "finish_reason", "seed", "stats"}
     assert (len(result["token_ids"]), result["seed"], result["finish_reason"]) == (9, 3, "length")

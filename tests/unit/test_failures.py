@@ -19,9 +19,7 @@ def everything_but(*kept: int) -> dict[int, float]:
     return {token: float("-inf") for token in range(7) if token not in kept}
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}]
-)
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}])
 def test_forbidding_every_token_is_refused_in_words(options) -> None:
     target = counting()
     with pytest.raises(RequestError, match="every token is forbidden at position 2"):
@@ -46,9 +44,7 @@ def test_a_request_that_can_never_fit_is_refused_and_harms_nobody() -> None:
     llm = LLM(target, None)
     running = llm.stream([1], max_tokens=10)
     next(running)
-    with pytest.raises(
-        RequestError, match=r"max_tokens \(16\) exceed the cache, which holds 20"
-    ):
+    with pytest.raises(RequestError, match=r"max_tokens \(16\) exceed the cache, which holds 20"):
         llm.generate([1] * 5, max_tokens=16)
     assert len(list(running)) == 9
 
