@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -80,7 +81,8 @@ class Subject:
     ) -> None:
         self.model = build(architecture, dtype, **changes).train(train)
         self.before = Snapshot.of(self.model)
-        self.llm = paceline.load(self.model, cache_tokens=cache_tokens)
+        with patch("paceline.target.loading._PROBE_SECONDS", 60):  # every count is tried, however slow the machine
+            self.llm = paceline.load(self.model, cache_tokens=cache_tokens)
         self.target = self.llm.target
         self.decoder = self.target.decoder
         self.pool = self.decoder.pool

@@ -91,7 +91,7 @@ class Probe:
         """True if an elementwise operation of the forward is given an odd end and rounds it differently."""
         with _Elementwise() as operations:
             self._run([self._neighbour(1, count)], count)
-        return operations.is_uneven
+        return bool(operations.is_uneven)
 
     def _bits(self, count: int, before: int) -> NDArray[np.float32]:
         """Logits of the probed rows with `before` rows of other sequences in front of them, and more behind."""
