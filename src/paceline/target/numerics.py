@@ -18,33 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from paceline.native.library import Library, library
+from paceline.native.ops import FLOATS, PackedWeight
+from paceline.target.linears import NativeEmbedding, NativeLinear, OneDNNLinear
+
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
 _SERIAL = 16_384  # most elements that every elementwise kernel leaves to one thread (gelu's is the least)
-_PACK_HINT = 16  # rows that oneDNN lays the weight out for
-
-
-class PackedLinear(nn.Module):
-    """A linear over a weight laid out once for oneDNN; with `upcast`, float32 inside and rounded at the end.
-
-    Upcasting serves bfloat16 and float16 on processors without such instructions: the products of two bfloat16
-    values are exact in float32, and only the result is rounded. It takes 4 bytes a weight.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, upcast: bool) -> None:
-        super().__init__()
-        self.out_features = weight.shape[0]
-        self._dtype = weight.dtype
-        self._upcast = upcast
-        inner = weight.float() if upcast else weight
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(inner.detach().contiguous(), _PACK_HINT)
-        self._bias = bias.detach().to(inner.dtype) if bias is not None else None
-        self.num_bytes = inner.numel() * inner.element_size()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., K) to (..., N), in the dtype of the weight it was made from."""
-        inner = x.float() if self._upcast else x
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inner, self._packed, self._bias, "none", [], "")
-        return out.to(self._dtype)
 
 
 class WholeVectors(nn.Module):
@@ -72,23 +51,48 @@ def has_odd_end(size: int) -> bool:
     return size % _VECTOR > 0 or size > _SERIAL
 
 
+Replace = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]  # from a weight (N, K) and a bias
+
+
 @dataclass(frozen=True)
 class NumericPath:
-    """One way to compute a model's linears; `replace` gives the new module for a weight (N, K)."""
+    """One way to compute a model's linears: `begin` gives what replaces them in one model."""
 
     name: str
-    replace: Callable[[torch.Tensor, torch.Tensor | None], nn.Module] | None
+    begin: Callable[[], Replace] | None
 
 
 def paths(dtype: torch.dtype, device: torch.device) -> list[NumericPath]:
     """The numeric paths to try for a dtype on a device, the preferred first. The order decides, never a timing."""
+    if device.type != "cpu":
+        return [NumericPath("stock", None)]
+    found = library()
+    if found is None or dtype not in FLOATS:
+        return _library_paths(dtype)
+    native = NumericPath(f"native-{found.name}", lambda: _native(found))
+    return [native, *_library_paths(dtype)] if found.is_preferred else [*_library_paths(dtype), native]
+
+
+def _native(found: Library) -> Replace:
+    packed: dict[tuple[int, tuple[int, ...]], PackedWeight] = {}  # tied weights are packed once
+
+    def replace(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+        key = (weight.data_ptr(), weight.stride())
+        if key not in packed:
+            packed[key] = PackedWeight(found, weight.detach())
+        return NativeLinear(packed[key], bias)
+
+    return replace
+
+
+def _library_paths(dtype: torch.dtype) -> list[NumericPath]:
     stock = NumericPath("stock", None)
-    if device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return [stock]
-    packed = NumericPath("onednn-packed", lambda w, b: PackedLinear(w, b, upcast=False))
+    packed = NumericPath("onednn-packed", lambda: lambda w, b: OneDNNLinear(w, b, upcast=False))
     if dtype == torch.float32:
         return [packed, stock]
-    upcast = NumericPath("onednn-packed-fp32", lambda w, b: PackedLinear(w, b, upcast=True))
+    upcast = NumericPath("onednn-packed-fp32", lambda: lambda w, b: OneDNNLinear(w, b, upcast=True))
     is_native = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     # Without such instructions torch's own product reads half the bytes of an upcast weight and wins at few rows.
     return [packed, upcast, stock] if is_native else [stock, upcast]
@@ -102,18 +106,36 @@ def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 def apply(model: PreTrainedModel, path: NumericPath) -> None:
     """Replace the linears and activations of `model`, in place, module by module so that memory never doubles."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            new = _replacement(child, path)
-            if new is not None:
-                setattr(parent, name, new)
+    replace = path.begin() if path.begin is not None else None
+    embeddings = {_address(e): e for e in model.modules() if type(e) is nn.Embedding}
+    heads: dict[nn.Module, PackedWeight] = {}
+    for parent, name, child in _children(model):
+        new = _replacement(child, replace)
+        if new is None:
+            continue
+        setattr(parent, name, new)
+        if isinstance(new, NativeLinear) and _address(child) in embeddings:
+            heads[embeddings[_address(child)]] = new.packed
+    for parent, name, child in _children(model):
+        if child in heads:
+            setattr(parent, name, NativeEmbedding(heads[child]))
 
 
-def _replacement(module: nn.Module, path: NumericPath) -> nn.Module | None:
-    if path.replace is not None and type(module) is nn.Linear:
-        return path.replace(module.weight, module.bias)
-    if path.replace is not None and isinstance(module, Conv1D):
-        return path.replace(module.weight.t(), module.bias)
+def _address(module: nn.Module) -> int:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.data_ptr()
+
+
+def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    return [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+
+
+def _replacement(module: nn.Module, replace: Replace | None) -> nn.Module | None:
+    if replace is not None and type(module) is nn.Linear:
+        return replace(module.weight, module.bias)
+    if replace is not None and isinstance(module, Conv1D):
+        return replace(module.weight.t(), module.bias)
     home = type(module).__module__
     elementwise = home in ("transformers.activations", "torch.nn.modules.activation")
     if elementwise and not list(module.parameters()) and next(module.parameters(), None) is None:
@@ -130,9 +152,10 @@ def instruction_set(device: torch.device) -> str:
 
 def weight_bytes(model: PreTrainedModel) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
-    parameters: dict[int, int] = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
-    packed = sum(m.num_bytes for m in model.modules() if isinstance(m, PackedLinear))
-    return sum(parameters.values()) + packed
+    parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+    shared = {m.packed: m.packed.num_bytes for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))}
+    packed = sum(m.num_bytes for m in model.modules() if isinstance(m, OneDNNLinear))
+    return sum(parameters.values()) + sum(shared.values()) + packed
 
 
 def peak_bytes(device: torch.device) -> int:

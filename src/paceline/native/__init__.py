@@ -1,0 +1,6 @@
+"""Kernels in C for what a step costs most: called on addresses, compiled at install where a compiler is.
+
+library  which kernels are in use
+ops      operations from tensors, checked
+csrc/    paceline.h is the place to start; docs/kernels.md the one page about it
+"""

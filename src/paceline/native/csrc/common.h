@@ -1,0 +1,52 @@
+/* Loading and storing rows of floats; included after a vec_*.h, whose vectors it uses. */
+#include <string.h>
+
+#include "paceline.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* To the second level: the next block would crowd the current one out of the first. */
+static inline void prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
+
+static inline int64_t width_of(int64_t dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
+
+/* `count` contiguous values to float32. The odd end goes through the same instructions as the rest. */
+static void load_floats(float *to, const char *from, int64_t dtype, int64_t count) {
+    if (dtype == I64) {
+        for (int64_t i = 0; i < count; i++) to[i] = (float)((const int64_t *)from)[i];
+        return;
+    }
+    if (dtype == F32) {
+        memcpy(to, from, (size_t)count * 4);
+        return;
+    }
+    const uint16_t *values = (const uint16_t *)from;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) vf_store(to + i, vf_load_bf16(values + i));
+    if (i < count) {
+        uint16_t end[LANES] = {0};
+        float wide[LANES];
+        memcpy(end, values + i, (size_t)(count - i) * 2);
+        vf_store(wide, vf_load_bf16(end));
+        memcpy(to + i, wide, (size_t)(count - i) * 4);
+    }
+}
+
+/* `count` floats to contiguous float32 or, rounded to nearest even, bfloat16. */
+static void store_floats(char *to, int64_t dtype, const float *from, int64_t count) {
+    if (dtype == F32) {
+        memcpy(to, from, (size_t)count * 4);
+        return;
+    }
+    uint16_t *values = (uint16_t *)to;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) vf_store_bf16(values + i, vf_load(from + i));
+    if (i < count) {
+        float wide[LANES] = {0};
+        uint16_t end[LANES];
+        memcpy(wide, from + i, (size_t)(count - i) * 4);
+        vf_store_bf16(end, vf_load(wide));
+        memcpy(values + i, end, (size_t)(count - i) * 2);
+    }
+}

@@ -1,0 +1,5 @@
+#include "vec_portable.h"
+
+#include "kernels.h"
+
+TABLE(portable, "portable", 1);

@@ -1,0 +1,9 @@
+/* The table of one instruction set, made from the vectors that were included before. */
+#include "common.h"
+#include "functions.h"
+#include "linear.h"
+#include "pack.h"
+
+#define TABLE(set, text, supported)                  \
+    static int is_supported(void) { return supported; } \
+    const Table paceline_##set = {text, is_supported, {[PACK] = pack, [LINEAR] = linear, [EMBED] = embed}}

@@ -1,0 +1,67 @@
+/* What the kernels share: operations, workers, and the table that each instruction set fills.
+ *
+ * An operation is a plain struct that Python fills in (ops.py): what to compute, over which strided views. Kernels
+ * are called by every worker with its own number and do their share; run.c puts barriers between operations.
+ * Nothing here allocates, and nothing depends on Python or on PyTorch. */
+#ifndef PACELINE_H
+#define PACELINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MAX_DIMS 6
+#define MAX_VIEWS 7
+#define PAGE 64   /* positions of a page of the key/value pool */
+#define PANEL 32  /* columns of a panel of packed weights */
+#define LINE 64   /* bytes of a cache line */
+#define MAX_ROWS 64 /* rows that a linear takes at a time */
+
+enum dtype { F32, BF16, I64 };
+
+enum kind { PACK, LINEAR, EMBED, NUM_KINDS };
+
+typedef struct {
+    char *data; /* the first element */
+    int64_t dtype;
+    int64_t strides[MAX_DIMS]; /* in elements */
+} View;
+
+typedef struct {
+    int64_t kind;
+    int64_t function;  /* of MAP and REDUCE */
+    int64_t is_serial; /* worker 0 does all of it: too small to share */
+    int64_t barrier;   /* wait for all workers before it */
+    int64_t ndim;
+    int64_t shape[MAX_DIMS];
+    View views[MAX_VIEWS]; /* the result first */
+    int64_t size[4];
+    double number[4];
+} Op;
+
+typedef struct {
+    int index, count;
+    char *scratch; /* its own, as many bytes as scratch_bytes() asks */
+} Worker;
+
+typedef void (*Kernel)(const Op *, const Worker *);
+
+typedef struct {
+    const char *name;
+    int (*is_supported)(void); /* by this processor */
+    Kernel kernels[NUM_KINDS];
+} Table;
+
+/* The first of `total` items that worker `index` takes; it ends where the next one starts. */
+static inline int64_t share(int64_t total, int index, int count) { return total * index / count; }
+
+/* Floats between two rows of a linear's input in scratch: not a multiple of a page, where rows would share sets. */
+static inline int64_t input_floats(int64_t k) { return (k + 15) / 16 * 16 + 16; }
+
+static inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+extern const Table paceline_portable;
+#if defined(__x86_64__)
+extern const Table paceline_avx2, paceline_avx512, paceline_avx512_bf16;
+#endif
+
+#endif

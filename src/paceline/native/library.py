@@ -1,0 +1,134 @@
+"""Finds the compiled kernels, chooses an instruction set, and borrows PyTorch's threads.
+
+`PACELINE_NATIVE=0` turns the kernels off; the name of an instruction set chooses that one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paceline.errors import ConfigError
+
+VARIABLE = "PACELINE_NATIVE"
+INSTRUCTION_SETS = ("avx512-bf16", "avx512", "avx2", "portable")  # the best first
+_SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+_LINE = 64
+
+
+class _Runtime(ctypes.Structure):
+    """How to start workers: PyTorch's own OpenMP. A second runtime's idle workers would spin on the same cores."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _SYMBOLS)
+
+
+class Library:
+    """The kernels of one instruction set."""
+
+    def __init__(self, handle: ctypes.CDLL, name: str, table: int, is_preferred: bool) -> None:
+        self.name = name
+        self.is_preferred = is_preferred  # over PyTorch's kernels
+        self._table = table
+        self._run = handle.paceline_run
+        self._run.restype = None
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._run.argtypes = [pointer, pointer, size, ctypes.c_int, pointer, size, pointer]
+        self._scratch_bytes = handle.paceline_scratch_bytes
+        self._scratch_bytes.restype = size
+        self._advise = handle.paceline_advise
+        self._advise.restype, self._advise.argtypes = None, [pointer, size]
+        self._runtime = _openmp()
+        self._runtime_address = ctypes.addressof(self._runtime)
+
+    @property
+    def num_threads(self) -> int:
+        """Workers of a run: what `torch.set_num_threads` or OMP_NUM_THREADS say, within the container's limit."""
+        return min(torch.get_num_threads(), _quota()) if self._runtime.GOMP_parallel else 1
+
+    def scratch_bytes(self, op: ctypes.Structure) -> int:
+        """Bytes of scratch that each worker needs for an operation."""
+        return -(-int(self._scratch_bytes(ctypes.byref(op))) // _LINE) * _LINE
+
+    def run(
+        self, ops: ctypes.Array[Any], count: int, scratch_bytes: int, scratch: Callable[[int], torch.Tensor]
+    ) -> None:
+        """Run `count` operations with `scratch_bytes` for each worker. Other Python threads may run meanwhile."""
+        workers = self.num_threads
+        memory = scratch(workers * scratch_bytes)
+        address = ctypes.addressof(ops)
+        self._run(self._table, address, count, workers, memory.data_ptr(), scratch_bytes, self._runtime_address)
+
+    def advise(self, memory: torch.Tensor) -> None:
+        """Ask for large pages under a tensor that will be read as a stream."""
+        self._advise(memory.data_ptr(), memory.numel() * memory.element_size())
+
+
+@functools.cache
+def library() -> Library | None:
+    """The kernels in use, or None: not compiled, or turned off.
+
+    Raises:
+        ConfigError: `PACELINE_NATIVE` names an instruction set that does not exist or that this processor lacks.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted == "0":
+        return None
+    if wanted and wanted not in INSTRUCTION_SETS:
+        raise ConfigError(f"{VARIABLE} is {wanted!r}; allowed: 0 (off), {', '.join(INSTRUCTION_SETS)}")
+    path = _compiled()
+    if path is None:
+        return None
+    handle = ctypes.CDLL(str(path))
+    handle.paceline_table.restype = ctypes.c_void_p
+    for name in (wanted,) if wanted else INSTRUCTION_SETS:
+        table = handle.paceline_table(name.encode())
+        if table:
+            # Without vector instructions of its own the library's kernels win, wherever they are exact.
+            return Library(handle, name, table, is_preferred=name != "portable" or name == wanted)
+    raise ConfigError(f"{VARIABLE} is {wanted!r}, which this processor does not have")
+
+
+def status() -> str:
+    """One sentence: which kernels are in use, and what it costs if none are."""
+    if os.environ.get(VARIABLE) == "0":
+        return f"native kernels: off ({VARIABLE}=0)"
+    found = library()
+    if found is None:
+        return (
+            "native kernels: none (no C compiler was found at install); PyTorch's are used, and verifying several "
+            "tokens costs more: install a C compiler and Paceline again"
+        )
+    return f"native kernels: {found.name}, {found.num_threads} threads"
+
+
+def _compiled() -> Path | None:
+    folder = Path(__file__).parent
+    names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _openmp() -> _Runtime:
+    """Addresses in the OpenMP runtime that PyTorch loaded; zeros, and one worker, where it has another kind."""
+    torch_library = ctypes.CDLL(torch._C.__file__)  # looks through all that it depends on
+    try:
+        return _Runtime(*(ctypes.cast(getattr(torch_library, name), ctypes.c_void_p) for name in _SYMBOLS))
+    except AttributeError:
+        return _Runtime()
+
+
+@functools.cache
+def _quota() -> int:
+    """Processors that the container may use, rounded up; OpenMP knows of affinity only."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, math.ceil(int(limit) / int(period)))
+    except (OSError, ValueError):  # no container, or "max"
+        return os.cpu_count() or 1

@@ -1,0 +1,136 @@
+"""Operations for the kernels: built from tensors, every shape and stride checked, then run together.
+
+The structs mirror csrc/paceline.h. An operation holds addresses only: who builds one keeps its tensors alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import threading
+from collections.abc import Sequence
+
+import torch
+
+from paceline.native.library import Library
+
+MAX_DIMS = 6
+MAX_VIEWS = 7
+PANEL = 32
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2}
+FLOATS = (torch.float32, torch.bfloat16)
+
+
+class Kind(enum.IntEnum):
+    """Kernels, as in csrc/paceline.h."""
+
+    PACK = 0
+    LINEAR = 1
+    EMBED = 2
+
+
+class View(ctypes.Structure):
+    """A strided view of a tensor; strides in elements."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("dtype", ctypes.c_int64), ("strides", ctypes.c_int64 * MAX_DIMS))
+
+
+class Op(ctypes.Structure):
+    """One operation; `views` begins with the result."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int64),
+        ("function", ctypes.c_int64),
+        ("is_serial", ctypes.c_int64),
+        ("barrier", ctypes.c_int64),
+        ("ndim", ctypes.c_int64),
+        ("shape", ctypes.c_int64 * MAX_DIMS),
+        ("views", View * MAX_VIEWS),
+        ("size", ctypes.c_int64 * 4),
+        ("number", ctypes.c_double * 4),
+    )
+
+
+def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None]) -> Op:
+    """An operation over tensors on the CPU, of dtypes that the kernels know.
+
+    Raises:
+        ValueError: a tensor that a kernel must not be given.
+    """
+    op = Op(kind=kind, barrier=1, ndim=len(shape))
+    op.shape[: len(shape)] = list(shape)
+    for view, tensor in zip(op.views, tensors, strict=False):
+        if tensor is not None:
+            _fill(view, tensor)
+    return op
+
+
+def _fill(view: View, tensor: torch.Tensor) -> None:
+    if tensor.device.type != "cpu" or tensor.dtype not in DTYPES or tensor.ndim > MAX_DIMS:
+        raise ValueError(f"a kernel was given {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}")
+    if tensor.data_ptr() % tensor.element_size():
+        raise ValueError("a kernel was given a tensor that is not aligned to its elements")
+    view.data = tensor.data_ptr()
+    view.dtype = DTYPES[tensor.dtype]
+    view.strides[: tensor.ndim] = list(tensor.stride())
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+class PackedWeight:
+    """A weight (N, K) in float32 or bfloat16, in panels of 32 columns: the only copy that a kernel needs."""
+
+    def __init__(self, library: Library, weight: torch.Tensor) -> None:
+        _require(weight.ndim == 2 and weight.dtype in FLOATS, f"a weight of {weight.dtype}, {weight.ndim} dimensions")
+        self.library = library
+        self.dtype = weight.dtype
+        self.num_columns, self.k = weight.shape
+        steps = -(-self.k * weight.element_size() // 4)
+        padded = -(-self.num_columns // PANEL) * PANEL
+        self.data = torch.empty(padded * steps * 4, dtype=torch.uint8)
+        library.advise(self.data)
+        run(library, [self._op(Kind.PACK, self.data.view(weight.dtype), weight, rows=1)])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory."""
+        return self.data.numel()
+
+    def linear(self, x: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> Op:
+        """`out` (M, N) = `x` (M, K) times the weight, plus `bias` (N); sums in float32, rows contiguous."""
+        _require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
+        _require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
+        _require(out.dtype in FLOATS, f"out is {out.dtype}")
+        _require(x.stride(1) == 1 and out.stride(1) == 1, "rows must be contiguous")
+        if bias is not None:
+            _require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
+        return self._op(Kind.LINEAR, out, x, self.data.view(self.dtype), bias, rows=len(x))
+
+    def rows(self, tokens: torch.Tensor, out: torch.Tensor) -> Op:
+        """`out` (M, K) = rows of the weight by `tokens` (M,) int64, each in [0, N): the caller sees to that."""
+        _require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
+        _require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
+        _require(out.stride(1) == 1, "rows must be contiguous")
+        return self._op(Kind.EMBED, out, tokens, self.data.view(self.dtype), rows=len(tokens))
+
+    def _op(self, kind: Kind, *tensors: torch.Tensor | None, rows: int) -> Op:
+        return make(kind, (rows, self.num_columns, self.k), tensors)
+
+
+_scratch = threading.local()
+
+
+def scratch(num_bytes: int) -> torch.Tensor:
+    """Memory of this Python thread's own, at least `num_bytes` of it, kept for the next call."""
+    if getattr(_scratch, "memory", None) is None or _scratch.memory.numel() < num_bytes:
+        _scratch.memory = torch.empty(num_bytes, dtype=torch.uint8)
+    return _scratch.memory  # type: ignore[no-any-return]
+
+
+def run(library: Library, ops: Sequence[Op]) -> None:
+    """Run operations in order. Results do not depend on the number of threads."""
+    program = (Op * len(ops))(*ops)
+    library.run(program, len(ops), max(library.scratch_bytes(op) for op in ops), scratch)
