@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from paceline.bundled import bundled_path
-from paceline.errors import ConfigError, ModelError
+from paceline.errors import ConfigError, ModelError, first_line
 from paceline.target import inspect
 from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
 from paceline.target.numerics import NumericPath, apply, paths, shared_copy, weight_bytes
@@ -112,6 +112,28 @@ def load_draft(source: str, device: str) -> HFTarget:
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
 
 
+def read_model(
+    source: str | os.PathLike[str], dtype: torch.dtype | str, device: torch.device, **options: Any
+) -> PreTrainedModel:
+    """A bundled model, a folder or a hub name, as transformers loads it with these options.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    folder = bundled_path(str(source)) or source
+    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
+    if looks_local and not (Path(folder) / "config.json").is_file():
+        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+    except Exception as error:
+        raise ModelError(f"cannot load the model {str(source)!r}: {first_line(error)}") from error
+    finally:
+        transformers_logging.enable_progress_bar()
+    return model.to(device).eval()
+
+
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
     """A torch dtype, or "auto" for the checkpoint's."""
     if isinstance(dtype, torch.dtype) or dtype == "auto":
@@ -140,37 +162,7 @@ def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust:
         if dtype not in ("auto", source.dtype):
             raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")
         return lambda: shared_copy(source).eval()
-    folder = bundled_path(str(source)) or source
-
-    def read() -> PreTrainedModel:
-        transformers_logging.disable_progress_bar()
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust,
-                attn_implementation="eager",
-            )
-        except Exception as error:
-            raise ModelError(f"cannot load the model {str(source)!r}: {_first_line(error)}") from error
-        finally:
-            transformers_logging.enable_progress_bar()
-        return model.to(device).eval()
-
-    _refuse_missing(source, folder)
-    return read
-
-
-def _refuse_missing(source: Any, folder: Any) -> None:
-    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
-    if looks_local and not (Path(folder) / "config.json").is_file():
-        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    return lambda: read_model(source, dtype, device, trust_remote_code=trust, attn_implementation="eager")
 
 
 def _prove(
