@@ -18,7 +18,7 @@ from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
 from paceline.target import inspect
 from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
-from paceline.target.numerics import NumericPath, apply, paths, shared_copy, weight_bytes
+from paceline.target.numerics import NumericPath, apply, paths, shared_copy
 from paceline.target.pool import PAGE_SIZE, PagePool
 from paceline.target.probe import REFERENCE, proven_row_counts
 from paceline.target.rows import TreeWork
@@ -84,6 +84,7 @@ def load_target(
     decoder, path = _prove(model, factory, parts, cache_tokens)
     inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype)
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+    memory = target.memory()
     info = ModelInfo(
         name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
         architecture=type(decoder.model).__name__,
@@ -91,8 +92,8 @@ def load_target(
         vocab_size=parts.vocab_size,
         max_length=parts.max_length,
         numerics=target.numerics(),
-        weight_bytes=weight_bytes(decoder.model),
-        pool_bytes=decoder.pool.num_bytes,
+        weight_bytes=memory["weight_bytes"],
+        pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         row_milliseconds=_measure(decoder),
         load_seconds=time.perf_counter() - started,
