@@ -56,7 +56,7 @@ def test_a_row_alone_on_its_committed_path_has_the_same_bits(case: Case):
     assert rows_that_differ_alone(case) == []
 
 
-@pytest.mark.parametrize("window", [0, 37, 64, 100])
+@pytest.mark.parametrize("window", [0, 1, 37, 64, 65, 66, 100, 128, 129, 130, 192, 194])
 @pytest.mark.parametrize("start", [0, 64, 128, 256])
 def test_a_chunk_of_a_prompt_is_softmax_attention_too(start: int, window: int):
     case = Case(LayerShape(2, 20, 12), 3, ((start, (-1,)),), window, 0.0, torch.float32, 0, 5)
