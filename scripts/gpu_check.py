@@ -28,7 +28,7 @@ from paceline.bench.models import random_model
 from paceline.bench.provenance import provenance
 from paceline.bench.step import StepPlan, StepReport, bench_step
 from paceline.bench.tables import Table, show, write_json
-from paceline.errors import PacelineError
+from paceline.errors import PacelineError, first_line
 from paceline.target.loading import load_target
 
 LIMIT = 8 * 60.0  # seconds for everything
@@ -82,7 +82,7 @@ class Check:
             run()
         except (PacelineError, TimeoutError, torch.OutOfMemoryError) as error:
             self.is_exact = self.is_exact and not isinstance(error, PacelineError)
-            self.add(name, f"{type(error).__name__}: {str(error).splitlines()[0]}", {})
+            self.add(name, f"{type(error).__name__}: {first_line(error)}", {})
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -28,3 +28,8 @@ class RequestError(PacelineError):
 
 class DrafterError(PacelineError):
     """A drafter that was misused, or that broke its port."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type's name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -115,9 +115,9 @@ class LLM:
         """
         return sampling_defaults(getattr(self.target, "generation_config", None))
 
-    def room(self, prompt: Prompt) -> int:
-        """Tokens that the model's context has left after a prompt; negative if the prompt is too long."""
-        return self.target.max_length - len(self._encode(prompt))
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids that a prompt stands for."""
+        return self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
 
     def close(self) -> None:
         """Release the model and the drafters."""
@@ -154,11 +154,8 @@ class LLM:
                 self._made[key] = drafter
             return self._made[key]
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        return self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
-
     def _requests(self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter]) -> list[Request]:
-        ids = self._encode(prompt)
+        ids = self.encode(prompt)
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from paceline.bundled import bundled_path
-from paceline.errors import ConfigError, ModelError, RequestError
+from paceline.errors import ConfigError, ModelError, RequestError, first_line
 from paceline.params import SamplingOptions
 
 
@@ -91,7 +91,7 @@ def _read(source: Any, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(bundled_path(str(source)) or source, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise ModelError(f"cannot load the tokenizer of {str(source)!r}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"cannot load the tokenizer of {str(source)!r}: {first_line(error)}") from error
 
 
 def eos_ids(tokenizer: Tokenizer | None, generation: GenerationConfig | None) -> frozenset[int]:

@@ -131,7 +131,10 @@ class Target(Protocol):
         """Most draft nodes that each of so many requests may bring to one forward."""
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
-        """Logits (nodes + 1, V) float32 for each request, from one forward; row 0 is the pending token's."""
+        """Logits (nodes + 1, V) float32 for each request; row 0 is the pending token's.
+
+        One forward, or as many as it takes where there are more requests than a forward has rows.
+        """
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """Keep the rows of the pending token and of the accepted nodes, drop the rest."""

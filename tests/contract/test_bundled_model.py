@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paceline
+from exactness.greedy import assert_greedy
 from paceline.bundled import ROOT
 
 PROMPT = "Once upon a time"
@@ -54,24 +55,6 @@ def test_samples_differ_and_each_is_the_one_its_index_gives(llm: paceline.LLM) -
     assert three[0].token_ids == llm.generate(PROMPT, **options).token_ids
 
 
-def greedy_by_transformers(folder: Path, prompt: str, count: int) -> tuple[list[int], list[float]]:
-    """Tokens of transformers' own greedy `generate` in fp32, and the gap of the two best logits at each."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = AutoTokenizer.from_pretrained(folder)(prompt, return_tensors="pt").input_ids
-    out = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=count,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    gaps = [float(-s[0].topk(2).values.diff()) for s in out.scores]
-    return out.sequences[0, ids.shape[1] :].tolist(), gaps
-
-
 @pytest.mark.parametrize(
     "folder",
     [
@@ -82,12 +65,11 @@ def greedy_by_transformers(folder: Path, prompt: str, count: int) -> tuple[list[
 )
 @pytest.mark.parametrize("prompt", [PROMPT, "The dog and the cat"])
 def test_greedy_fp32_is_what_transformers_generates(folder: Path, prompt: str) -> None:
-    theirs, gaps = greedy_by_transformers(folder, prompt, 90)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(folder)(prompt).input_ids
     with paceline.load(str(folder), dtype="float32") as llm:
-        ours = list(llm.generate(prompt, max_tokens=90, ignore_eos=True).token_ids)
-    same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
-    # Rounding may decide a tie; nothing else may differ. The gap at the first difference is the evidence.
-    assert same is None or gaps[same] < 1e-4, f"token {same} differs where the gap is {gaps[same]:.2g}"
+        ours = llm.generate(prompt, max_tokens=90, ignore_eos=True).token_ids
+    assert_greedy(model, ids, 90, ours)
 
 
 def test_a_continued_request_meets_the_same_noise(llm: paceline.LLM) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from exactness.conftest import Subjects
 from exactness.decoding import RandomTrees, decode
+from exactness.greedy import assert_greedy
 from exactness.models import ARCHITECTURES
 from exactness.subjects import Subject, job
 
@@ -46,21 +47,7 @@ def test_bf16_rounds_no_worse_than_its_own_attention(subjects: Subjects, archite
 @every_architecture
 def test_greedy_fp32_is_what_transformers_generates(subjects: Subjects, architecture):
     subject = subjects(architecture)
-    ids = torch.tensor([GREEDY.prompt])
-    out = subject.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=60,
-        do_sample=False,
-        pad_token_id=0,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    theirs, ours = out.sequences[0, ids.shape[1] :].tolist(), subject.plain[GREEDY].tokens
-    gaps = [float(-score[0].topk(2).values.diff()) for score in out.scores]
-    # Rounding may decide a tie; nothing else may differ. The gap at the first difference is the evidence.
-    first = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
-    assert first is None or gaps[first] < 1e-4, f"token {first} differs where the gap is {gaps[first]:.2g}"
+    assert_greedy(subject.model, GREEDY.prompt, 60, subject.plain[GREEDY].tokens)
 
 
 @every_architecture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -40,14 +42,20 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+def assert_softmax(scene: Scene, out: torch.Tensor, query: torch.Tensor, paths: Iterable[np.ndarray]) -> None:
+    """Each row of `out` is plain attention over the slots of its path."""
+    for row, slots in enumerate(paths):
+        keys, values = stored(scene.layer.keys, slots), stored(scene.layer.values, slots)
+        expected = reference(scene.case, query[row], keys, values)
+        np.testing.assert_allclose(out[row].numpy(), expected, rtol=0, atol=ROUNDING)
+
+
 @many
 @given(cases())
 def test_it_is_softmax_attention_over_the_path(case: Case):
     scene = Scene(case)
     out = scene.attend(tree_rows(scene.work, scene.num_rows + case.padding, CPU), scene.query)
-    for row, slots in enumerate(scene.path_slots()):
-        expected = reference(case, scene.query[row], stored(scene.layer.keys, slots), stored(scene.layer.values, slots))
-        np.testing.assert_allclose(out[row].numpy(), expected, rtol=0, atol=ROUNDING)
+    assert_softmax(scene, out, scene.query, scene.path_slots())
 
 
 @many
@@ -56,7 +64,7 @@ def test_a_row_alone_on_its_committed_path_has_the_same_bits(case: Case):
     assert rows_that_differ_alone(case) == []
 
 
-@pytest.mark.parametrize("window", [0, 37, 64, 100])
+@pytest.mark.parametrize("window", [0, 1, 37, 64, 65, 66, 100, 128, 129, 130, 192, 194])
 @pytest.mark.parametrize("start", [0, 64, 128, 256])
 def test_a_chunk_of_a_prompt_is_softmax_attention_too(start: int, window: int):
     case = Case(LayerShape(2, 20, 12), 3, ((start, (-1,)),), window, 0.0, torch.float32, 0, 5)
@@ -65,10 +73,7 @@ def test_a_chunk_of_a_prompt_is_softmax_attention_too(start: int, window: int):
     scene.fill(sequence, np.arange(start, start + PAGE_SIZE))
     query = scene.normal(PAGE_SIZE, 6, 20)
     out = scene.attend(chunk_rows(sequence, [0] * PAGE_SIZE, CPU), query)
-    for row in range(PAGE_SIZE):
-        slots = sequence.slots(np.arange(start + row + 1))
-        expected = reference(case, query[row], stored(scene.layer.keys, slots), stored(scene.layer.values, slots))
-        np.testing.assert_allclose(out[row].numpy(), expected, rtol=0, atol=ROUNDING)
+    assert_softmax(scene, out, query, [sequence.slots(np.arange(start + row + 1)) for row in range(PAGE_SIZE)])
 
 
 def test_a_draft_as_deep_as_a_tile_stays_in_the_tail():
@@ -77,7 +82,4 @@ def test_a_draft_as_deep_as_a_tile_stays_in_the_tail():
         case = Case(LayerShape(1, 8, 8), 2, ((length, chain),), 0, 0.0, torch.float32, 0, length)
         scene = Scene(case)
         out = scene.attend(tree_rows(scene.work, PAGE_SIZE, CPU), scene.query)
-        for row, slots in enumerate(scene.path_slots()):
-            keys, values = stored(scene.layer.keys, slots), stored(scene.layer.values, slots)
-            expected = reference(case, scene.query[row], keys, values)
-            np.testing.assert_allclose(out[row].numpy(), expected, rtol=0, atol=ROUNDING)
+        assert_softmax(scene, out, scene.query, scene.path_slots())

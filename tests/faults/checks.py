@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from law.reference import chi_square, enumerate_outputs, reference_scores
-from law.support import DRAFTERS, KINDS, Kind, branching, decode, target_of
+from law.support import DRAFTERS, KINDS, Kind, RecordingLaw, branching, check_counters, decode, target_of
 from paceline import LLM
-from paceline.law import Noise, TargetLaw
+from paceline.law import Noise
 from paceline.params import SamplingParams
 from paceline.request import Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget
@@ -54,21 +54,13 @@ def outputs_follow_the_exact_law() -> None:
 
 @named
 def scores_inside_drafts_see_the_exact_history() -> None:
-    class Recording(TargetLaw):
-        records: list[tuple[np.ndarray, np.ndarray]] = []  # noqa: RUF012  # one run, one list
-
-        def process(self, row):
-            scores = super().process(row)
-            self.records.append((row, scores))
-            return scores
-
     kind = Kind({"temperature": 1.0, "repetition_penalty": 1.5, "presence_penalty": 0.5})
     target = target_of(VOCAB)
     [answer] = decode(target, [kind.request(VOCAB, 23)])
     drafter = ScriptedDrafter(lambda request, budget: answer[request.num_output_tokens :])
-    request = kind.request(VOCAB, 23, drafters=[drafter], law=Recording)
+    request = kind.request(VOCAB, 23, drafters=[drafter], law=RecordingLaw)
     [output] = decode(target, [request])
-    for place, (row, scores) in enumerate(Recording.records[: len(output)]):
+    for place, (row, scores) in enumerate(request.law.records[: len(output)]):
         expected = reference_scores(kind, kind.prompt, output[:place], row)
         np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
@@ -169,16 +161,9 @@ def counters_agree_with_each_other() -> None:
     for name in ("perfect", "right then wrong", "branching"):
         for request in mixed_requests([DRAFTERS[name](target)]):
             decode(target, [request])
-            stats, outcomes = request.stats, request.drafters[0].outcomes
-            outcomes = [outcome for outcome in outcomes if outcome.request is request]
-            ended_by_draft = int(outcomes[-1].num_accepted_drafts == len(outcomes[-1].tokens))
-            histogram = stats.acceptance_histogram
-            assert stats.num_steps == len(outcomes) == sum(histogram.values())
-            assert stats.num_accepted_draft_tokens == sum(j * n for j, n in histogram.items())
-            assert stats.num_emitted_tokens == request.num_output_tokens
-            assert stats.num_emitted_tokens + ended_by_draft == stats.num_accepted_draft_tokens + stats.num_steps
+            check_counters(request)
             drafted = sum(token.source != "target" for token in request.outbox)
-            assert stats.num_accepted_draft_tokens == drafted
+            assert request.stats.num_accepted_draft_tokens == drafted
 
 
 @named

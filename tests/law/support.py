@@ -72,6 +72,36 @@ def decode(target: ScriptedTarget, requests: Sequence[Request], budget: int = 7)
     return [tuple(request.tokens[request.num_prompt_tokens :]) for request in requests]
 
 
+class RecordingLaw(TargetLaw):
+    """A law that keeps every row of logits it was given, and the scores that it made of it."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.records: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def process(self, row):
+        scores = super().process(row)
+        self.records.append((row.copy(), scores.copy()))
+        return scores
+
+
+def check_counters(request: Request) -> None:
+    """Every counter of a request against what its one drafter, a scripted one, was told of its steps."""
+    stats = request.stats
+    outcomes = [outcome for outcome in request.drafters[0].outcomes if outcome.request is request]
+    histogram = stats.acceptance_histogram
+    cut = sum(len(outcome.path) + 1 - len(outcome.tokens) for outcome in outcomes)
+    drafted_last = sum(outcome.num_accepted_drafts == len(outcome.tokens) for outcome in outcomes)
+    assert stats.num_steps == len(outcomes) == sum(histogram.values())
+    assert stats.num_accepted_draft_tokens == sum(j * steps for j, steps in histogram.items())
+    assert stats.num_emitted_tokens == request.num_output_tokens
+    assert stats.num_emitted_tokens == stats.num_accepted_draft_tokens + stats.num_steps - drafted_last
+    assert stats.num_emitted_tokens == sum(len(outcome.path) + 1 for outcome in outcomes) - cut
+    assert stats.num_draft_tokens == sum(len(outcome.tree) for outcome in outcomes)
+    assert stats.num_draft_tokens == sum(d.num_draft_tokens for d in stats.drafters.values())
+    assert stats.num_accepted_draft_tokens == sum(d.num_accepted_draft_tokens for d in stats.drafters.values())
+
+
 def prepared(drafter: BaseDrafter | str, vocab_size: int) -> Drafter:
     """A registered drafter as an engine without a tokenizer would attach it."""
     made = make(drafter)

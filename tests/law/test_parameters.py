@@ -11,7 +11,7 @@ import torch
 from transformers import MinPLogitsWarper, NoBadWordsLogitsProcessor, TopPLogitsWarper
 
 from law.reference import reference_scores
-from law.support import Kind, decode, target_of
+from law.support import Kind, RecordingLaw, decode, target_of
 from paceline import LLM
 from paceline.law import LawContext, TargetLaw, truncate
 from paceline.params import SamplingParams
@@ -53,19 +53,6 @@ POSITION_KINDS = {
         bad_words=((5,), (3, 8), (1, 2, 6)),
     ),
 }
-
-
-class RecordingLaw(TargetLaw):
-    """A law that keeps every row of logits it was given, and the scores that it made of it."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.records: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def process(self, row):
-        scores = super().process(row)
-        self.records.append((row.copy(), scores.copy()))
-        return scores
 
 
 def mostly_right(answer: tuple[int, ...]) -> ScriptedDrafter:

@@ -34,11 +34,11 @@ def step(
     json: Path = _JSON,
 ) -> None:
     """Time one forward by row count, beside transformers with the same weights."""
-    from paceline.bench.models import random_model, stock_model
+    from paceline.bench.models import random_model
     from paceline.bench.provenance import provenance
     from paceline.bench.step import StepPlan, bench_step, step_reach, step_table
     from paceline.bench.tables import progress, show, write_json
-    from paceline.target.loading import parse_device, parse_dtype
+    from paceline.target.loading import parse_device, parse_dtype, read_model
 
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
@@ -49,7 +49,7 @@ def step(
     name = model or shape or ""
     with progress(f"{name}: loading"):
         if shape is None:
-            stock = stock_model(name, parse_dtype(dtype), where)
+            stock = read_model(name, parse_dtype(dtype), where)
         else:
             stock = random_model(shape, parse_dtype("bfloat16" if dtype == "auto" else dtype), where)
     report = bench_step(name, stock, plan)

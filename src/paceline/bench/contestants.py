@@ -15,12 +15,11 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 import paceline
-from paceline.bench.models import stock_model
 from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
-from paceline.target.loading import parse_device, parse_dtype
+from paceline.target.loading import parse_device, parse_dtype, read_model
 
 GENERATE = "transformers generate"
 LOOKUP = "transformers prompt lookup"
@@ -86,8 +85,8 @@ def load_pair(name: str, draft: str | None, device: str, dtype: str) -> Iterator
     transformers_logging.set_verbosity_error()
     try:
         with progress(f"{name}: loading"):
-            model = stock_model(name, what, where)
-            draft_model = stock_model(draft, what, where) if draft is not None else None
+            model = read_model(name, what, where)
+            draft_model = read_model(draft, what, where) if draft is not None else None
             llm = paceline.load(model, tokenizer=str(bundled_path(name) or name), drafters="none")
         with llm:
             for stock in (model, draft_model):

@@ -15,7 +15,7 @@ from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
-    from paceline.llm import LLM, Output, Stream
+    from paceline.llm import Output, Stream
 
 _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the order they first appear
 
@@ -44,14 +44,17 @@ def generate(
     started = time.perf_counter()
     with load_with_progress(model, dtype=dtype, device=device) as llm:
         load_seconds = time.perf_counter() - started
-        sampling["max_tokens"] = _fitting(llm, text, max_tokens)
-        with PrefillProgress(llm, llm.target.max_length - llm.room(text)):
+        ids = llm.encode(text)
+        room = llm.target.max_length - len(ids)
+        if room > 0:  # so that the default never refuses a long prompt that fits
+            sampling["max_tokens"] = min(max_tokens, room)
+        with PrefillProgress(llm, len(ids)):
             if json:
                 from paceline.llm import to_json
 
-                print(to_json(llm.generate(text, drafters=chosen, **sampling), load_seconds))
+                print(to_json(llm.generate(ids, drafters=chosen, **sampling), load_seconds))
                 return
-            _show(llm.stream(text, drafters=chosen, **sampling), sys.stdout, quiet)
+            _show(llm.stream(ids, drafters=chosen, **sampling), sys.stdout, quiet)
 
 
 def parse_drafters(given: list[str]) -> str | list[str]:
@@ -63,12 +66,6 @@ def parse_drafters(given: list[str]) -> str | list[str]:
     if alone and len(names) > 1:
         raise ConfigError(f"--drafters is {', '.join(names)}; {alone[0]!r} stands alone")
     return alone[0] if alone else names
-
-
-def _fitting(llm: LLM, text: str, max_tokens: int) -> int:
-    """At most what the context has left, so that the default never refuses a long prompt that fits."""
-    room = llm.room(text)
-    return min(max_tokens, room) if room > 0 else max_tokens
 
 
 def _show(stream: Stream, out: TextIO, quiet: bool) -> None:

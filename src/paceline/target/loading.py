@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from paceline.bundled import bundled_path
-from paceline.errors import ConfigError, ModelError
+from paceline.errors import ConfigError, ModelError, first_line
 from paceline.target import inspect
 from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
-from paceline.target.numerics import NumericPath, apply, paths, shared_copy, weight_bytes
+from paceline.target.numerics import NumericPath, apply, paths, shared_copy
 from paceline.target.pool import PAGE_SIZE, PagePool
 from paceline.target.probe import REFERENCE, proven_row_counts
 from paceline.target.rows import TreeWork
@@ -84,6 +84,7 @@ def load_target(
     decoder, path = _prove(model, factory, parts, cache_tokens)
     inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype)
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+    memory = target.memory()
     info = ModelInfo(
         name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
         architecture=type(decoder.model).__name__,
@@ -91,8 +92,8 @@ def load_target(
         vocab_size=parts.vocab_size,
         max_length=parts.max_length,
         numerics=target.numerics(),
-        weight_bytes=weight_bytes(decoder.model),
-        pool_bytes=decoder.pool.num_bytes,
+        weight_bytes=memory["weight_bytes"],
+        pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         row_milliseconds=_measure(decoder),
         load_seconds=time.perf_counter() - started,
@@ -110,6 +111,28 @@ def load_draft(source: str, device: str) -> HFTarget:
     pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
     decoder = Decoder(model, pool, _DRAFT_ROWS, parts.max_length)
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+
+
+def read_model(
+    source: str | os.PathLike[str], dtype: torch.dtype | str, device: torch.device, **options: Any
+) -> PreTrainedModel:
+    """A bundled model, a folder or a hub name, as transformers loads it with these options.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    folder = bundled_path(str(source)) or source
+    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
+    if looks_local and not (Path(folder) / "config.json").is_file():
+        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+    except Exception as error:
+        raise ModelError(f"cannot load the model {str(source)!r}: {first_line(error)}") from error
+    finally:
+        transformers_logging.enable_progress_bar()
+    return model.to(device).eval()
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
@@ -140,37 +163,7 @@ def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust:
         if dtype not in ("auto", source.dtype):
             raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")
         return lambda: shared_copy(source).eval()
-    folder = bundled_path(str(source)) or source
-
-    def read() -> PreTrainedModel:
-        transformers_logging.disable_progress_bar()
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust,
-                attn_implementation="eager",
-            )
-        except Exception as error:
-            raise ModelError(f"cannot load the model {str(source)!r}: {_first_line(error)}") from error
-        finally:
-            transformers_logging.enable_progress_bar()
-        return model.to(device).eval()
-
-    _refuse_missing(source, folder)
-    return read
-
-
-def _refuse_missing(source: Any, folder: Any) -> None:
-    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
-    if looks_local and not (Path(folder) / "config.json").is_file():
-        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    return lambda: read_model(source, dtype, device, trust_remote_code=trust, attn_implementation="eager")
 
 
 def _prove(

@@ -89,11 +89,13 @@ class Rows:
     def _make_shared(self, window: int) -> Shared | None:
         # The first tile and the count depend on a row's own tile alone, so that every forward sums alike.
         last = np.maximum(self.block_tiles - 1, 0)
-        count = np.minimum(last, window // PAGE_SIZE + 1) if window else last
+        lowest = self.block_tiles * PAGE_SIZE - window + 1  # position that the first row of a tile sees
+        first = np.clip(lowest // PAGE_SIZE, 0, last) if window else np.zeros_like(last)
+        count = last - first
         num_tiles = int(count.max())
         if num_tiles == 0:
             return None
-        tile = (last - count)[:, None] + np.arange(num_tiles)
+        tile = first[:, None] + np.arange(num_tiles)
         used = np.arange(num_tiles) < count[:, None]
         # Where there is no tile, page 0 is read: an own page may hold what an earlier request left there.
         tables = zip(self.block_pages, tile, used, strict=True)
