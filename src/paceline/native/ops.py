@@ -27,6 +27,10 @@ class Kind(enum.IntEnum):
     PACK = 0
     LINEAR = 1
     EMBED = 2
+    GATHER = 3
+    MAP = 4
+    MEAN = 5
+    LAYER_NORM = 6
 
 
 class View(ctypes.Structure):
@@ -99,7 +103,7 @@ class PackedWeight:
         """Bytes in memory."""
         return self.data.numel()
 
-    def linear(self, x: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> Op:
+    def linear(self, out: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> Op:
         """`out` (M, N) = `x` (M, K) times the weight, plus `bias` (N); sums in float32, rows contiguous."""
         _require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
         _require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
@@ -109,7 +113,7 @@ class PackedWeight:
             _require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
         return self._op(Kind.LINEAR, out, x, self.data.view(self.dtype), bias, rows=len(x))
 
-    def rows(self, tokens: torch.Tensor, out: torch.Tensor) -> Op:
+    def rows(self, out: torch.Tensor, tokens: torch.Tensor) -> Op:
         """`out` (M, K) = rows of the weight by `tokens` (M,) int64, each in [0, N): the caller sees to that."""
         _require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
         _require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
@@ -130,7 +134,18 @@ def scratch(num_bytes: int) -> torch.Tensor:
     return _scratch.memory  # type: ignore[no-any-return]
 
 
+class Runner:
+    """Operations that run in order, as often as it is called. Results do not depend on the number of threads."""
+
+    def __init__(self, library: Library, ops: Sequence[Op]) -> None:
+        self._library = library
+        self._ops = (Op * len(ops))(*ops)
+        self._scratch_bytes = max(library.scratch_bytes(op) for op in ops)
+
+    def __call__(self) -> None:
+        self._library.run(self._ops, len(self._ops), self._scratch_bytes, scratch)
+
+
 def run(library: Library, ops: Sequence[Op]) -> None:
-    """Run operations in order. Results do not depend on the number of threads."""
-    program = (Op * len(ops))(*ops)
-    library.run(program, len(ops), max(library.scratch_bytes(op) for op in ops), scratch)
+    """Run operations once."""
+    Runner(library, ops)()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from paceline.native.ops import PackedWeight, run
+from paceline.native.ops import PackedWeight
+from paceline.native.recording import emit
 
 _PACK_HINT = 16  # rows that oneDNN lays the weight out for
 
@@ -22,8 +23,9 @@ class NativeLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., K) to (..., N), in the dtype of the weight."""
         rows = x.reshape(-1, x.shape[-1])
-        out = x.new_empty(len(rows), self.packed.num_columns)
-        run(self.packed.library, [self.packed.linear(rows, self.bias, out)])
+        out = torch.empty(len(rows), self.packed.num_columns, dtype=self.packed.dtype)
+        bias = () if self.bias is None else (self.bias,)
+        emit(self.packed.library, self.packed.linear, [out], [rows, *bias])
         return out.view(*x.shape[:-1], -1)
 
 
@@ -37,7 +39,7 @@ class NativeEmbedding(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(...) int64 to (..., K)."""
         out = torch.empty(tokens.numel(), self.packed.k, dtype=self.packed.dtype)
-        run(self.packed.library, [self.packed.rows(tokens.reshape(-1), out)])
+        emit(self.packed.library, self.packed.rows, [out], [tokens.reshape(-1)])
         return out.view(*tokens.shape, -1)
 
 

@@ -2,8 +2,17 @@
 #include "common.h"
 #include "functions.h"
 #include "linear.h"
+#include "map.h"
 #include "pack.h"
 
-#define TABLE(set, text, supported)                  \
-    static int is_supported(void) { return supported; } \
-    const Table paceline_##set = {text, is_supported, {[PACK] = pack, [LINEAR] = linear, [EMBED] = embed}}
+#define TABLE(set, text, supported)                                                                    \
+    static int is_supported(void) { return supported; }                                               \
+    const Table paceline_##set = {text,                                                               \
+                                  is_supported,                                                       \
+                                  {[PACK] = pack,                                                     \
+                                   [LINEAR] = linear,                                                 \
+                                   [EMBED] = embed,                                                   \
+                                   [GATHER] = gather,                                                 \
+                                   [MAP] = map,                                                       \
+                                   [MEAN] = mean,                                                     \
+                                   [LAYER_NORM] = layer_norm}}

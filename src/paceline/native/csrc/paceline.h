@@ -18,7 +18,7 @@
 
 enum dtype { F32, BF16, I64 };
 
-enum kind { PACK, LINEAR, EMBED, NUM_KINDS };
+enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, NUM_KINDS };
 
 typedef struct {
     char *data; /* the first element */
@@ -28,7 +28,7 @@ typedef struct {
 
 typedef struct {
     int64_t kind;
-    int64_t function;  /* of MAP and REDUCE */
+    int64_t function;  /* of MAP */
     int64_t is_serial; /* worker 0 does all of it: too small to share */
     int64_t barrier;   /* wait for all workers before it */
     int64_t ndim;

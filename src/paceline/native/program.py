@@ -1,0 +1,131 @@
+"""A recorded forward, ready to run: where each value lives, which operations need to wait for others.
+
+Values that depend on the inputs live in one arena, whose blocks are used again once what they held has been read.
+An operation waits for all workers only if it touches what another worker may still be reading or writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from paceline.native.library import Library
+from paceline.native.ops import Kind, Op, Runner
+from paceline.native.recording import Recording, Step, storage_of
+
+_SERIAL = 8192  # elements: sharing less among workers costs more than it saves
+_SHARED = (Kind.LINEAR,)
+_SMALLEST = 256  # bytes of a block
+
+
+class Program:
+    """The steps of a recording, from its inputs to `result`, which holds what the last run left there."""
+
+    def __init__(self, library: Library, recording: Recording, result: torch.Tensor) -> None:
+        layout = _Layout(recording, result)
+        self.result = layout.place(result)
+        self._kept = recording  # constants are known by address
+        self._segments: list[Callable[[], None]] = []
+        waits = _Waits()
+        native: list[Op] = []
+        for step in recording.steps:
+            made = step.make(*(layout.place(tensor) for tensor in (*step.writes, *step.reads)))
+            if not isinstance(made, Op):
+                self._close(library, native)
+                self._segments.append(made)
+                native = []
+                continue
+            _share(made)
+            made.barrier = waits.must_wait(step, layout, bool(made.is_serial))
+            native.append(made)
+        self._close(library, native)
+
+    @property
+    def num_segments(self) -> int:
+        """Calls that one run makes: one, unless PyTorch has to be asked in between."""
+        return len(self._segments)
+
+    def _close(self, library: Library, ops: list[Op]) -> None:
+        if ops:
+            self._segments.append(Runner(library, ops))
+
+    def run(self) -> None:
+        """From what the inputs hold now to `result`."""
+        for segment in self._segments:
+            segment()
+
+
+def _share(op: Op) -> None:
+    size = 1
+    for d in range(op.ndim):
+        size *= op.shape[d]
+    op.is_serial = op.kind not in _SHARED and size <= _SERIAL
+
+
+class _Layout:
+    """Gives each dynamic storage a block of the arena for as long as it is needed."""
+
+    def __init__(self, recording: Recording, result: torch.Tensor) -> None:
+        self._offsets: dict[int, int] = {}
+        last = _last_uses(recording.steps)
+        last[storage_of(result)] = len(recording.steps)
+        free: dict[int, list[int]] = {}
+        end = 0
+        for index, step in enumerate(recording.steps):
+            for tensor in step.writes:
+                storage = storage_of(tensor)
+                if recording.is_moved(tensor) and storage not in self._offsets:
+                    size = _block_size(tensor)
+                    if free.get(size):
+                        self._offsets[storage] = free[size].pop()
+                    else:
+                        self._offsets[storage], end = end, end + size
+            for storage, tensor in {storage_of(t): t for t in (*step.writes, *step.reads)}.items():
+                if last[storage] == index and storage in self._offsets:
+                    free.setdefault(_block_size(tensor), []).append(self._offsets[storage])
+        self._arena = torch.zeros(end, dtype=torch.uint8)
+
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor where it will be when the program runs."""
+        offset = self._offsets.get(storage_of(tensor))
+        if offset is None:
+            return tensor
+        block = self._arena[offset : offset + tensor.untyped_storage().nbytes()].view(tensor.dtype)
+        return block.as_strided(tensor.shape, tensor.stride(), block.storage_offset() + tensor.storage_offset())
+
+    def key(self, tensor: torch.Tensor) -> Hashable:
+        """What tells memory apart: a block, or a storage outside the arena."""
+        storage = storage_of(tensor)
+        return ("block", self._offsets[storage]) if storage in self._offsets else storage
+
+
+def _last_uses(steps: Sequence[Step]) -> dict[int, int]:
+    return {storage_of(t): index for index, step in enumerate(steps) for t in (*step.writes, *step.reads)}
+
+
+def _block_size(tensor: torch.Tensor) -> int:
+    return max(_SMALLEST, 1 << (tensor.untyped_storage().nbytes() - 1).bit_length())
+
+
+class _Waits:
+    """What has been touched since all workers last met."""
+
+    def __init__(self) -> None:
+        self._read: dict[Hashable, bool] = {}  # memory -> whether worker 0 alone did it
+        self._written: dict[Hashable, bool] = {}
+
+    def must_wait(self, step: Step, layout: _Layout, is_serial: bool) -> bool:
+        """True if the step must wait for all workers; notes what it touches."""
+        reads = {layout.key(tensor) for tensor in step.reads}
+        writes = {layout.key(tensor) for tensor in step.writes}
+        found = [self._written[k] for k in reads | writes if k in self._written]
+        found += [self._read[k] for k in writes if k in self._read]
+        must = not all(alone and is_serial for alone in found)
+        if must:
+            self._read.clear()
+            self._written.clear()
+        for memory, keys in ((self._read, reads), (self._written, writes)):
+            for key in keys:
+                memory[key] = memory.get(key, True) and is_serial
+        return must

@@ -1,0 +1,134 @@
+"""Recording a forward: what a model does to its tensors, written down so that it can be run again without Python.
+
+While a recording is open, every operation that PyTorch is asked for, and every native one, runs as usual and is
+also noted, if its result depends on the recorded inputs. What depends on nothing but shapes and weights is a
+constant. Views are not operations: an operand is remembered as a place in a storage (program.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from paceline.native.elementwise import native_calls
+from paceline.native.library import Library
+from paceline.native.ops import Op, run
+
+Tensors = Sequence[torch.Tensor]
+
+
+class NotRecordableError(Exception):
+    """The forward looks at values of its inputs in Python, or writes where a recording cannot follow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One operation: `make` builds it over its tensors, wherever they will be when it runs."""
+
+    make: Callable[..., Op | Callable[[], None]]
+    writes: tuple[torch.Tensor, ...]
+    reads: tuple[torch.Tensor, ...]
+
+
+_open: ContextVar[Recording | None] = ContextVar("paceline_recording", default=None)
+
+
+def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tensors) -> None:
+    """Run a native operation, `make(*writes, *reads)`, now; note it if a recording is open."""
+    run(library, [make(*writes, *reads)])
+    recording = _open.get()
+    if recording is not None:
+        recording.add(make, writes, reads)
+
+
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The steps that lead from `inputs` to whatever is computed while it is open.
+
+    `memory` is what native steps may write to and read back that outlives a run, such as a cache of keys.
+    """
+
+    def __init__(self, inputs: Tensors, memory: Tensors = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps: list[Step] = []
+        self._dynamic = {storage_of(tensor) for tensor in inputs}
+        self._fixed = {storage_of(tensor) for tensor in (*inputs, *memory)}
+        self._kept: list[torch.Tensor] = [*inputs, *memory]  # storages are known by address: none may be freed
+
+    def __enter__(self) -> Recording:
+        self._token = _open.set(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _open.reset(self._token)
+
+    def add(self, make: Callable[..., Op | Callable[[], None]], writes: Tensors, reads: Tensors) -> None:
+        """Note a step; what it writes is dynamic from now on."""
+        self.steps.append(Step(make, tuple(writes), tuple(reads)))
+        self._dynamic.update(storage_of(tensor) for tensor in writes)
+        self._kept += [*writes, *reads]
+
+    def is_dynamic(self, tensor: torch.Tensor) -> bool:
+        """True if the tensor's values depend on the inputs."""
+        return storage_of(tensor) in self._dynamic
+
+    def is_moved(self, tensor: torch.Tensor) -> bool:
+        """True if a program keeps the tensor in memory of its own."""
+        return self.is_dynamic(tensor) and storage_of(tensor) not in self._fixed
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        reads = _tensors((args, kwargs))
+        if any(self.is_dynamic(tensor) for tensor in reads):
+            self._note(func, args, kwargs, out, reads)
+        return out
+
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Tensor]) -> None:
+        results = _tensors(out)
+        sources = {storage_of(tensor) for tensor in reads}
+        if func._schema.is_mutable and not self.is_dynamic(args[0]):
+            raise NotRecordableError(f"{func} writes into a constant")
+        if not results:
+            raise NotRecordableError(f"{func} gives Python a value")
+        if not func._schema.is_mutable and all(storage_of(result) in sources for result in results):
+            return  # a view
+        calls = native_calls(func, args, kwargs, out)
+        for call in calls or [_by_torch(func, args, kwargs, out, reads)]:
+            self.add(*call)
+
+
+def _by_torch(func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Tensor]) -> tuple[Any, Tensors, Tensors]:
+    """A step that asks PyTorch again: for what the kernels do not know."""
+    is_mutable = func._schema.is_mutable
+    results = reads[:1] if is_mutable else _tensors(out)
+
+    def make(*tensors: torch.Tensor) -> Callable[[], None]:
+        moved = iter(tensors[len(results) :])
+        again = tree_map(lambda leaf: next(moved) if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
+
+        def call() -> None:
+            fresh = func(*again[0], **again[1])
+            if not is_mutable:
+                for place, value in zip(tensors, _tensors(fresh), strict=False):
+                    place.copy_(value)
+
+        return call
+
+    return make, results, reads
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """What tells storages apart."""
+    return tensor.untyped_storage()._cdata
+
+
+def _tensors(tree: Iterable[Any]) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
