@@ -1,6 +1,8 @@
 """Kernels in C for what a step costs most: called on addresses, compiled at install where a compiler is.
 
-library  which kernels are in use
-ops      operations from tensors, checked
-csrc/    paceline.h is the place to start; docs/kernels.md the one page about it
+library    which kernels are in use
+ops        operations from tensors, checked
+frame      the rows of a forward, for attention
+attention  its operations
+csrc/      paceline.h is the place to start; docs/kernels.md the one page about it
 """

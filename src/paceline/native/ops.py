@@ -31,6 +31,9 @@ class Kind(enum.IntEnum):
     MAP = 4
     MEAN = 5
     LAYER_NORM = 6
+    WRITE = 7
+    ATTEND = 8
+    COMBINE = 9
 
 
 class View(ctypes.Structure):

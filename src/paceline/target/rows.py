@@ -149,7 +149,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     tails: list[Ints] = []
     blocks = _Blocks()
     for item in work:
-        paths = _paths(item.parents)
+        paths = paths_of(item.parents)
         stored = item.sequence.slots(item.sequence.length + np.arange(len(item.tokens), dtype=np.int64))
         for i in range(item.first, len(item.tokens)):
             position = item.sequence.length + len(paths[i]) - 1
@@ -181,7 +181,7 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, device)
 
 
-def _paths(parents: Sequence[int]) -> list[list[int]]:
+def paths_of(parents: Sequence[int]) -> list[list[int]]:
     """Each row's ancestors from the root down, itself last."""
     paths: list[list[int]] = []
     for i, parent in enumerate(parents):

@@ -1,4 +1,6 @@
 /* Loading and storing rows of floats; included after a vec_*.h, whose vectors it uses. */
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "paceline.h"
@@ -8,6 +10,9 @@
 
 /* To the second level: the next block would crowd the current one out of the first. */
 static inline void prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
+
+/* Stands in for the maximum of nothing: finite, so that differences are. */
+#define LOWEST (-FLT_MAX)
 
 static inline int64_t width_of(int64_t dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
 

@@ -17,6 +17,13 @@ static inline vf vf_exp(vf x) {
     return vf_mul(vf_mul(p, vf_pow2(half)), vf_pow2(vf_sub(n, half)));
 }
 
+/* The first lane. */
+static inline float vf_lane(vf x) {
+    float lanes[LANES];
+    vf_store(lanes, x);
+    return lanes[0];
+}
+
 static inline vf vf_sigmoid(vf x) {
     return vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_set1(0.0f), x))));
 }

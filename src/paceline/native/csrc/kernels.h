@@ -4,6 +4,11 @@
 #include "linear.h"
 #include "map.h"
 #include "pack.h"
+#include "frame.h"
+#include "product.h"
+#include "tiles.h"
+#include "attention.h"
+#include "combine.h"
 
 #define TABLE(set, text, supported)                                                                    \
     static int is_supported(void) { return supported; }                                               \
@@ -15,4 +20,7 @@
                                    [GATHER] = gather,                                                 \
                                    [MAP] = map,                                                       \
                                    [MEAN] = mean,                                                     \
-                                   [LAYER_NORM] = layer_norm}}
+                                   [LAYER_NORM] = layer_norm,                                         \
+                                   [WRITE] = write_rows,                                               \
+                                   [ATTEND] = attend,                                                  \
+                                   [COMBINE] = combine}}

@@ -15,10 +15,12 @@
 #define PANEL 32  /* columns of a panel of packed weights */
 #define LINE 64   /* bytes of a cache line */
 #define MAX_ROWS 64 /* rows that a linear takes at a time */
+#define CHUNK 512   /* positions that attention adds up without a break: several pages */
+#define QUERIES 64  /* queries (a row's head each) that attention takes through a chunk at a time */
 
 enum dtype { F32, BF16, I64 };
 
-enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, NUM_KINDS };
+enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, WRITE, ATTEND, COMBINE, NUM_KINDS };
 
 typedef struct {
     char *data; /* the first element */
@@ -58,6 +60,21 @@ static inline int64_t share(int64_t total, int index, int count) { return total 
 static inline int64_t input_floats(int64_t k) { return (k + 15) / 16 * 16 + 16; }
 
 static inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+/* The widest vector: what is sized by it fits every instruction set. */
+#define MAX_LANES 16
+
+/* Queries of one item of attention: whole rows, at least one. `group` query heads share a key head. */
+static inline int64_t item_queries(int64_t group) { return group > QUERIES ? group : QUERIES / group * group; }
+
+/* A partial result of attention: weighted values, then the maximum and the sum of the weights. */
+static inline int64_t partial_floats(int64_t value_dim) { return round_up(value_dim, MAX_LANES) + 2; }
+
+/* Floats of a worker's scratch for attention, in the order of attention.h's Scratch. */
+static inline int64_t attention_floats(int64_t group, int64_t dim, int64_t value_dim) {
+    const int64_t tiles = PAGE * (round_up(dim, MAX_LANES) + 2 * round_up(value_dim, MAX_LANES) + MAX_LANES);
+    return tiles + item_queries(group) * (round_up(dim, MAX_LANES) + PAGE + 4);
+}
 
 extern const Table paceline_portable;
 #if defined(__x86_64__)

@@ -86,6 +86,8 @@ EXPORT const Table *paceline_table(const char *name) {
 EXPORT int64_t paceline_scratch_bytes(const Op *op) {
     switch (op->kind) {
         case LINEAR: return MAX_ROWS * (input_floats(op->shape[2]) + PANEL) * 4;
+        case ATTEND: return attention_floats(op->shape[1] / op->shape[3], op->shape[2], op->shape[4]) * 4;
+        case COMBINE: return round_up(op->shape[4], MAX_LANES) * 4;
         default: return 0;
     }
 }

@@ -8,6 +8,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 2
 #define SLIM_VECS 4
+#define ACCUMULATORS 12 /* vectors that attention sums in registers */
 
 typedef __m256 vf;
 
@@ -63,4 +64,31 @@ static inline float vf_sum(vf a) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+/* The largest lane. */
+static inline float vf_highest(vf a) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
+/* Lane i of vector j becomes lane j of vector i. */
+static inline void vf_transpose(vf *a) {
+    vf b[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    vf c[LANES];
+    for (int i = 0; i < LANES; i += 4) {
+        c[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+        c[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+        c[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+        c[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        a[i] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x20);
+        a[i + 4] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x31);
+    }
 }

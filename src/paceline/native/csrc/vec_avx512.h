@@ -7,6 +7,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 4
 #define SLIM_VECS 2
+#define ACCUMULATORS 24 /* vectors that attention sums in registers */
 
 typedef __m512 vf;
 
@@ -57,3 +58,31 @@ static inline vf vf_load_second(const char *p) {
 
 /* The sum of all lanes, always added in the same order. */
 static inline float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
+
+/* The largest lane. */
+static inline float vf_highest(vf a) { return _mm512_reduce_max_ps(a); }
+
+/* Lane i of vector j becomes lane j of vector i. */
+static inline void vf_transpose(vf *a) {
+    vf b[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    vf c[LANES];
+    for (int i = 0; i < LANES; i += 4) {
+        c[i] = _mm512_shuffle_ps(b[i], b[i + 2], 0x44);
+        c[i + 1] = _mm512_shuffle_ps(b[i], b[i + 2], 0xee);
+        c[i + 2] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+        c[i + 3] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) { /* quarter q of the four vectors becomes vector 4 q + i */
+        const vf even = _mm512_shuffle_f32x4(c[i], c[i + 4], 0x88), odd = _mm512_shuffle_f32x4(c[i], c[i + 4], 0xdd);
+        const vf last_even = _mm512_shuffle_f32x4(c[i + 8], c[i + 12], 0x88);
+        const vf last_odd = _mm512_shuffle_f32x4(c[i + 8], c[i + 12], 0xdd);
+        a[i] = _mm512_shuffle_f32x4(even, last_even, 0x88);
+        a[i + 4] = _mm512_shuffle_f32x4(odd, last_odd, 0x88);
+        a[i + 8] = _mm512_shuffle_f32x4(even, last_even, 0xdd);
+        a[i + 12] = _mm512_shuffle_f32x4(odd, last_odd, 0xdd);
+    }
+}

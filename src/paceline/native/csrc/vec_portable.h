@@ -8,6 +8,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 1
 #define SLIM_VECS 4
+#define ACCUMULATORS 4 /* vectors that attention sums in registers */
 
 typedef struct {
     float lane[LANES];
@@ -75,4 +76,22 @@ static inline float vf_sum(vf a) {
     float sum = 0.0f;
     EACH_LANE sum += a.lane[i];
     return sum;
+}
+
+/* The largest lane. */
+static inline float vf_highest(vf a) {
+    float highest = a.lane[0];
+    EACH_LANE highest = a.lane[i] > highest ? a.lane[i] : highest;
+    return highest;
+}
+
+/* Lane i of vector j becomes lane j of vector i. */
+static inline void vf_transpose(vf *a) {
+    for (int i = 0; i < LANES; i++) {
+        for (int j = 0; j < i; j++) {
+            const float kept = a[i].lane[j];
+            a[i].lane[j] = a[j].lane[i];
+            a[j].lane[i] = kept;
+        }
+    }
 }

@@ -1,0 +1,52 @@
+/* The end of attention: the chunks' partial results of a query, in ascending order, then the sink, as one output. */
+
+typedef struct {
+    const float *first; /* partial result of the first chunk */
+    int64_t stride, count, width;
+} Chunks;
+
+static Chunks chunks_of(const Op *op, const Frame *frame, int64_t row, int64_t head) {
+    const int64_t value_dim = op->shape[4], group = op->shape[1] / op->shape[3];
+    const int64_t position = frame->rows[row].position, first = first_seen(position, op->size[0]) / CHUNK;
+    const int64_t floats = partial_floats(value_dim), stride = group * floats;
+    const float *partials = (const float *)(intptr_t)frame->header->partials;
+    const float *start = partials + partial_index(frame, head / group, first, row) * stride + head % group * floats;
+    const Chunks chunks = {start, frame->header->num_rows * stride, position / CHUNK - first + 1,
+                           round_up(value_dim, LANES)};
+    return chunks;
+}
+
+/* `width` outputs. A sink is one more weight without a value. */
+static void add_chunks(Chunks chunks, const float *sink, float *out) {
+    const int64_t width = chunks.width;
+    float top = sink ? *sink : LOWEST, total = 0.0f;
+    for (int64_t c = 0; c < chunks.count; c++) {
+        const float maximum = chunks.first[c * chunks.stride + width];
+        top = maximum > top ? maximum : top;
+    }
+    for (int64_t i = 0; i < width; i += LANES) vf_store(out + i, vf_set1(0.0f));
+    for (int64_t c = 0; c < chunks.count; c++) {
+        const float *partial = chunks.first + c * chunks.stride;
+        const vf scale = vf_exp(vf_set1(partial[width] - top));
+        total += vf_lane(vf_mul(vf_set1(partial[width + 1]), scale));
+        for (int64_t i = 0; i < width; i += LANES)
+            vf_store(out + i, vf_fma(vf_load(partial + i), scale, vf_load(out + i)));
+    }
+    if (sink) total += vf_lane(vf_exp(vf_set1(*sink - top)));
+    for (int64_t i = 0; i < width; i += LANES) vf_store(out + i, vf_div(vf_load(out + i), vf_set1(total)));
+}
+
+/* After a barrier, with the views and numbers of `attend`. */
+static void combine(const Op *op, const Worker *worker) {
+    const Frame frame = frame_of(&op->views[5], op->shape[0]);
+    const View *out = &op->views[0], *sinks = &op->views[4];
+    const int64_t heads = op->shape[1], total = frame.num_rows * heads;
+    float *sums = (float *)worker->scratch;
+    const int64_t last = share(total, worker->index + 1, worker->count);
+    for (int64_t i = share(total, worker->index, worker->count); i < last; i++) {
+        const int64_t row = i / heads, head = i % heads;
+        const float *sink = sinks->data ? (const float *)sinks->data + head * sinks->strides[0] : NULL;
+        add_chunks(chunks_of(op, &frame, row, head), sink, sums);
+        store_floats((char *)element(out, row, head, 0), out->dtype, sums, op->shape[4]);
+    }
+}
