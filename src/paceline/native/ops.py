@@ -82,7 +82,7 @@ def _fill(view: View, tensor: torch.Tensor) -> None:
     view.strides[: tensor.ndim] = list(tensor.stride())
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
@@ -91,7 +91,7 @@ class PackedWeight:
     """A weight (N, K) in float32 or bfloat16, in panels of 32 columns: the only copy that a kernel needs."""
 
     def __init__(self, library: Library, weight: torch.Tensor) -> None:
-        _require(weight.ndim == 2 and weight.dtype in FLOATS, f"a weight of {weight.dtype}, {weight.ndim} dimensions")
+        require(weight.ndim == 2 and weight.dtype in FLOATS, f"a weight of {weight.dtype}, {weight.ndim} dimensions")
         self.library = library
         self.dtype = weight.dtype
         self.num_columns, self.k = weight.shape
@@ -108,19 +108,19 @@ class PackedWeight:
 
     def linear(self, out: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> Op:
         """`out` (M, N) = `x` (M, K) times the weight, plus `bias` (N); sums in float32, rows contiguous."""
-        _require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
-        _require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
-        _require(out.dtype in FLOATS, f"out is {out.dtype}")
-        _require(x.stride(1) == 1 and out.stride(1) == 1, "rows must be contiguous")
+        require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
+        require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
+        require(out.dtype in FLOATS, f"out is {out.dtype}")
+        require(x.stride(1) == 1 and out.stride(1) == 1, "rows must be contiguous")
         if bias is not None:
-            _require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
+            require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
         return self._op(Kind.LINEAR, out, x, self.data.view(self.dtype), bias, rows=len(x))
 
     def rows(self, out: torch.Tensor, tokens: torch.Tensor) -> Op:
         """`out` (M, K) = rows of the weight by `tokens` (M,) int64, each in [0, N): the caller sees to that."""
-        _require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
-        _require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
-        _require(out.stride(1) == 1, "rows must be contiguous")
+        require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
+        require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
+        require(out.stride(1) == 1, "rows must be contiguous")
         return self._op(Kind.EMBED, out, tokens, self.data.view(self.dtype), rows=len(tokens))
 
     def _op(self, kind: Kind, *tensors: torch.Tensor | None, rows: int) -> Op:

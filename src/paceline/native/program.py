@@ -15,7 +15,7 @@ from paceline.native.ops import Kind, Op, Runner
 from paceline.native.recording import Recording, Step, storage_of
 
 _SERIAL = 8192  # elements: sharing less among workers costs more than it saves
-_SHARED = (Kind.LINEAR,)
+_SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE)
 _SMALLEST = 256  # bytes of a block
 
 
@@ -25,7 +25,10 @@ class Program:
     def __init__(self, library: Library, recording: Recording, result: torch.Tensor) -> None:
         layout = _Layout(recording, result)
         self.result = layout.place(result)
-        self._kept = recording  # constants are known by address
+        # Operations hold addresses only.
+        used = (t for step in recording.steps for t in (*step.writes, *step.reads))
+        self._kept = [tensor for tensor in used if not recording.is_moved(tensor)]
+        self._layout = layout
         self._segments: list[Callable[[], None]] = []
         waits = _Waits()
         native: list[Op] = []
