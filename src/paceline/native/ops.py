@@ -83,6 +83,7 @@ def _fill(view: View, tensor: torch.Tensor) -> None:
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` where `condition` fails."""
     if not condition:
         raise ValueError(message)
 
@@ -146,6 +147,7 @@ class Runner:
         self._scratch_bytes = max(library.scratch_bytes(op) for op in ops)
 
     def __call__(self) -> None:
+        """Run them."""
         self._library.run(self._ops, len(self._ops), self._scratch_bytes, scratch)
 
 

@@ -127,7 +127,7 @@ def _by_torch(func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Ten
 
 def storage_of(tensor: torch.Tensor) -> int:
     """What tells storages apart."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _tensors(tree: Iterable[Any]) -> list[torch.Tensor]:
