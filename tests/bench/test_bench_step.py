@@ -50,7 +50,14 @@ def row(rows: int, ours: float, llamacpp: float | None) -> StepRow:
 def report(costs: dict[int, float], llamacpp: float | None = None, dtype: str = "bfloat16") -> StepReport:
     """Paceline at `costs` by rows, transformers at 1 throughout, llama.cpp at `llamacpp` throughout or absent."""
     rows = [row(count, cost, llamacpp) for count, cost in costs.items()]
-    about = {"version": "0.0", "threads": 1, "cache": "float16", "largest_error": 0.01, "system": "CPU"}
+    about: dict[str, object] = {
+        "version": "0.0",
+        "threads": 1,
+        "cache": "float16",
+        "largest_error": 0.01,
+        "system": "CPU",
+        "has_openmp": False,
+    }
     about = about if llamacpp else {"absent": "not installed"}
     numerics = {"dtype": dtype, "device": "cpu", "path": "stock", "instruction_set": "AVX2", "threads": 1}
     return StepReport("134m", numerics, rows, Bandwidth(1.0, 1.0), 1, 1, about)
@@ -109,6 +116,7 @@ def test_llama_cpp_has_columns_where_it_competed() -> None:
     assert cells["llama.cpp ms"] == "2000.00"
     assert cells["Paceline / llama.cpp"].startswith("1.50")
     assert any("llama-cpp-python 0.0, 1 threads, float16 cache" in note for note in table.notes)
+    assert any("built without OpenMP" in note for note in table.notes)
     alone = step_table(report({1: 1.0, 8: 3.0}), StepPlan((1, 8)))
     assert not [column for column in alone.columns if "llama.cpp" in column]
     assert "llama.cpp does not compete: not installed" in alone.notes

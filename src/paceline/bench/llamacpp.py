@@ -24,10 +24,11 @@ from paceline.bench.gguf_file import unsupported, write_gguf
 from paceline.bench.timing import Contestant
 
 _PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
-# Seconds between turns, so that nobody's threads spin beside another's turn. torch's OpenMP threads spin on after a
-# forward: 8 to 10 ms of processor time in the 50 ms after it. llama.cpp's do not (0.05 ms): it makes and joins them
-# within each `llama_decode`, which costs it less than 0.06 ms. An OpenMP build of llama.cpp finds torch's libgomp in
-# the process and shares its threads.
+# Seconds between turns, so that nobody's threads spin beside another's turn: OpenMP threads spin on after a forward,
+# 8 to 11 ms of processor time in the 50 ms after it. llama.cpp as pip builds it on Linux uses OpenMP, and finds torch's
+# libgomp in the process: both then work with the same threads. Built without OpenMP it makes and joins threads within
+# each `llama_decode`; nothing spins on (0.05 ms), but a new thread was seen to start on the core of the thread that
+# made it, and forwards of one or two rows then to take twice as long now and then.
 REST = 0.03
 _PREFILL = 64  # tokens of the context in one forward
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # relative, on whole logits
@@ -93,6 +94,7 @@ class LlamaCppForward:
             "version": self._api.__version__,
             "system": self._api.llama_print_system_info().decode().strip(" |"),
             "threads": self._threads,
+            "has_openmp": b"OPENMP = 1" in self._api.llama_print_system_info(),
             "cache": "float32" if self._dtype == torch.float32 else "float16",
         }
 

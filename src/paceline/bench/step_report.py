@@ -110,4 +110,5 @@ def _about_llamacpp(about: dict[str, Any]) -> list[str]:
         return [f"llama.cpp does not compete: {about['absent']}"]
     settings = f"llama-cpp-python {about['version']}, {about['threads']} threads, {about['cache']} cache"
     error = f"logits within {about['largest_error']:.1e} (relative) of transformers'"
-    return [f"llama.cpp: {settings}, {error}; {about['system']}"]
+    threads = "" if about["has_openmp"] else "built without OpenMP, which can slow its forwards of few rows; "
+    return [f"llama.cpp: {settings}, {error}; {threads}{about['system']}"]

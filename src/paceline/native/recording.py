@@ -47,6 +47,11 @@ def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tens
         recording.add(make, writes, reads)
 
 
+def is_recording() -> bool:
+    """True while a recording is open: elementwise operations are going to be native then, and need no help."""
+    return _open.get() is not None
+
+
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The steps that lead from `inputs` to whatever is computed while it is open.
 
