@@ -1,6 +1,6 @@
 """Operations for the kernels: built from tensors, every shape and stride checked, then run together.
 
-The structs mirror csrc/paceline.h. An operation holds addresses only: who builds one keeps its tensors alive.
+The structs mirror csrc/paceline.h.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None
         ValueError: a tensor that a kernel must not be given.
     """
     op = Op(kind=kind, barrier=1, ndim=len(shape))
+    op.tensors = tuple(tensors)  # the struct holds addresses: they must not go away before it does
     op.shape[: len(shape)] = list(shape)
     for view, tensor in zip(op.views, tensors, strict=False):
         if tensor is not None:
@@ -143,6 +144,7 @@ class Runner:
 
     def __init__(self, library: Library, ops: Sequence[Op]) -> None:
         self._library = library
+        self._kept = list(ops)
         self._ops = (Op * len(ops))(*ops)
         self._scratch_bytes = max(library.scratch_bytes(op) for op in ops)
 

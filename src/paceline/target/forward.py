@@ -25,7 +25,7 @@ from paceline.native.recording import NotRecordableError, Recording, emit
 from paceline.target.attention import canonical_attention
 from paceline.target.frames import Fed, set_chunk, set_trees
 from paceline.target.interface import run_rows
-from paceline.target.linears import NativeLinear
+from paceline.target.linears import NativeEmbedding, NativeLinear
 from paceline.target.pool import CachedSequence, LayerCache, PagePool
 from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
 
@@ -101,6 +101,7 @@ class RecordedForward:
         self._frame = Frame(pool.num_pages)
         self._recorded: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Program]] = {}
         self._frame.set([])
+        self._num_embeddings = _num_embeddings(model)
         self.is_exact_by_construction = self._program(1, True)[2].num_segments == 1
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
@@ -115,6 +116,8 @@ class RecordedForward:
     def _run(self, fed: Fed, num_rows: int, with_head: bool) -> torch.Tensor:
         tokens, positions, program = self._program(num_rows, with_head)
         count = len(fed.tokens)
+        if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
+            raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
         tokens.zero_()[:count] = torch.from_numpy(fed.tokens)
         positions.zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
         program.run()
@@ -135,6 +138,11 @@ class RecordedForward:
         with Recording([tokens, positions], memory) as recording:
             result = run_rows(model, step, tokens, positions)
         return tokens, positions, Program(self._library, recording, result)
+
+
+def _num_embeddings(model: PreTrainedModel) -> int:
+    embedding = model.get_input_embeddings()
+    return int(embedding.packed.num_columns if isinstance(embedding, NativeEmbedding) else embedding.num_embeddings)
 
 
 class _EmittingStep:

@@ -153,7 +153,7 @@ def instruction_set(device: torch.device) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def weight_bytes(model: PreTrainedModel) -> int:
+def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
     parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     shared = {
