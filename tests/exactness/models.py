@@ -55,10 +55,19 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("Olmo2", {}),
 }
 
+# Only the native kernels have a path for these.
+EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 43}),
+    "qwen3-moe": (
+        "Qwen3Moe",
+        {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 29, "head_dim": 24},
+    ),
+}
+
 
 def build(architecture: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model; `changes` override its configuration."""
-    kind, own = ARCHITECTURES[architecture]
+    kind, own = {**ARCHITECTURES, **EXPERTS}[architecture]
     settings = own if kind == "GPT2" else {**_DENSE, **own}
     config = getattr(transformers, f"{kind}Config")(**{**settings, **changes})
     return from_config(config, dtype, seed)
@@ -68,6 +77,7 @@ def from_config(config: Any, dtype: torch.dtype = torch.float32, seed: int = 0) 
     """A random causal language model of a configuration."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model.config._experts_implementation = "eager"  # the default asks for round shapes
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias") or "norm" in name or ".ln_" in name:

@@ -11,7 +11,9 @@ from exactness.models import ARCHITECTURES
 from exactness.subjects import Subject, job
 from paceline.native.library import library
 from paceline.target import frames
-from paceline.target.forward import ROW_COUNTS, RecordedForward
+from paceline.target.forward import ROW_COUNTS, ModuleForward, RecordedForward
+from paceline.target.hf import Decoder
+from paceline.target.pool import PagePool
 from paceline.target.rows import TreeWork
 
 pytestmark = pytest.mark.skipif(
@@ -93,3 +95,20 @@ def test_a_stale_path_is_found_out(monkeypatch: pytest.MonkeyPatch):
     except AssertionError:  # the drafter notices that the text is another
         return
     assert differences
+
+
+@pytest.mark.parametrize("length", [5, 127, 300, 560])
+@pytest.mark.parametrize("architecture", ["llama-odd", "llama-multi-query", "gemma2", "mistral", "gpt2"])
+def test_native_attention_is_the_reference_up_to_rounding(architecture: str, length: int):
+    decoder, rng = Subject(architecture).decoder, np.random.default_rng(length)
+    tokens, parents = [int(t) for t in rng.integers(0, 200, length + 40)], [-1, *((i - 1) // 3 for i in range(1, 40))]
+    shapes = [layer.shape for layer in decoder.pool.layers]
+    pool = PagePool(shapes, 16, decoder.model.dtype, decoder.model.device)
+    reference = Decoder(decoder.model, pool, (64,), 640)
+    reference._forward = ModuleForward(decoder.model, pool, 639)
+    rows = []
+    for one in (decoder, reference):
+        sequence = one.pool.reserve(length + 64)
+        one.prefill(sequence, tokens[:length])
+        rows.append(one.forward([TreeWork(sequence, tokens[length:], parents)]))
+    np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=2e-5 * np.abs(rows[1]).max())

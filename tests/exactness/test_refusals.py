@@ -19,7 +19,6 @@ ENCODER_DECODER = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_layers": 1, "num_
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "encoder-decoder": ("T5", {"vocab_size": VOCAB, **ENCODER_DECODER}, "encoder-decoder"),
-    "mixture of experts": ("Mixtral", {**LAYERS, "num_local_experts": 4}, r"mixture-of-experts .*experts=4"),
     "recurrent": (
         "Mamba",
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2},

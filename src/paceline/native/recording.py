@@ -7,18 +7,20 @@ constant. Views are not operations: an operand is remembered as a place in a sto
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from paceline.native.elementwise import native_calls
 from paceline.native.library import Library
 from paceline.native.ops import Op, run
+from paceline.native.products import PRODUCTS, Weights, product_calls
 
 Tensors = Sequence[torch.Tensor]
 
@@ -47,6 +49,15 @@ def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tens
         recording.add(make, writes, reads)
 
 
+def emit_call(function: Callable[..., None], writes: Tensors, reads: Tensors) -> None:
+    """The same for work in Python, `function(*writes, *reads)`; what it asks of PyTorch is not noted by itself."""
+    with _disable_current_modes():
+        function(*writes, *reads)
+    recording = _open.get()
+    if recording is not None:
+        recording.add(lambda *tensors: functools.partial(function, *tensors), writes, reads)
+
+
 def is_recording() -> bool:
     """True while a recording is open: elementwise operations are going to be native then, and need no help."""
     return _open.get() is not None
@@ -55,12 +66,14 @@ def is_recording() -> bool:
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The steps that lead from `inputs` to whatever is computed while it is open.
 
-    `memory` is what native steps may write to and read back that outlives a run, such as a cache of keys.
+    `memory` is what native steps may write to and read back that outlives a run, such as a cache of keys. `weights`
+    keeps what is packed on the way, of matrices that the model multiplies by without a linear module.
     """
 
-    def __init__(self, inputs: Tensors, memory: Tensors = ()) -> None:
+    def __init__(self, inputs: Tensors, memory: Tensors = (), weights: Weights | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
+        self._weights = {} if weights is None else weights
         self._dynamic = {storage_of(tensor) for tensor in inputs}
         self._fixed = {storage_of(tensor) for tensor in (*inputs, *memory)}
         self._kept: list[torch.Tensor] = [*inputs, *memory]  # storages are known by address: none may be freed
@@ -105,7 +118,11 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotRecordableError(f"{func} gives Python a value")
         if not func._schema.is_mutable and all(storage_of(result) in sources for result in results):
             return  # a view
-        calls = native_calls(func, args, kwargs, out)
+        factors = args[-2:] if func in PRODUCTS else ()
+        if factors and self.is_dynamic(factors[0]) and not any(self.is_dynamic(t) for t in (factors[1], *args[:-2])):
+            calls = product_calls(self._weights, args, out)
+        else:
+            calls = native_calls(func, args, kwargs, out)
         for call in calls or [_by_torch(func, args, kwargs, out, reads)]:
             self.add(*call)
 

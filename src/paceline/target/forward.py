@@ -20,6 +20,7 @@ from paceline.native.attention import attend_ops, write_op
 from paceline.native.frame import Frame
 from paceline.native.library import Library, library
 from paceline.native.ops import Op
+from paceline.native.products import Weights
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
 from paceline.target.attention import canonical_attention
@@ -99,6 +100,7 @@ class RecordedForward:
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
         self._frame = Frame(pool.num_pages)
+        self._weights: Weights = {}
         self._recorded: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Program]] = {}
         self._frame.set([])
         self._num_embeddings = _num_embeddings(model)
@@ -135,7 +137,7 @@ class RecordedForward:
         tokens, positions = torch.zeros(2, num_rows, dtype=torch.int64)
         memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
         step = _EmittingStep(self._library, self._pool, self._frame)
-        with Recording([tokens, positions], memory) as recording:
+        with Recording([tokens, positions], memory, self._weights) as recording:
             result = run_rows(model, step, tokens, positions)
         return tokens, positions, Program(self._library, recording, result)
 

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from paceline.native.library import Library, library
 from paceline.native.ops import FLOATS, PackedWeight
 from paceline.native.recording import is_recording
+from paceline.target.experts import NativeExperts, is_experts
 from paceline.target.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
@@ -63,6 +64,7 @@ class NumericPath:
 
     name: str
     begin: Callable[[], Replace] | None
+    library: Library | None = None  # of the native kernels: experts are theirs as well
 
 
 def paths(dtype: torch.dtype, device: torch.device) -> list[NumericPath]:
@@ -72,7 +74,7 @@ def paths(dtype: torch.dtype, device: torch.device) -> list[NumericPath]:
     found = library()
     if found is None or dtype not in FLOATS:
         return _library_paths(dtype)
-    native = NumericPath(f"native-{found.name}", lambda: _native(found))
+    native = NumericPath(f"native-{found.name}", lambda: _native(found), found)
     return [native, *_library_paths(dtype)] if found.is_preferred else [*_library_paths(dtype), native]
 
 
@@ -119,6 +121,9 @@ def apply(model: PreTrainedModel, path: NumericPath) -> None:
         setattr(parent, name, new)
         if isinstance(new, NativeLinear) and _address(child) in embeddings:
             heads[embeddings[_address(child)]] = new.packed
+    if path.library is not None:
+        for experts in [module for module in model.modules() if is_experts(module)]:
+            experts.packed = NativeExperts(path.library, experts)
     for parent, name, child in _children(model):
         if child in heads:
             setattr(parent, name, NativeEmbedding(heads[child]))
