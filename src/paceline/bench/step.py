@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import PacelineForward, TransformersForward
+from paceline.bench.linears import linear_bandwidth
 from paceline.bench.llamacpp import REST, CannotCompeteError, LlamaCppForward, open_llamacpp
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
 from paceline.bench.tables import progress
@@ -19,6 +20,8 @@ from paceline.bench.timing import Contestant, Ratio, interleave, ratio, self_rat
 from paceline.errors import ConfigError
 from paceline.target.hf import HFTarget
 from paceline.target.loading import load_target
+
+_LINEAR_ROWS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class StepReport:
     paceline_bytes: int  # of weights that one forward reads
     transformers_bytes: int
     llamacpp: dict[str, Any] = field(default_factory=dict)  # version and settings, or "absent": why
+    linears: dict[int, float] = field(default_factory=dict)  # rows -> bytes of weights a second, native linears alone
 
     @property
     def floor(self) -> float:
@@ -108,6 +112,7 @@ class StepReport:
             "weight_bytes_read": {"paceline": self.paceline_bytes, "transformers": self.transformers_bytes},
             "floor_ms": self.floor * 1e3,
             "llamacpp": self.llamacpp,
+            "linear_bytes_per_second": self.linears,
         }
 
 
@@ -116,13 +121,14 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan) -> StepReport:
     with progress(f"{name}: probing and measuring bandwidth"):
         target, info = load_target(model, cache_tokens=max(4096, plan.context + 1024))
         bandwidth = measure_bandwidth(model.device)
+        linears = linear_bandwidth(target.decoder.model, _LINEAR_ROWS)
     if plan.context + max(plan.rows) > target.max_length:
         most = target.max_length - max(plan.rows)
         raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {most}")
     with progress(f"{name}: forwards", plan.repeats + 1) as advance:
         rows, llamacpp = _time_rows(model, target, plan, advance)
     bytes_ours, bytes_theirs = bytes_read(target.decoder.model), bytes_read(model)
-    return StepReport(name, info.numerics, rows, bandwidth, bytes_ours, bytes_theirs, llamacpp)
+    return StepReport(name, info.numerics, rows, bandwidth, bytes_ours, bytes_theirs, llamacpp, linears)
 
 
 def _time_rows(

@@ -14,6 +14,7 @@ from paceline.bench.timing import ratio, self_ratio
 
 # dtype -> rows and the most that they may cost, in times one row
 _COSTS: dict[str, tuple[tuple[int, float], ...]] = {"bfloat16": ((8, 1.1), (16, 1.3)), "float32": ((16, 1.2),)}
+_OF_BANDWIDTH = 0.85
 _ONE_ROW = 1.25  # times llama.cpp's one row
 
 
@@ -25,7 +26,16 @@ def step_reach(report: StepReport, shape: str | None) -> list[Reach]:
     lines = [line for rows, limit in _COSTS.get(dtype, ()) for line in _cost(report, one, rows, limit)]
     against = ratio(one.paceline, one.transformers)
     lines.append(Reach("1 row is no slower than transformers' 1 row", f"{against} x its time", against.value <= 1.0))
-    return lines + (_beside_llamacpp(report, one) if dtype == "bfloat16" else [])
+    return lines + _linears(report) + (_beside_llamacpp(report, one) if dtype == "bfloat16" else [])
+
+
+def _linears(report: StepReport) -> list[Reach]:
+    if not report.linears:
+        return []
+    shares = {rows: rate / report.bandwidth.read for rows, rate in report.linears.items()}
+    figure = ", ".join(f"{share:.0%} at {rows}" for rows, share in shares.items())
+    text = f"linears alone read at least {_OF_BANDWIDTH:.0%} of the bandwidth at {min(shares)} to {max(shares)} rows"
+    return [Reach(text, figure, min(shares.values()) >= _OF_BANDWIDTH)]
 
 
 def _cost(report: StepReport, one: StepRow, rows: int, limit: float) -> list[Reach]:
