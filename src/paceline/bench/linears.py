@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from statistics import median
+
 import torch
 from torch import nn
 
@@ -9,21 +12,31 @@ from paceline.bench.timing import timed
 from paceline.native.ops import PackedWeight, Runner
 from paceline.target.linears import NativeLinear
 
-_TRIES = 9
+_TURNS = 21
+_BYTES = 2**28  # read at a time, well beyond any cache
+_READ = 0  # stands for reading alone among the row counts
 
 
-def linear_bandwidth(model: nn.Module, row_counts: tuple[int, ...]) -> dict[int, float]:
-    """Bytes of weights per second by row count, the best of several turns; empty without native linears."""
+def linear_shares(model: nn.Module, row_counts: tuple[int, ...]) -> dict[int, float]:
+    """Bandwidth of the linears' weights by row count, as a share of that of reading alone; empty without such linears.
+
+    Reading takes its turns among them, since what a machine's neighbours leave changes from second to second.
+    """
     weights = [module.packed for module in model.modules() if isinstance(module, NativeLinear)]
     if not weights:
         return {}
+    source = torch.ones(_BYTES // 4)
+    contestants: dict[int, Callable[[], object]] = {rows: _all(weights, rows) for rows in row_counts}
+    contestants[_READ] = lambda: source.sum().item()
+    seconds: dict[int, list[float]] = {key: [] for key in contestants}
+    for turn in range(_TURNS + 1):
+        for key, run in contestants.items():
+            taken = timed(run)[1]
+            if turn:  # the first one warms up
+                seconds[key].append(taken)
+    rate = _BYTES / median(seconds.pop(_READ))
     size = sum(weight.num_bytes for weight in weights)
-    runners = {rows: _all(weights, rows) for rows in row_counts}
-    seconds = {rows: [timed(runner)[1]] for rows, runner in runners.items()}
-    for _ in range(_TRIES):
-        for rows, runner in runners.items():
-            seconds[rows].append(timed(runner)[1])
-    return {rows: size / min(times) for rows, times in seconds.items()}
+    return {rows: size / median(times) / rate for rows, times in seconds.items()}
 
 
 def _all(weights: list[PackedWeight], rows: int) -> Runner:

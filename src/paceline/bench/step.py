@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import PacelineForward, TransformersForward
-from paceline.bench.linears import linear_bandwidth
+from paceline.bench.linears import linear_shares
 from paceline.bench.llamacpp import REST, CannotCompeteError, LlamaCppForward, open_llamacpp
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
 from paceline.bench.tables import progress
@@ -83,7 +83,7 @@ class StepReport:
     paceline_bytes: int  # of weights that one forward reads
     transformers_bytes: int
     llamacpp: dict[str, Any] = field(default_factory=dict)  # version and settings, or "absent": why
-    linears: dict[int, float] = field(default_factory=dict)  # rows -> bytes of weights a second, native linears alone
+    linears: dict[int, float] = field(default_factory=dict)  # rows -> share of the read bandwidth, native linears alone
 
     @property
     def floor(self) -> float:
@@ -112,7 +112,7 @@ class StepReport:
             "weight_bytes_read": {"paceline": self.paceline_bytes, "transformers": self.transformers_bytes},
             "floor_ms": self.floor * 1e3,
             "llamacpp": self.llamacpp,
-            "linear_bytes_per_second": self.linears,
+            "linear_bandwidth_shares": self.linears,
         }
 
 
@@ -121,7 +121,7 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan) -> StepReport:
     with progress(f"{name}: probing and measuring bandwidth"):
         target, info = load_target(model, cache_tokens=max(4096, plan.context + 1024))
         bandwidth = measure_bandwidth(model.device)
-        linears = linear_bandwidth(target.decoder.model, _LINEAR_ROWS)
+        linears = linear_shares(target.decoder.model, _LINEAR_ROWS)
     if plan.context + max(plan.rows) > target.max_length:
         most = target.max_length - max(plan.rows)
         raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {most}")

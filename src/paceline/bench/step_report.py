@@ -32,7 +32,7 @@ def step_reach(report: StepReport, shape: str | None) -> list[Reach]:
 def _linears(report: StepReport) -> list[Reach]:
     if not report.linears:
         return []
-    shares = {rows: rate / report.bandwidth.read for rows, rate in report.linears.items()}
+    shares = report.linears
     figure = ", ".join(f"{share:.0%} at {rows}" for rows, share in shares.items())
     text = f"linears alone read at least {_OF_BANDWIDTH:.0%} of the bandwidth at {min(shares)} to {max(shares)} rows"
     return [Reach(text, figure, min(shares.values()) >= _OF_BANDWIDTH)]
