@@ -169,7 +169,11 @@ def _layer_norm(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
 
     def build(result: torch.Tensor, *reads: torch.Tensor) -> Op:
         given = iter(reads[1:])
-        op = make(Kind.LAYER_NORM, result.shape, [result, reads[0], *(next(given) if w is not None else None for w in (weight, bias))])
+        op = make(
+            Kind.LAYER_NORM,
+            result.shape,
+            [result, reads[0], *(next(given) if w is not None else None for w in (weight, bias))],
+        )
         op.number[0] = epsilon
         return op
 

@@ -153,7 +153,9 @@ def instruction_set(device: torch.device) -> str:
 def weight_bytes(model: PreTrainedModel) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
     parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
-    shared = {m.packed: int(m.packed.num_bytes) for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))}
+    shared = {
+        m.packed: int(m.packed.num_bytes) for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))
+    }
     packed = sum(int(m.num_bytes) for m in model.modules() if isinstance(m, OneDNNLinear))
     return sum(parameters.values()) + sum(shared.values()) + packed
 
