@@ -14,7 +14,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 LAYERS = [
     {"errors", "_version", "bundled"},
     {"params", "types"},
-    {"law", "tree", "text", "stats", "tokenizing"},
+    {"noise", "law", "tree", "text", "stats", "tokenizing"},
     {"verify", "request", "native"},
     {"scheduler", "pacer", "target", "drafters"},
     {"engine"},
@@ -26,6 +26,7 @@ TORCH_FREE = [
     "errors",
     "params",
     "types",
+    "noise",
     "law",
     "tree",
     "text",

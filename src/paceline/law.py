@@ -5,7 +5,7 @@ log-probability and `G` is Gumbel noise keyed by place: the Gumbel-max trick (Gu
 coupling by Daliri, Musco and Suresh (arXiv 2408.07978). Plain decoding and verification call the same
 `choose`, one place at a time and in order, so each parameter sees the exact history at each draft position.
 
-Knows nothing of drafts, models or requests. V is the vocabulary; everything here is float64 in numpy.
+Knows nothing of drafts, models or requests. V is the vocabulary; sums and comparisons are float64 in numpy.
 """
 
 from __future__ import annotations
@@ -17,43 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.errors import RequestError
+from paceline.noise import PART, Floats, Ids, Noise, Scores, largest, parts
 from paceline.params import SamplingParams
 from paceline.types import Choice
-
-Floats = NDArray[np.float64]
-
-
-class Noise:
-    """Gumbel noise of one sample: `at(position)` is (V,) float64, the same whoever asks and however often.
-
-    Philox 4x64 (Salmon et al. 2011) keyed by (seed, sample), with the position in the counter. The position
-    counts from the start of the prompt, so that a request continued from its own output meets the same noise.
-    A float32 uniform would have too few values near 1, where the winning tokens come from.
-    """
-
-    def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
-        self._key = np.array([seed % 2**64, sample], dtype=np.uint64)
-        self._vocab_size = vocab_size
-        self._kept: dict[int, Floats] = {}
-
-    def at(self, position: int) -> Floats:
-        """The noise of the token at `position`; drawn once and kept until `forget` passes it."""
-        if position not in self._kept:
-            counter = np.array([0, position, 0, 0], dtype=np.uint64)
-            bits = np.random.Philox(key=self._key, counter=counter).random_raw(self._vocab_size)
-            self._kept[position] = -np.log(-np.log(open_uniforms(bits)))
-        return self._kept[position]
-
-    def forget(self, position: int) -> None:
-        """Drop what is kept for places up to `position`, which are committed."""
-        for old in [kept for kept in self._kept if kept <= position]:
-            del self._kept[old]
-
-
-def open_uniforms(bits: NDArray[np.uint64]) -> Floats:
-    """Uniforms in (0, 1) from the upper 52 of 64 random bits; with 53, adding a half would round up to 1."""
-    uniforms: Floats = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return uniforms
 
 
 @dataclass(frozen=True)
@@ -82,7 +48,7 @@ class TargetLaw:
         self._counts = np.zeros(context.vocab_size, np.float64)  # generated tokens, by id
         self._seen = np.zeros(context.vocab_size, np.bool_)  # prompt and generated tokens
         self._seen[self._tokens] = True
-        self._bias = _bias_vector(params, context.vocab_size)
+        self._bias = _bias_of(params)
         self._ends = np.array(sorted({*params.stop_token_ids, *context.eos_token_ids}), np.int64)
 
     def choose(self, logits: NDArray[np.float32]) -> Choice:
@@ -91,16 +57,18 @@ class TargetLaw:
         Raises:
             RequestError: the parameters forbid every token here.
         """
-        row = logits.astype(np.float64)
-        scores = self.process(row)
-        if scores.max() == -np.inf:
+        scores = self.process(logits)
+        if self.params.is_greedy:
+            token = int(scores.argmax())
+            best = scores[token]
+        else:
+            [token], [best] = self.noise.best(scores, len(self._tokens))
+        if best == -np.inf:
             raise RequestError(
                 f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias and min_tokens "
                 "leave nothing; allowed: at least one token"
             )
-        if not self.params.is_greedy:
-            scores = scores + self.noise.at(len(self._tokens))
-        return _describe(int(scores.argmax()), row, self.params.logprobs)
+        return _describe(int(token), logits, self.params.logprobs)
 
     def advance(self, token: int) -> None:
         """Append the chosen token to the history."""
@@ -109,19 +77,43 @@ class TargetLaw:
         self._counts[token] += 1
         self._seen[token] = True
 
-    def process(self, row: Floats) -> Floats:
-        """Scores (V,) whose softmax is the law at this place; -inf where a token is forbidden."""
-        scores: Floats = row.copy()
-        self._forbid(scores)
-        if self._bias is not None:
-            scores += self._bias
-        self._penalise(scores)
+    def process(self, logits: Scores) -> Scores:
+        """Scores (V,) whose softmax is the law at this place; -inf where a token is forbidden.
+
+        Float64 of their own, or `logits` themselves where no parameter acts.
+        """
+        scores = self._edited(logits) if self._is_edited else logits
         if self.params.is_greedy:
             return scores
-        scores /= self.params.temperature
-        if scores.max() == -np.inf:
-            return scores
+        if self.params.temperature != 1.0:
+            scores = np.divide(scores, self.params.temperature, dtype=np.float64)
+        elif self._is_truncated:
+            scores = scores.astype(np.float64, copy=False)
         return truncate(scores, self.params.top_k, self.params.top_p, self.params.min_p)
+
+    @property
+    def _is_truncated(self) -> bool:
+        return self.params.top_k > 0 or self.params.top_p < 1.0 or self.params.min_p > 0.0
+
+    @property
+    def _is_edited(self) -> bool:
+        params = self.params
+        return bool(
+            self._context.bad_word_ids
+            or params.min_tokens
+            or params.logit_bias
+            or params.repetition_penalty != 1.0
+            or params.frequency_penalty
+            or params.presence_penalty
+        )
+
+    def _edited(self, logits: Scores) -> Floats:
+        scores = logits.astype(np.float64)
+        self._forbid(scores)
+        tokens, values = self._bias
+        scores[tokens] += values
+        self._penalise(scores)
+        return scores
 
     def _forbid(self, scores: Floats) -> None:
         for word in self._context.bad_word_ids:
@@ -133,67 +125,98 @@ class TargetLaw:
             scores[self._ends] = -np.inf
 
     def _penalise(self, scores: Floats) -> None:
-        repetition = self.params.repetition_penalty
+        tokens = np.flatnonzero(self._seen)
+        repetition, counts, seen = self.params.repetition_penalty, self._counts[tokens], scores[tokens]
         if repetition != 1.0:
-            seen = scores[self._seen]
-            scores[self._seen] = np.where(seen > 0, seen / repetition, seen * repetition)
+            seen = np.where(seen > 0, seen / repetition, seen * repetition)
         if self.params.frequency_penalty:
-            scores -= self.params.frequency_penalty * self._counts
+            seen -= self.params.frequency_penalty * counts
         if self.params.presence_penalty:
-            scores -= self.params.presence_penalty * (self._counts > 0)
+            seen -= self.params.presence_penalty * (counts > 0)
+        scores[tokens] = seen
 
 
-def truncate(scores: Floats, top_k: int, top_p: float, min_p: float) -> Floats:
+def truncate(scores: Scores, top_k: int, top_p: float, min_p: float) -> Scores:
     """Scores (V,) with -inf where min-p, then top-k, then top-p drop a token; at least one survives.
 
-    Top-k keeps every token that ties with the k-th. Top-p breaks ties by token id, lower first.
+    Top-k keeps every token that ties with the k-th. Top-p breaks ties by token id, lower first. Float32 scores, those
+    of the model itself, are for when nothing is dropped: bounds and sums want float64.
     """
+    floor: float = -np.inf
     if min_p > 0.0:
-        scores = np.where(scores < scores.max() + np.log(min_p), -np.inf, scores)
+        floor = scores.max() + np.log(min_p)
     if 0 < top_k < scores.size:
-        smallest = np.partition(scores, scores.size - top_k)[scores.size - top_k]
-        scores = np.where(scores < smallest, -np.inf, scores)
+        floor = np.fmax(floor, np.partition(scores, scores.size - top_k)[scores.size - top_k])
     if top_p < 1.0:
-        scores = _keep_top_p(scores, top_p)
-    return scores
+        return _keep_top_p(scores, top_p, floor)
+    return scores if floor == -np.inf else np.where(scores < floor, -np.inf, scores)
 
 
-def _keep_top_p(scores: Floats, top_p: float) -> Floats:
-    candidates = np.flatnonzero(scores > -np.inf)
-    order = candidates[np.argsort(-scores[candidates], kind="stable")]
-    probs = softmax(scores[order])
+def _keep_top_p(scores: Scores, top_p: float, floor: float) -> Scores:
+    allowed = scores[~(scores < floor) if floor > -np.inf else scores > -np.inf]
+    if not allowed.size:
+        return scores
+    values, before = _nucleus(allowed, top_p)
     # A token stays if what stands before it has not reached top_p yet.
-    before = np.concatenate(([0.0], np.cumsum(probs)[:-1]))
-    kept = order[before < top_p]
-    result = np.full_like(scores, -np.inf)
-    result[kept] = scores[kept]
+    count = np.count_nonzero(before < top_p)
+    kept, dropped = values[:count], values[count:]
+    result = np.where(scores >= kept[-1], scores, -np.inf)
+    if dropped.size and dropped[0] == kept[-1]:
+        ties = np.flatnonzero(scores == kept[-1])
+        result[ties[np.count_nonzero(kept == kept[-1]) :]] = -np.inf
     return result
 
 
-def softmax(scores: Floats) -> Floats:
+def _nucleus(allowed: Scores, top_p: float) -> tuple[Scores, Floats]:
+    """Scores (n,), largest first, that hold the nucleus, and the probability that stands before each.
+
+    Tokens below log((1 - top_p) total / n) have less than 1 - top_p of the total weight together: the nucleus is
+    above. Sums in another order err by less than 1e-9; where one is nearer to top_p, all are sorted and summed.
+    """
+    if allowed.size > PART:
+        peak = float(allowed.max())
+        total = sum(float(np.exp(allowed[part] - peak).sum()) for part in parts(allowed.size))
+        values = -np.sort(-allowed[allowed >= peak + np.log1p(-top_p) + np.log(total / allowed.size)])
+        through = np.cumsum(np.exp(values - peak)) / total
+        if through[-1] > top_p and np.abs(through - top_p).min() > 1e-9:
+            return values, _before(through)
+    values = -np.sort(-allowed)
+    return values, _before(np.cumsum(softmax(values)))
+
+
+def _before(through: Floats) -> Floats:
+    return np.concatenate(([0.0], through[:-1]))
+
+
+def softmax(scores: Scores) -> Floats:
     """Probabilities of scores, largest score first brought to zero."""
     weights = np.exp(scores - scores.max())
     return weights / weights.sum()  # type: ignore[no-any-return]
 
 
-def _describe(token: int, row: Floats, num_top: int | None) -> Choice:
-    shifted = row - row.max()
-    weights = np.exp(shifted)
-    total = weights.sum()
+def _describe(token: int, logits: Scores, num_top: int | None) -> Choice:
+    peak = float(logits.max())
+    is_masked = logits.min() == -np.inf
+    total = mean = 0.0
+    for part in parts(logits.size):
+        shifted = logits[part].astype(np.float64)
+        shifted -= peak
+        if is_masked:
+            np.maximum(shifted, _NOTHING, out=shifted)
+        weights = np.exp(shifted)
+        total += float(np.add.reduce(weights))
+        mean += float(np.dot(weights, shifted))
     log_total = float(np.log(total))
-    # Entropy = log Z - E[logit]; a logit of -inf has weight 0 and adds nothing.
-    mean = float(np.dot(weights, np.where(weights > 0, shifted, 0.0)) / total)
     top: tuple[tuple[int, float], ...] = ()
     if num_top:
-        best = np.argsort(-shifted, kind="stable")[:num_top]
-        top = tuple((int(t), float(shifted[t]) - log_total) for t in best)
-    return Choice(token, float(shifted[token]) - log_total, log_total - mean, top)
+        top = tuple((int(t), float(logits[t]) - peak - log_total) for t in largest(logits, num_top))
+    # Entropy = log Z - E[logit]
+    return Choice(token, float(logits[token]) - peak - log_total, log_total - mean / total, top)
 
 
-def _bias_vector(params: SamplingParams, vocab_size: int) -> Floats | None:
-    if not params.logit_bias:
-        return None
-    bias = np.zeros(vocab_size, np.float64)
-    for token, value in params.logit_bias.items():
-        bias[token] = value
-    return bias
+_NOTHING = -800.0  # its exp is 0 and, unlike -inf, so is its product with 0
+
+
+def _bias_of(params: SamplingParams) -> tuple[Ids, Floats]:
+    bias = params.logit_bias or {}
+    return np.array([*bias], np.int64), np.array([*bias.values()], np.float64)

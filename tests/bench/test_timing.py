@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from paceline.bench.timing import Contestant, interleave, ratio, self_ratio
 
 
@@ -12,6 +14,13 @@ def test_contestants_take_turns_and_are_reset() -> None:
     samples = interleave(both, repeats=2)
     assert calls == ["a", "reset", "b"] * 3  # one untimed round, then two
     assert {name: len(times) for name, times in samples.items()} == {"a": 2, "b": 2}
+
+
+def test_there_is_a_rest_before_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr("time.sleep", calls.append)
+    interleave([Contestant(name, lambda: calls.append("turn")) for name in "ab"], repeats=1, rest=0.5)
+    assert calls == [0.5, "turn"] * 4
 
 
 def test_a_time_limit_leaves_three_rounds() -> None:

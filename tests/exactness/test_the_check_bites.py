@@ -13,12 +13,20 @@ from exactness.models import build
 from exactness.subjects import Subject, job
 from paceline.target import inspect, numerics
 from paceline.target.attention import canonical_attention
-from paceline.target.hf import ATTENTION_NAME, Decoder, HFTarget
+from paceline.target.hf import Decoder, HFTarget
+from paceline.target.interface import ATTENTION_NAME
 from paceline.target.pool import PAGE_SIZE, LayerCache, PagePool
 from paceline.target.probe import REFERENCE, is_even, proven_row_counts
 from paceline.target.rows import TAIL, Rows
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def pytorch_kernels(monkeypatch: pytest.MonkeyPatch):
+    """The faults here are those of PyTorch's kernels; test_native.py plants others."""
+    monkeypatch.setattr(numerics, "library", lambda: None)
+    monkeypatch.setattr("paceline.target.forward.library", lambda: None)
 
 
 def differs(plain: PlainRuns, one: Job, budget: int, seed: int = 0) -> bool:
@@ -53,7 +61,7 @@ def test_attention_in_slot_order_is_right_up_to_rounding_and_found_out(monkeypat
     jobs = [job(90, 1, 30), job(150, 2, 30, temperature=0.7)]
     canonical = [subject.plain[one] for one in jobs]
     assert not any(differs(subject.plain, one, 12) for one in jobs)
-    monkeypatch.setattr("paceline.target.hf.canonical_attention", attention_in_slot_order)
+    monkeypatch.setattr("paceline.target.forward.canonical_attention", attention_in_slot_order)
     plain = PlainRuns(subject.target)
     assert plain.differences(jobs, [decode(subject.target, [one])[0] for one in jobs]) == []
     for one, trace in zip(jobs, canonical, strict=True):
@@ -139,6 +147,6 @@ def test_the_probe_finds_out_what_a_neighbour_further_on_changes(monkeypatch: py
     def leaky(query: torch.Tensor, cache: LayerCache, rows: Rows, *how: float, **more: float) -> torch.Tensor:
         return canonical_attention(query, cache, rows, *how, **more) * (1.000001 if rows.positions.max() > 150 else 1)
 
-    monkeypatch.setattr("paceline.target.hf.canonical_attention", leaky)
+    monkeypatch.setattr("paceline.target.forward.canonical_attention", leaky)
     with pytest.raises(paceline.ModelError, match="different bits beside different neighbours"):
         Subject("llama")

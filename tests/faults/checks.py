@@ -10,7 +10,7 @@ import numpy as np
 from law.reference import chi_square, enumerate_outputs, reference_scores
 from law.support import DRAFTERS, KINDS, Kind, RecordingLaw, branching, check_counters, decode, target_of
 from paceline import LLM
-from paceline.law import Noise
+from paceline.noise import Noise
 from paceline.params import SamplingParams
 from paceline.request import Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget

@@ -9,7 +9,8 @@ import numpy as np
 from faults import checks
 from faults.registry import Patch, children_of, fault, harmless
 from paceline import engine
-from paceline.law import Noise, TargetLaw
+from paceline.law import TargetLaw
+from paceline.noise import Noise
 from paceline.verify import Walk, walk
 
 

@@ -33,10 +33,11 @@ def step(
     repeats: int = typer.Option(31, min=1, help="Rounds; their median counts."),
     json: Path = _JSON,
 ) -> None:
-    """Time one forward by row count, beside transformers with the same weights."""
+    """Time one forward by row count, beside transformers and llama.cpp with the same weights."""
     from paceline.bench.models import random_model
     from paceline.bench.provenance import provenance
-    from paceline.bench.step import StepPlan, bench_step, step_reach, step_table
+    from paceline.bench.step import StepPlan, bench_step
+    from paceline.bench.step_report import step_reach, step_table
     from paceline.bench.tables import progress, show, write_json
     from paceline.target.loading import parse_device, parse_dtype, read_model
 

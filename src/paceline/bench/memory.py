@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from paceline.bench.timing import timed
+from paceline.target.numerics import weight_bytes
 
 _BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
 _TRIES = 7
@@ -50,13 +51,10 @@ def bytes_read(model: Any) -> int:
     """Bytes of weights that one forward reads: all but the input embedding, of which it takes a few rows.
 
     A tied embedding is read as the output layer's weight. Weights that Paceline laid out anew count in that
-    layout (`num_bytes`), which is wider than the checkpoint's where the processor lacks its number format.
+    layout, which is wider than the checkpoint's where the processor lacks its number format.
     """
-    embedding = model.get_input_embeddings().weight
-    packed = sum(int(getattr(module, "num_bytes", 0)) for module in model.modules())
-    heads = [module.weight for module in model.modules() if type(module) is torch.nn.Linear]
-    is_tied = any(weight.data_ptr() == embedding.data_ptr() for weight in heads)
-    kept = {w.data_ptr(): w.numel() * w.element_size() for w in model.parameters()}
-    if not is_tied:
-        kept.pop(embedding.data_ptr())
-    return int(packed + sum(kept.values()))
+    embedding = model.get_input_embeddings()
+    heads = [module.weight.data_ptr() for module in model.modules() if type(module) is torch.nn.Linear]
+    if type(embedding) is not torch.nn.Embedding or embedding.weight.data_ptr() in heads:
+        return weight_bytes(model)
+    return weight_bytes(model) - embedding.weight.numel() * embedding.weight.element_size()

@@ -1,9 +1,10 @@
-"""`paceline bench step`: what one forward costs by row count, beside transformers with the same weights."""
+"""`paceline bench step`: one forward by row count, beside transformers and llama.cpp with the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import PacelineForward, TransformersForward
+from paceline.bench.llamacpp import REST, CannotCompeteError, LlamaCppForward, open_llamacpp
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
-from paceline.bench.provenance import has_bfloat16
-from paceline.bench.tables import Reach, Table, progress
+from paceline.bench.tables import progress
 from paceline.bench.timing import Contestant, Ratio, interleave, ratio, self_ratio
 from paceline.errors import ConfigError
 from paceline.target.hf import HFTarget
@@ -32,30 +33,39 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class StepRow:
-    """Seconds of each round at one row count; Paceline's are empty where the rows do not fit."""
+    """Seconds of each round at one row count; empty: Paceline where the rows do not fit, llama.cpp where it is not."""
 
     rows: int
     padded: int | None  # Paceline pads to a row count whose bits are proven
     paceline: list[float]
     transformers: list[float]
+    llamacpp: list[float] = field(default_factory=list)
 
     @property
     def against_transformers(self) -> Ratio | None:
         """Paceline's time over transformers'."""
         return ratio(self.paceline, self.transformers) if self.paceline else None
 
+    @property
+    def against_llamacpp(self) -> Ratio | None:
+        """Paceline's time over llama.cpp's."""
+        return ratio(self.paceline, self.llamacpp) if self.paceline and self.llamacpp else None
+
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        against = self.against_transformers
+        against, against_llamacpp = self.against_transformers, self.against_llamacpp
         return {
             "rows": self.rows,
             "padded_rows": self.padded,
             "paceline_ms": median(self.paceline) * 1e3 if self.paceline else None,
             "transformers_ms": median(self.transformers) * 1e3,
+            "llamacpp_ms": median(self.llamacpp) * 1e3 if self.llamacpp else None,
             "paceline_over_transformers": against.as_dict() if against else None,
+            "paceline_over_llamacpp": against_llamacpp.as_dict() if against_llamacpp else None,
             "noise": self_ratio(self.transformers),
             "paceline_seconds": self.paceline,
             "transformers_seconds": self.transformers,
+            "llamacpp_seconds": self.llamacpp,
         }
 
 
@@ -69,6 +79,7 @@ class StepReport:
     bandwidth: Bandwidth
     paceline_bytes: int  # of weights that one forward reads
     transformers_bytes: int
+    llamacpp: dict[str, Any] = field(default_factory=dict)  # version and settings, or "absent": why
 
     @property
     def floor(self) -> float:
@@ -96,6 +107,7 @@ class StepReport:
             "copy_bytes_per_second": self.bandwidth.copy,
             "weight_bytes_read": {"paceline": self.paceline_bytes, "transformers": self.transformers_bytes},
             "floor_ms": self.floor * 1e3,
+            "llamacpp": self.llamacpp,
         }
 
 
@@ -108,100 +120,53 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan) -> StepReport:
         most = target.max_length - max(plan.rows)
         raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {most}")
     with progress(f"{name}: forwards", plan.repeats + 1) as advance:
-        rows = _time_rows(model, target, plan, advance)
-    return StepReport(
-        name,
-        info.numerics,
-        rows,
-        bandwidth,
-        bytes_read(target.decoder.model),
-        bytes_read(model),
-    )
+        rows, llamacpp = _time_rows(model, target, plan, advance)
+    bytes_ours, bytes_theirs = bytes_read(target.decoder.model), bytes_read(model)
+    return StepReport(name, info.numerics, rows, bandwidth, bytes_ours, bytes_theirs, llamacpp)
 
 
-def _time_rows(model: PreTrainedModel, target: HFTarget, plan: StepPlan, advance: Callable[[], None]) -> list[StepRow]:
+def _time_rows(
+    model: PreTrainedModel, target: HFTarget, plan: StepPlan, advance: Callable[[], None]
+) -> tuple[list[StepRow], dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     context = torch.randint(target.vocab_size, (plan.context,), generator=generator).tolist()
     ours = PacelineForward(target.decoder, context)
     theirs = TransformersForward(model, context)
-    contestants: list[Contestant] = []
-    for count in plan.rows:
+    with _llamacpp(model, context, theirs, plan.rows) as (peer, about):
+        contestants = _contestants(plan.rows, ours, theirs, peer)
+        rest = REST if peer is not None else 0.0
+        samples = interleave(contestants, plan.repeats, plan.seconds, advance, rest)
+    ours.close()
+    return [_row(count, ours.padded(count), samples) for count in plan.rows], about
+
+
+@contextmanager
+def _llamacpp(
+    model: PreTrainedModel, context: Sequence[int], theirs: TransformersForward, counts: Sequence[int]
+) -> Iterator[tuple[LlamaCppForward | None, dict[str, Any]]]:
+    """llama.cpp where it can compete, and what to say of it."""
+    try:
+        peer, about = open_llamacpp(model, context, theirs, counts)
+    except CannotCompeteError as error:
+        yield None, {"absent": str(error)}
+        return
+    with closing(peer):
+        yield peer, about
+
+
+def _contestants(
+    counts: Sequence[int], ours: PacelineForward, theirs: TransformersForward, peer: LlamaCppForward | None
+) -> list[Contestant]:
+    contestants = []
+    for count in counts:
         if ours.padded(count) is not None:
             contestants.append(ours.contestant(f"paceline {count}", count))
         contestants.append(theirs.contestant(f"transformers {count}", count))
-    samples = interleave(contestants, plan.repeats, plan.seconds, advance)
-    ours.close()
-    return [
-        StepRow(n, ours.padded(n), samples.get(f"paceline {n}", []), samples[f"transformers {n}"]) for n in plan.rows
-    ]
+        if peer is not None:
+            contestants.append(peer.contestant(f"llama.cpp {count}", count))
+    return contestants
 
 
-def step_reach(report: StepReport, shape: str | None) -> list[Reach]:
-    """The lines that the 134m shape is to reach in bfloat16; none for other models."""
-    one = report.row(1)
-    if shape != "134m" or report.numerics["dtype"] != "bfloat16" or one is None:
-        return []
-    lines = []
-    for rows, limit in ((8, 1.3), (16, 1.8)):
-        many = report.row(rows)
-        if many is not None:
-            cost = ratio(many.paceline, one.paceline)
-            text = f"{rows} rows cost at most {limit} x 1 row"
-            lines.append(Reach(text, f"{cost} x", cost.value <= limit))
-    against = ratio(one.paceline, one.transformers)
-    text = "1 row is no slower than transformers' 1 row"
-    return [*lines, Reach(text, f"{against} x its time", against.value <= 1.0)]
-
-
-def step_table(report: StepReport, plan: StepPlan) -> Table:
-    """The report as a table."""
-    columns = (
-        "rows",
-        "padded to",
-        "Paceline ms",
-        "x 1 row",
-        "transformers ms",
-        "x 1 row",
-        "Paceline / transformers",
-    )
-    rounds = len(report.rows[0].transformers)
-    title = f"{report.name}, {report.numerics['dtype']}, context {plan.context}: one forward, median of {rounds}"
-    table = Table(title, (*columns, "transformers / itself"))
-    first = report.rows[0]
-    for row in report.rows:
-        against, noise = row.against_transformers, self_ratio(row.transformers)
-        ours = median(row.paceline) if row.paceline else None
-        scale = median(first.paceline) if first.paceline and first.rows == 1 else None
-        their_scale = median(first.transformers) if first.rows == 1 else None
-        cells = (
-            str(row.padded or "does not fit"),
-            _cell(ours, 1e3),
-            _cell(ours, 1 / scale if scale else None),
-            _cell(median(row.transformers), 1e3),
-            _cell(median(row.transformers), 1 / their_scale if their_scale else None),
-            str(against or "-"),
-            _cell(noise, 1),
-        )
-        table.rows.append((str(row.rows), *cells))
-    table.notes += _notes(report)
-    return table
-
-
-def _cell(value: float | None, scale: float | None) -> str:
-    return "-" if value is None or scale is None else f"{value * scale:.2f}"
-
-
-def _notes(report: StepReport) -> list[str]:
-    numerics, bandwidth = report.numerics, report.bandwidth
-    device = torch.device(numerics["device"])
-    path = f"{numerics['path']} on {numerics['instruction_set']}, {numerics['threads']} threads"
-    lacks = numerics["dtype"] == "bfloat16" and not has_bfloat16(device)
-    noise = f"{report.noise:.1%}" if report.noise is not None else "unknown (one round)"
-    return [
-        f"Numeric path: {path}" + ("; this processor has no bfloat16 instructions" if lacks else ""),
-        f"Floor: {report.floor * 1e3:.2f} ms = {report.paceline_bytes / 1e6:.0f} MB of weights read at "
-        f"{bandwidth.best / 1e9:.1f} GB/s (read {bandwidth.read / 1e9:.1f}, copy {bandwidth.copy / 1e9:.1f}; "
-        f"transformers reads {report.transformers_bytes / 1e6:.0f} MB)",
-        f"Noise: transformers against itself, every other round, differs by at most {noise}",
-        "Brackets: 95 % interval of the bootstrap",
-    ]
+def _row(count: int, padded: int | None, samples: Mapping[str, list[float]]) -> StepRow:
+    ours, peer = samples.get(f"paceline {count}", []), samples.get(f"llama.cpp {count}", [])
+    return StepRow(count, padded, ours, samples[f"transformers {count}"], peer)

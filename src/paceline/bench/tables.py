@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_WIDTH = 160  # columns of a table that goes to a file
+_WIDTH = 180  # columns of a table that goes to a file
 
 
 @dataclass

@@ -43,10 +43,12 @@ def interleave(
     repeats: int,
     seconds: float = math.inf,
     on_round: Callable[[], object] = _nothing,
+    rest: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each contestant, who take turns (A, B, A, B, ...) after one untimed round each.
 
-    Stops early once `seconds` have passed, but not before three rounds, or `repeats` if that is fewer.
+    Before each turn it waits `rest` seconds, for threads of the turn before to fall asleep. It stops early once
+    `seconds` have passed, but not before three rounds, or `repeats` if that is fewer.
     """
     samples: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     deadline = time.perf_counter() + seconds
@@ -54,6 +56,7 @@ def interleave(
         if index > _FEWEST_ROUNDS and time.perf_counter() > deadline:
             break
         for contestant in contestants:
+            time.sleep(rest)
             elapsed = timed(contestant.run)[1]
             contestant.reset()
             if index:

@@ -29,12 +29,15 @@ def models(
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
 ) -> None:
     """List the bundled models, or say how exactly and at what cost MODEL can be decoded."""
+    from paceline.native.library import status
+
     console = Console(highlight=False)
     if model is None:
         for name in bundled_names():
             folder = bundled_path(name)
             size = sum(f.stat().st_size for f in folder.iterdir()) if folder else 0
             console.print(f"{name}  {size / 1e6:.1f} MB")
+        console.print(status())
         return
     with load_with_progress(model, dtype=dtype, device=device) as llm:
         info = llm.info
@@ -47,5 +50,6 @@ def models(
             f"weights {info.weight_bytes / 1e6:.1f} MB, "
             f"pool of {info.pool_tokens} tokens {info.pool_bytes / 1e6:.1f} MB",
         )
+        table.add_row("kernels", status().removeprefix("native kernels: "))
         table.add_row("verdict", info.verdict)
         console.print(table)

@@ -18,6 +18,7 @@ from paceline.bundled import DEFAULT_DRAFT
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.errors import DrafterError, ModelError
 from paceline.law import softmax
+from paceline.noise import largest
 from paceline.request import Request
 from paceline.tree import TreeBuilder, merge
 from paceline.types import DraftTree, Environment, StepOutcome
@@ -211,12 +212,14 @@ class _Growth:
 
     def _children(self, logits: NDArray[np.float32], position: int) -> list[tuple[int, float]]:
         """(token, believed chance) of the top-k of log q + G; the belief is the softmax of those very sums."""
-        scores = logits.astype(np.float64)
-        if not self.request.params.is_greedy:
-            scores = scores / self.request.params.temperature + self.request.law.noise.at(position)
-        best = np.argpartition(scores, -_CONSIDERED)[-_CONSIDERED:]
-        best = best[np.argsort(-scores[best])]
-        shares = softmax(scores[best])
+        params = self.request.params
+        if params.is_greedy:
+            best = largest(logits, _CONSIDERED)
+            sums = logits[best].astype(np.float64)
+        else:
+            scores = np.divide(logits, params.temperature, dtype=np.float64)
+            best, sums = self.request.law.noise.best(scores, position, _CONSIDERED)
+        shares = softmax(sums)
         return [(int(t), float(s)) for t, s in zip(best[: self._branch], shares, strict=False)]
 
 

@@ -145,6 +145,8 @@ def _cat(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
     calls: list[Call] = []
     start = 0
     for part in args[0]:
+        if part.numel() == 0:
+            continue
         place = out.narrow(dim, start, part.shape[dim])
         copied = _map(Function.COPY, place, part)
         if copied is None:

@@ -42,6 +42,7 @@ class Frame:
         self.num_pages = num_pages  # of every pool that it is used with: no page or slot beyond is let in
         self.num_rows = 0
         self.header = torch.zeros(_HEADER_INTS, dtype=torch.int64)
+        self._header = self.header.numpy()  # the same memory
         self._table = np.zeros(0, np.int64)
         self._partials = torch.empty(0)
         self._floats = 0  # of a row's partial results in one chunk
@@ -58,7 +59,7 @@ class Frame:
         self._table[: len(table)] = table
         last = max((max(item.positions) for item in sequences if len(item.positions)), default=0)
         self.num_rows = sum(len(item.positions) for item in sequences)
-        values = self.header.numpy()
+        values = self._header
         values[_NUM_ROWS] = self.num_rows
         values[_NUM_SEQUENCES] = len(sequences)
         values[_TABLE] = self._table.ctypes.data
@@ -73,10 +74,10 @@ class Frame:
         self._grow()
 
     def _grow(self) -> None:
-        needed = self.num_rows * int(self.header[_CHUNKS]) * self._floats
+        needed = self.num_rows * int(self._header[_CHUNKS]) * self._floats
         if needed > len(self._partials):
             self._partials = torch.empty(needed * 5 // 4)
-        self.header[_PARTIALS] = self._partials.data_ptr()
+        self._header[_PARTIALS] = self._partials.data_ptr()
 
     def _fill(self, sequences: Sequence[FrameSequence]) -> Ints:
         """The table: sequences, rows, slots, then page tables, drafts and paths."""

@@ -1,6 +1,6 @@
 """Operations for the kernels: built from tensors, every shape and stride checked, then run together.
 
-The structs mirror csrc/paceline.h. An operation holds addresses only: who builds one keeps its tensors alive.
+The structs mirror csrc/paceline.h.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None
         ValueError: a tensor that a kernel must not be given.
     """
     op = Op(kind=kind, barrier=1, ndim=len(shape))
+    op.tensors = tuple(tensors)  # the struct holds addresses: they must not go away before it does
     op.shape[: len(shape)] = list(shape)
     for view, tensor in zip(op.views, tensors, strict=False):
         if tensor is not None:
@@ -82,7 +83,8 @@ def _fill(view: View, tensor: torch.Tensor) -> None:
     view.strides[: tensor.ndim] = list(tensor.stride())
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` where `condition` fails."""
     if not condition:
         raise ValueError(message)
 
@@ -91,7 +93,7 @@ class PackedWeight:
     """A weight (N, K) in float32 or bfloat16, in panels of 32 columns: the only copy that a kernel needs."""
 
     def __init__(self, library: Library, weight: torch.Tensor) -> None:
-        _require(weight.ndim == 2 and weight.dtype in FLOATS, f"a weight of {weight.dtype}, {weight.ndim} dimensions")
+        require(weight.ndim == 2 and weight.dtype in FLOATS, f"a weight of {weight.dtype}, {weight.ndim} dimensions")
         self.library = library
         self.dtype = weight.dtype
         self.num_columns, self.k = weight.shape
@@ -108,19 +110,19 @@ class PackedWeight:
 
     def linear(self, out: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> Op:
         """`out` (M, N) = `x` (M, K) times the weight, plus `bias` (N); sums in float32, rows contiguous."""
-        _require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
-        _require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
-        _require(out.dtype in FLOATS, f"out is {out.dtype}")
-        _require(x.stride(1) == 1 and out.stride(1) == 1, "rows must be contiguous")
+        require(x.ndim == 2 and x.shape[1] == self.k and x.dtype == self.dtype, f"x is {tuple(x.shape)}, {x.dtype}")
+        require(out.shape == (len(x), self.num_columns), f"out is {tuple(out.shape)}")
+        require(out.dtype in FLOATS, f"out is {out.dtype}")
+        require(x.stride(1) == 1 and out.stride(1) == 1, "rows must be contiguous")
         if bias is not None:
-            _require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
+            require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
         return self._op(Kind.LINEAR, out, x, self.data.view(self.dtype), bias, rows=len(x))
 
     def rows(self, out: torch.Tensor, tokens: torch.Tensor) -> Op:
         """`out` (M, K) = rows of the weight by `tokens` (M,) int64, each in [0, N): the caller sees to that."""
-        _require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
-        _require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
-        _require(out.stride(1) == 1, "rows must be contiguous")
+        require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
+        require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
+        require(out.stride(1) == 1, "rows must be contiguous")
         return self._op(Kind.EMBED, out, tokens, self.data.view(self.dtype), rows=len(tokens))
 
     def _op(self, kind: Kind, *tensors: torch.Tensor | None, rows: int) -> Op:
@@ -142,10 +144,12 @@ class Runner:
 
     def __init__(self, library: Library, ops: Sequence[Op]) -> None:
         self._library = library
+        self._kept = list(ops)
         self._ops = (Op * len(ops))(*ops)
         self._scratch_bytes = max(library.scratch_bytes(op) for op in ops)
 
     def __call__(self) -> None:
+        """Run them."""
         self._library.run(self._ops, len(self._ops), self._scratch_bytes, scratch)
 
 

@@ -15,7 +15,7 @@ from paceline.native.ops import Kind, Op, Runner
 from paceline.native.recording import Recording, Step, storage_of
 
 _SERIAL = 8192  # elements: sharing less among workers costs more than it saves
-_SHARED = (Kind.LINEAR,)
+_SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE)
 _SMALLEST = 256  # bytes of a block
 
 
@@ -25,7 +25,7 @@ class Program:
     def __init__(self, library: Library, recording: Recording, result: torch.Tensor) -> None:
         layout = _Layout(recording, result)
         self.result = layout.place(result)
-        self._kept = recording  # constants are known by address
+        self.arena_bytes = layout.arena.numel()
         self._segments: list[Callable[[], None]] = []
         waits = _Waits()
         native: list[Op] = []
@@ -84,14 +84,14 @@ class _Layout:
             for storage, tensor in {storage_of(t): t for t in (*step.writes, *step.reads)}.items():
                 if last[storage] == index and storage in self._offsets:
                     free.setdefault(_block_size(tensor), []).append(self._offsets[storage])
-        self._arena = torch.zeros(end, dtype=torch.uint8)
+        self.arena = torch.zeros(end, dtype=torch.uint8)
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor where it will be when the program runs."""
         offset = self._offsets.get(storage_of(tensor))
         if offset is None:
             return tensor
-        block = self._arena[offset : offset + tensor.untyped_storage().nbytes()].view(tensor.dtype)
+        block = self.arena[offset : offset + tensor.untyped_storage().nbytes()].view(tensor.dtype)
         return block.as_strided(tensor.shape, tensor.stride(), block.storage_offset() + tensor.storage_offset())
 
     def key(self, tensor: torch.Tensor) -> Hashable:

@@ -47,6 +47,11 @@ def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tens
         recording.add(make, writes, reads)
 
 
+def is_recording() -> bool:
+    """True while a recording is open: elementwise operations are going to be native then, and need no help."""
+    return _open.get() is not None
+
+
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The steps that lead from `inputs` to whatever is computed while it is open.
 
@@ -127,7 +132,7 @@ def _by_torch(func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Ten
 
 def storage_of(tensor: torch.Tensor) -> int:
     """What tells storages apart."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _tensors(tree: Iterable[Any]) -> list[torch.Tensor]:

@@ -1,100 +1,24 @@
-"""`HFTarget`: a transformers model behind the `Target` port, through its own forward.
-
-The model sees a flat batch (1, R) of rows with position ids and no cache of its own; its attention layers call
-`paceline_attention`, which finds the rows and the page pool of the current forward in a context variable (some
-models drop keyword arguments on the way). No model code is forked.
-"""
+"""`HFTarget`: a transformers model behind the `Target` port."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
-from paceline.errors import ModelError
 from paceline.request import Request
-from paceline.target.attention import canonical_attention
+from paceline.target.forward import forward_for
 from paceline.target.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.target.pool import PAGE_SIZE, CachedSequence, PagePool
-from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
+from paceline.target.rows import TreeWork
 from paceline.types import DraftTree
 
-ATTENTION_NAME = "paceline"
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
-
-
-class AttentionStep(Protocol):
-    """What answers the model's attention layers during one forward, called once per layer in order."""
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-        """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
-
-
-_current: ContextVar[AttentionStep] = ContextVar("paceline_attention_step")
-
-
-def paceline_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
-    if attention_mask is not None:
-        raise ModelError("this model gives its attention a mask of its own, which canonical attention would lose")
-    if kwargs.get("s_aux") is not None:
-        raise ModelError("this model's attention has sinks (s_aux), which canonical attention does not support")
-    scaling = kwargs.get("scaling")
-    out = _current.get().attend(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=int(kwargs.get("sliding_window") or 0),
-        softcap=float(kwargs.get("softcap") or 0.0),
-    )
-    return out.unsqueeze(0), None
-
-
-AttentionInterface.register(ATTENTION_NAME, paceline_attention)
-
-
-class PoolStep:
-    """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
-
-    def __init__(self, pool: PagePool, rows: Rows) -> None:
-        self._layers = iter(pool.layers)
-        self._rows = rows
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-        """See `AttentionStep`."""
-        layer = next(self._layers)
-        layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
-        return canonical_attention(query, layer, self._rows, **how).to(query.dtype)
-
-
-def run_rows(model: PreTrainedModel, step: AttentionStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
-    """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
-    token = _current.set(step)
-    try:
-        device = model.device
-        out = model(
-            input_ids=torch.as_tensor(tokens).unsqueeze(0).to(device),
-            position_ids=torch.as_tensor(positions).unsqueeze(0).to(device),
-            use_cache=False,
-            **kwargs,
-        )
-    finally:
-        _current.reset(token)
-    return out[0][0]  # type: ignore[no-any-return]
 
 
 class Decoder:
@@ -104,20 +28,27 @@ class Decoder:
         self.model = model
         self.pool = pool
         self.row_counts = tuple(row_counts)  # ascending
-        self._max_length = max_length
+        # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
+        # a position table would end before them, and some rotary scalings would change for all rows.
+        self._forward = forward_for(model, pool, max_length - 1)
 
     @property
     def max_rows(self) -> int:
         """Most rows of one forward."""
         return self.row_counts[-1]
 
+    @property
+    def is_exact_by_construction(self) -> bool:
+        """True if the kernels give a row the same bits at every row count; a probe is then no more than a check."""
+        return self._forward.is_exact_by_construction
+
     @torch.inference_mode()
     def forward(self, work: Sequence[TreeWork]) -> NDArray[np.float32]:
         """Logits (rows, V) of the trees' rows, in order."""
         needed = sum(len(item.tokens) - item.first for item in work)
         padded = self.row_counts[bisect_left(self.row_counts, needed)]
-        rows = tree_rows(work, padded, self.pool.device)
-        return self._run(self.model, rows)[:needed].float().cpu().numpy()
+        logits = self._forward.logits(work, padded)[:needed]
+        return logits.to("cpu", torch.float32, copy=True).numpy()
 
     @torch.inference_mode()
     def prefill(
@@ -126,17 +57,10 @@ class Decoder:
         """Commit `tokens` to an empty sequence in chunks of one page, aligned from position 0."""
         for start in range(0, len(tokens), PAGE_SIZE):
             chunk = tokens[start : start + PAGE_SIZE]
-            rows = chunk_rows(sequence, chunk, self.pool.device)
-            self._run(self.model.base_model, rows)
+            self._forward.prefill(sequence, chunk)
             sequence.length += len(chunk)
             if on_chunk is not None:
                 on_chunk(len(chunk))
-
-    def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
-        # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
-        # a position table would end before them, and some rotary scalings would change for all rows.
-        positions = np.minimum(rows.positions, self._max_length - 1)
-        return run_rows(model, PoolStep(self.pool, rows), rows.tokens, positions)
 
 
 class HFTarget:

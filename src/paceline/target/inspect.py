@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
-from paceline.target.hf import ATTENTION_NAME, run_rows
+from paceline.target.interface import ATTENTION_NAME, run_rows
 from paceline.target.pool import LayerShape
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from transformers.utils import logging as transformers_logging
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
 from paceline.target import inspect
-from paceline.target.hf import ATTENTION_NAME, SCRATCH, Decoder, HFTarget
+from paceline.target.forward import ROW_COUNTS
+from paceline.target.hf import SCRATCH, Decoder, HFTarget
+from paceline.target.interface import ATTENTION_NAME
 from paceline.target.numerics import NumericPath, apply, paths, shared_copy
 from paceline.target.pool import PAGE_SIZE, PagePool
-from paceline.target.probe import REFERENCE, proven_row_counts
+from paceline.target.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.target.rows import TreeWork
 
 _PROBE_SECONDS = 1.5
@@ -182,7 +184,7 @@ def _prove(
         apply(model, path)
         pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
         decoder = Decoder(model, pool, (REFERENCE,), parts.max_length)
-        counts = proven_row_counts(decoder, parts.vocab_size, parts.max_length, _PROBE_SECONDS)
+        counts = _row_counts(decoder, parts)
         if counts:
             decoder.row_counts = tuple(counts)
             return decoder, path
@@ -191,6 +193,13 @@ def _prove(
         f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
         f"tried ({tried}); it cannot be decoded exactly here"
     )
+
+
+def _row_counts(decoder: Decoder, parts: inspect.Anatomy) -> Sequence[int]:
+    """Row counts to use: those that the probe proved, or all if kernels that ought to be exact passed it."""
+    is_sure = decoder.is_exact_by_construction
+    counts = proven_row_counts(decoder, parts.vocab_size, parts.max_length, 0.0 if is_sure else _PROBE_SECONDS)
+    return ROW_COUNTS if is_sure and {*ALWAYS, REFERENCE} <= set(counts) else counts
 
 
 def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from paceline.native.library import Library, library
 from paceline.native.ops import FLOATS, PackedWeight
+from paceline.native.recording import is_recording
 from paceline.target.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
@@ -39,6 +40,8 @@ class WholeVectors(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The activation of `x`, of any shape."""
+        if is_recording():
+            return self._activation(x)  # type: ignore[no-any-return]
         flat, size = x.reshape(-1), x.numel()
         if size % _VECTOR:
             flat = nn.functional.pad(flat, (0, -size % _VECTOR))
@@ -150,7 +153,7 @@ def instruction_set(device: torch.device) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def weight_bytes(model: PreTrainedModel) -> int:
+def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
     parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     shared = {

@@ -89,8 +89,10 @@ class Probe:
 
     def _is_uneven(self, count: int) -> bool:
         """True if an elementwise operation of the forward is given an odd end and rounds it differently."""
+        work = [self._neighbour(1, count)]
+        self._run(work, count)  # whatever is done once only is done before
         with _Elementwise() as operations:
-            self._run([self._neighbour(1, count)], count)
+            self._run(work, count)
         return bool(operations.is_uneven)
 
     def _bits(self, count: int, before: int) -> NDArray[np.float32]:

@@ -117,7 +117,10 @@ static void map(const Op *op, const Worker *worker) {
                 load_block(b, right, r, right->strides[last], first, count);
                 for (int64_t i = 0; scale != 1.0f && i < count; i++) b[i] *= scale;
             }
-            for (int64_t i = count; i < round_up(count, LANES); i++) a[i] = b[i] = 1.0f;
+            for (int64_t i = count; i < round_up(count, LANES); i++) {
+                a[i] = 1.0f;
+                if (r != NULL) b[i] = 1.0f;
+            }
             apply(op->function, a, b, count);
             store_block(a, out, o, out->strides[last], first, count);
         }

@@ -1,0 +1,122 @@
+"""The GGUF file holds every weight under llama.cpp's name, in its order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from paceline.bench.gguf_file import gguf_name, header, permuted, rope_factors, tensors, unsupported, write_gguf
+
+HEADS, KV_HEADS, D = 4, 2, 8
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def llama(**changes: object) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    settings = {
+        "hidden_size": HEADS * D,
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "intermediate_size": 48,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        **changes,
+    }
+    return LlamaForCausalLM(LlamaConfig(**settings)).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.norm.weight", "output_norm.weight"),
+        ("lm_head.weight", "output.weight"),
+        ("model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight"),
+        ("model.layers.11.self_attn.o_proj.bias", "blk.11.attn_output.bias"),
+        ("model.layers.3.mlp.gate_proj.weight", "blk.3.ffn_gate.weight"),
+        ("model.layers.3.input_layernorm.weight", "blk.3.attn_norm.weight"),
+        ("model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight"),
+    ],
+)
+def test_names(name: str, wanted: str) -> None:
+    assert gguf_name(name) == wanted
+
+
+def test_a_name_that_llama_has_not_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        gguf_name("model.layers.0.self_attn.q_norm.weight")
+
+
+def test_rows_that_are_turned_together_come_side_by_side() -> None:
+    rows = torch.arange(2 * 8)  # 2 heads of 8
+    assert permuted(rows, 2).tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
+    matrix = torch.randn(16, 3)
+    assert torch.equal(permuted(matrix, 2), matrix[permuted(rows, 2)])
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_every_weight_is_there_once(is_tied: bool) -> None:
+    model = llama(tie_word_embeddings=is_tied)
+    found = dict(tensors(model))
+    assert ("output.weight" in found) is not is_tied
+    assert sum(t.numel() for t in found.values()) == sum(p.numel() for p in model.parameters())
+    layer = model.model.layers[1]
+    assert torch.equal(found["blk.1.attn_k.weight"], permuted(layer.self_attn.k_proj.weight, KV_HEADS))
+    assert torch.equal(found["blk.1.attn_v.weight"], layer.self_attn.v_proj.weight)
+
+
+def test_matrices_keep_their_format_and_vectors_are_float32() -> None:
+    found = dict(tensors(llama(attention_bias=True).bfloat16()))
+    assert found["blk.0.ffn_up.weight"].dtype == torch.bfloat16
+    assert found["blk.0.attn_norm.weight"].dtype == torch.float32
+    assert found["blk.0.attn_q.bias"].dtype == torch.float32
+
+
+def test_scaled_frequencies_are_written_as_divisors() -> None:
+    assert "rope_freqs.weight" not in dict(tensors(llama()))
+    model = llama(rope_parameters=LLAMA3)
+    factors = dict(tensors(model))["rope_freqs.weight"]
+    assert factors.shape == (D // 2,)
+    assert factors[0] == 1.0  # the fastest keeps its frequency
+    assert torch.allclose(rope_factors(model)[-1], torch.tensor(8.0))
+
+
+def test_the_header_says_what_the_config_says() -> None:
+    found = header(llama(rms_norm_eps=1e-5).config)
+    assert found["llama.attention.head_count_kv"] == KV_HEADS
+    assert found["llama.attention.key_length"] == D
+    assert found["llama.attention.layer_norm_rms_epsilon"] == 1e-5
+    assert isinstance(found["llama.rope.freq_base"], float)
+
+
+def test_what_llama_cpp_would_run_differently_is_refused() -> None:
+    assert unsupported(llama()) is None
+    assert unsupported(llama(rope_parameters=LLAMA3)) is None
+    assert "GPT2LMHeadModel" in str(unsupported(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1))))
+    assert "gelu" in str(unsupported(llama(hidden_act="gelu")))
+    yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+    assert "yarn" in str(unsupported(llama(rope_parameters=yarn)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_file_reads_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    model = llama().to(dtype)
+    write_gguf(model, tmp_path / "model.gguf")
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    for name, weight in tensors(model):
+        assert list(read[name].shape) == list(weight.shape)[::-1]
+        assert bytes(np.ascontiguousarray(read[name].data)) == bytes(weight.contiguous().view(torch.uint8).numpy())
