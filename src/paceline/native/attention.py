@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from paceline.native.frame import PAGE, Frame
-from paceline.native.ops import FLOATS, Kind, Op, make
+from paceline.native.ops import FLOATS, Kind, Op, make, require
 
 
 def write_op(
@@ -22,8 +22,8 @@ def write_op(
     _check_pools(key_pool, value_pool, frame)
     num_rows, heads = keys.shape[0], key_pool.shape[1]
     for rows, pool in ((keys, key_pool), (values, value_pool)):
-        _require(rows.shape == (num_rows, heads, pool.shape[3]), f"rows {tuple(rows.shape)} for {tuple(pool.shape)}")
-        _require(rows.dtype in FLOATS, f"rows are {rows.dtype}")
+        require(rows.shape == (num_rows, heads, pool.shape[3]), f"rows {tuple(rows.shape)} for {tuple(pool.shape)}")
+        require(rows.dtype in FLOATS, f"rows are {rows.dtype}")
     shape = (num_rows, heads, key_pool.shape[3], value_pool.shape[3])
     return make(Kind.WRITE, shape, (key_pool, value_pool, keys, values, frame.header))
 
@@ -48,14 +48,14 @@ def attend_ops(
     """
     _check_pools(key_pool, value_pool, frame)
     heads, dim, value_dim = key_pool.shape[1], key_pool.shape[3], value_pool.shape[3]
-    _require(query.ndim == 3 and query.dtype in FLOATS, f"query is {tuple(query.shape)}, {query.dtype}")
+    require(query.ndim == 3 and query.dtype in FLOATS, f"query is {tuple(query.shape)}, {query.dtype}")
     num_rows, num_heads, _ = query.shape
-    _require(query.shape[2] == dim and num_heads > 0 and num_heads % heads == 0, f"query is {tuple(query.shape)}")
-    _require(out.shape == (num_rows, num_heads, value_dim), f"out is {tuple(out.shape)}")
-    _require(out.dtype in FLOATS and (out.stride(2) == 1 or value_dim == 1), "out must be floats, contiguous by row")
-    _require(window >= 0 and softcap >= 0, f"window {window}, softcap {softcap}")
+    require(query.shape[2] == dim and num_heads > 0 and num_heads % heads == 0, f"query is {tuple(query.shape)}")
+    require(out.shape == (num_rows, num_heads, value_dim), f"out is {tuple(out.shape)}")
+    require(out.dtype in FLOATS and (out.stride(2) == 1 or value_dim == 1), "out must be floats, contiguous by row")
+    require(window >= 0 and softcap >= 0, f"window {window}, softcap {softcap}")
     if sinks is not None:
-        _require(sinks.shape == (num_heads,) and sinks.dtype == torch.float32, f"sinks are {tuple(sinks.shape)}")
+        require(sinks.shape == (num_heads,) and sinks.dtype == torch.float32, f"sinks are {tuple(sinks.shape)}")
     frame.require(num_heads, value_dim)
     ops = []
     for kind in (Kind.ATTEND, Kind.COMBINE):
@@ -71,16 +71,11 @@ def attend_ops(
 
 
 def _check_pools(keys: torch.Tensor, values: torch.Tensor, frame: Frame) -> None:
-    _require(keys.ndim == 4 and keys.shape[1] > 0 and keys.shape[2] == PAGE, f"a pool of {tuple(keys.shape)}")
-    _require(
+    require(keys.ndim == 4 and keys.shape[1] > 0 and keys.shape[2] == PAGE, f"a pool of {tuple(keys.shape)}")
+    require(
         values.ndim == 4 and values.shape[:3] == keys.shape[:3], f"pools {tuple(keys.shape)}, {tuple(values.shape)}"
     )
-    _require(len(keys) >= frame.num_pages, f"a pool of {len(keys)} pages for a frame of {frame.num_pages}")
+    require(len(keys) >= frame.num_pages, f"a pool of {len(keys)} pages for a frame of {frame.num_pages}")
     for pool in (keys, values):
-        _require(pool.dtype in FLOATS and pool.shape[3] > 0, f"a pool of {pool.dtype}, {tuple(pool.shape)}")
-        _require(pool.stride(3) == 1 or pool.shape[3] == 1, "a pool's rows must be contiguous")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+        require(pool.dtype in FLOATS and pool.shape[3] > 0, f"a pool of {pool.dtype}, {tuple(pool.shape)}")
+        require(pool.stride(3) == 1 or pool.shape[3] == 1, "a pool's rows must be contiguous")
