@@ -7,9 +7,9 @@
  * added in the order of their positions. How many queries and keys share registers changes no sum. What a query
  * does not see is never multiplied: a slot there may hold NaN.
  *
- * An item of work is a chunk of one key head for some rows of one sequence. It turns a tile's keys, transposed, and
- * values into float32 once and uses them for all its queries. Keys that are not committed stand anywhere in the pool
- * and are on some queries' paths only: each gives its score to all queries once, and a query picks those on its path. */
+ * An item of work is a chunk of one key head for some rows of one sequence. It loads a tile's keys, transposed to
+ * float32, and its values once for all its queries. Keys that are not committed stand anywhere in the pool and are on
+ * some queries' paths only: each gives its score to all queries once, and a query picks those on its path. */
 
 #define TILE_COST 8 /* what loading a tile costs, in queries that use it */
 

@@ -36,7 +36,8 @@ INLINE void fetch(const char *row, int64_t bytes, int64_t ahead) {
 }
 
 /* The keys of places `range` of a page, to (dim, PAGE); more around them, to whole vectors. */
-static void load_keys(const View *pool, int64_t page, int64_t head, Range range, int64_t dim, int64_t ahead, float *to) {
+static void load_keys(const View *pool, int64_t page, int64_t head, Range range, int64_t dim,
+                      int64_t ahead, float *to) {
     for (int64_t place = range.first / LANES * LANES; place < range.end; place += LANES) {
         const char *from[LANES];
         for (int i = 0; i < LANES; i++) {
