@@ -38,7 +38,8 @@ class Scene:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.random = torch.Generator().manual_seed(case.seed)
-        self.pool = PagePool([case.shape], 60, case.dtype, CPU)
+        sizes = [length // PAGE_SIZE + 2 for length, _ in case.trees]
+        self.pool = PagePool([case.shape], 1 + sum(sizes) + 2 * max(sizes), case.dtype, CPU)
         [self.layer] = self.pool.layers
         self.layer.keys[1:] = torch.nan
         self.layer.values[1:] = torch.nan

@@ -27,18 +27,26 @@ _LOWEST = torch.finfo(torch.float32).min  # stands in for the maximum of a tile 
 
 
 def canonical_attention(
-    query: torch.Tensor, cache: LayerCache, rows: Rows, scaling: float, window: int = 0, softcap: float = 0.0
+    query: torch.Tensor,
+    cache: LayerCache,
+    rows: Rows,
+    scaling: float,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
 
-    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none).
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none); `sinks`
+    (H,) float32 are scores that take their weight from each row and bring no value.
     """
     scaled = query.float() * scaling
-    tail = _tail(scaled, cache, rows, window, softcap)
+    partial = _tail(scaled, cache, rows, window, softcap)
     shared = rows.shared(window)
-    if shared is None:
-        return tail[2] / tail[1]
-    return _combine(_shared(scaled, cache, rows, shared, softcap), tail)
+    if shared is not None:
+        partial = _combine(_shared(scaled, cache, rows, shared, softcap), partial)
+    _, total, out = partial if sinks is None else _add_sinks(partial, sinks)
+    return out / total
 
 
 def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, softcap: float) -> Partial:
@@ -102,14 +110,22 @@ def _bmm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
 
 
-def _combine(shared: Partial, tail: Partial) -> torch.Tensor:
-    """Log-sum-exp over the shared tiles, then the tail: (R, H, D_v)."""
+def _combine(shared: Partial, tail: Partial) -> Partial:
+    """Log-sum-exp over the shared tiles, then the tail: (R, H, 1), (R, H, 1), (R, H, D_v)."""
     top = torch.maximum(shared[0].amax(1), tail[0])
     weight = torch.exp(shared[0] - top[:, None])
     tail_weight = torch.exp(tail[0] - top)
     total = _sum_tiles(weight * shared[1]) + tail_weight * tail[1]
     out = _sum_tiles(weight * shared[2]) + tail_weight * tail[2]
-    return out / total
+    return top, total, out
+
+
+def _add_sinks(partial: Partial, sinks: torch.Tensor) -> Partial:
+    """The same with a sink's weight in each row's sum."""
+    sink = sinks[:, None]
+    top = torch.maximum(partial[0], sink)
+    scale = torch.exp(partial[0] - top)
+    return top, partial[1] * scale + torch.exp(sink - top), partial[2] * scale
 
 
 def _sum_tiles(parts: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,9 @@
  * added in the order of their positions. How many queries and keys share registers changes no sum. What a query
  * does not see is never multiplied: a slot there may hold NaN.
  *
- * An item of work is a chunk of one key head for some rows of one sequence. It turns a tile's keys, transposed, and
- * values into float32 once and uses them for all its queries. Keys that are not committed stand anywhere in the pool
- * and are on some queries' paths only: each gives its score to all queries once, and a query picks those on its path. */
+ * An item of work is a chunk of one key head for some rows of one sequence. It loads a tile's keys, transposed to
+ * float32, and its values once for all its queries. Keys that are not committed stand anywhere in the pool and are on
+ * some queries' paths only: each gives its score to all queries once, and a query picks those on its path. */
 
 #define TILE_COST 8 /* what loading a tile costs, in queries that use it */
 
@@ -41,14 +41,14 @@ typedef struct {
 
 typedef struct {
     int64_t start, committed; /* its first position; how many of its places are committed */
-    Values values;
+    Factors values;           /* (PAGE, value_dim) */
 } Tile;
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static Scratch scratch_of(const Attention *a, char *memory) {
-    const int64_t keys = PAGE * round_up(a->dim, MAX_LANES), values = PAGE * round_up(a->value_dim, MAX_LANES);
+    const int64_t keys = PAGE * round_up(a->dim, 2 * MAX_LANES), values = PAGE * round_up(a->value_dim, MAX_LANES);
     const int64_t queries = item_queries(a->group);
     Scratch s;
     s.keys = (float *)memory;
@@ -105,14 +105,18 @@ static void weigh(const Attention *a, Range seen, float *scores, float *partial)
     *sum += vf_sum(total);
 }
 
-/* Adds the weighted values of one query's drafts in a tile. */
+/* Adds the weighted values of one query's drafts in a tile; drafts that follow each other at a time. */
 static void add_drafts(const Attention *a, const Item *item, const Tile *tile, const Scratch *s, int64_t query,
                        const float *weights, float *out) {
-    const Range one = {0, 1};
     const Range seen = s->seen[query];
-    for (int64_t i = most(seen.first, tile->committed); i < seen.end; i++) {
+    int64_t next;
+    for (int64_t i = most(seen.first, tile->committed); i < seen.end; i = next) {
         const int64_t draft = draft_at(a, item, query, tile->start + i);
-        product(1, a->width, weights + i, 0, s->draft_values + draft * a->width, 0, one, out, 0, 1);
+        for (next = i + 1; next < seen.end; next++)
+            if (draft_at(a, item, query, tile->start + next) != draft + next - i) break;
+        const Factors values = {(const char *)(s->draft_values + draft * a->width), F32, a->width};
+        const Range run = {0, next - i};
+        product(1, a->width, weights + i, 0, values, run, out, 0, 1);
     }
 }
 
@@ -121,17 +125,16 @@ static void add_values(const Attention *a, const Item *item, const Tile *tile, c
                        int rows, Range joint) {
     const int64_t stride = partial_floats(a->value_dim);
     float *out = item->partials + query * stride;
-    const Values v = tile->values;
     if (joint.first >= joint.end) joint.first = joint.end = PAGE;
     for (int r = 0; r < rows; r++) {
         const Range seen = s->seen[query + r];
         const Range before = {seen.first, least(joint.first, least(seen.end, tile->committed))};
-        product(1, a->width, s->scores + r * PAGE, 0, v.data, v.stride, before, out + r * stride, 0, 1);
+        product(1, a->width, s->scores + r * PAGE, 0, tile->values, before, out + r * stride, 0, 1);
     }
-    product(rows, a->width, s->scores, PAGE, v.data, v.stride, joint, out, stride, 1);
+    product(rows, a->width, s->scores, PAGE, tile->values, joint, out, stride, 1);
     for (int r = 0; r < rows; r++) {
         const Range after = {joint.end, least(s->seen[query + r].end, tile->committed)};
-        product(1, a->width, s->scores + r * PAGE, 0, v.data, v.stride, after, out + r * stride, 0, 1);
+        product(1, a->width, s->scores + r * PAGE, 0, tile->values, after, out + r * stride, 0, 1);
         add_drafts(a, item, tile, s, query + r, s->scores + r * PAGE, out + r * stride);
     }
 }
@@ -146,10 +149,10 @@ static void attend_group(const Attention *a, const Item *item, const Tile *tile,
         joint.first = most(joint.first, seen.first), joint.end = least(joint.end, seen.end);
     }
     const int64_t first = any.first / LANES * LANES, end = round_up(least(any.end, tile->committed), LANES);
+    const Factors keys = {(const char *)(s->keys + first), F32, PAGE};
     const Range steps = {0, a->dim};
     if (first < end)
-        product(rows, end - first, s->query + query * a->dim, a->dim, s->keys + first, PAGE, steps, s->scores + first,
-                PAGE, 0);
+        product(rows, end - first, s->query + query * a->dim, a->dim, keys, steps, s->scores + first, PAGE, 0);
     for (int r = 0; r < rows; r++) {
         const Range seen = s->seen[query + r];
         float *scores = s->scores + r * PAGE;
@@ -167,16 +170,17 @@ static void load_drafts(const Attention *a, const Item *item, const Scratch *s) 
     for (int64_t i = 0; i < count; i += LANES) {
         const char *from[LANES]; /* the last one fills the block */
         for (int j = 0; j < LANES; j++) from[j] = slot_of(a->keys, slots[least(i + j, count - 1)], item->head);
-        transpose_keys(from, a->keys->dtype, a->dim, 0, s->keys + i);
+        transpose_keys(from, a->keys->dtype, a->dim, s->keys + i);
     }
     for (int64_t i = 0; i < count; i++)
-        load_value(a->values, slot_of(a->values, slots[i], item->head), a->value_dim, a->width,
+        load_value(a->values, slot_of(a->values, slots[i], item->head), a->value_dim,
                    s->draft_values + i * a->width);
+    const Factors keys = {(const char *)s->keys, F32, PAGE};
     const Range steps = {0, a->dim};
     const int64_t queries = item->num_rows * a->group;
     for (int64_t query = 0, rows; query < queries; query += rows) {
         rows = group_rows(queries - query);
-        product((int)rows, round_up(count, LANES), s->query + query * a->dim, a->dim, s->keys, PAGE, steps,
+        product((int)rows, round_up(count, LANES), s->query + query * a->dim, a->dim, keys, steps,
                 s->draft_scores + query * PAGE, PAGE, 0);
     }
 }
@@ -213,14 +217,14 @@ static void attend_item(const Attention *a, const Item *item, const Scratch *s) 
     begin(a, item, s);
     if (item->tiles.end * PAGE > committed && item->sequence->num_drafts > 0) load_drafts(a, item, s);
     for (int64_t t = item->tiles.first; t < item->tiles.end; t++) {
-        Tile tile = {t * PAGE, most(least(committed - t * PAGE, PAGE), 0), {NULL, 0}};
+        Tile tile = {t * PAGE, most(least(committed - t * PAGE, PAGE), 0), {NULL, F32, 0}};
         Range range = look(a, item, &tile, s);
         range.end = least(range.end, tile.committed);
         if (range.first < range.end) {
             const int64_t ahead = (t + 1) * PAGE < committed ? pages[t + 1] - pages[t] : 0;
             load_keys(a->keys, pages[t], item->head, range, a->dim, bytes_of(a->keys, ahead), s->keys);
             tile.values = load_values(a->values, pages[t], item->head, range, a->value_dim, bytes_of(a->values, ahead),
-                                      s->values);
+                                      queries <= GROUP_ROWS, s->values);
         }
         for (int64_t query = 0, rows; query < queries; query += rows) {
             rows = group_rows(queries - query);

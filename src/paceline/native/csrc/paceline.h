@@ -72,7 +72,7 @@ static inline int64_t partial_floats(int64_t value_dim) { return round_up(value_
 
 /* Floats of a worker's scratch for attention, in the order of attention.h's Scratch. */
 static inline int64_t attention_floats(int64_t group, int64_t dim, int64_t value_dim) {
-    const int64_t tiles = PAGE * (round_up(dim, MAX_LANES) + 2 * round_up(value_dim, MAX_LANES) + MAX_LANES);
+    const int64_t tiles = PAGE * (round_up(dim, 2 * MAX_LANES) + 2 * round_up(value_dim, MAX_LANES) + MAX_LANES);
     return tiles + item_queries(group) * (round_up(dim, MAX_LANES) + PAGE + 4);
 }
 

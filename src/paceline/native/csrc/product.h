@@ -14,20 +14,40 @@ typedef struct {
     int64_t first, end;
 } Range;
 
-/* c (rows, vecs) = [c +] a (rows, steps) times b (steps, vecs), the steps in order. */
-INLINE void product_block(const int rows, const int vecs, const float *a, int64_t a_stride, const float *b,
-                          int64_t b_stride, Range steps, float *c, int64_t c_stride, int adds) {
+/* The right side of a product: (steps, width) float32 or bfloat16. */
+typedef struct {
+    const char *data;
+    int64_t dtype, stride; /* from step to step, in elements */
+} Factors;
+
+INLINE vf factors_at(Factors b, const int is_bf16, int64_t step, int64_t column) {
+    const int64_t i = step * b.stride + column;
+    return is_bf16 ? vf_load_bf16((const uint16_t *)b.data + i) : vf_load((const float *)b.data + i);
+}
+
+/* c (rows, vecs) at `column` = [c +] a (rows, steps) times b (steps, vecs), the steps in order. */
+INLINE void product_block(const int rows, const int vecs, const int is_bf16, const float *a, int64_t a_stride,
+                          Factors b, Range steps, float *c, int64_t c_stride, int64_t column, int adds) {
     vf sum[ACCUMULATORS];
+    c += column;
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vecs; v++)
             sum[r * vecs + v] = adds ? vf_load(c + r * c_stride + v * LANES) : vf_set1(0.0f);
     }
     for (int64_t s = steps.first; s < steps.end; s++) {
-        vf held[PAGE / LANES];
-        UNROLL for (int v = 0; v < vecs; v++) held[v] = vf_load(b + s * b_stride + v * LANES);
-        UNROLL for (int r = 0; r < rows; r++) {
-            const vf factor = vf_set1(a[r * a_stride + s]);
-            UNROLL for (int v = 0; v < vecs; v++) sum[r * vecs + v] = vf_fma(factor, held[v], sum[r * vecs + v]);
+        vf held[ACCUMULATORS]; /* the smaller side; the other passes through one register */
+        if (rows < vecs) {
+            UNROLL for (int r = 0; r < rows; r++) held[r] = vf_set1(a[r * a_stride + s]);
+            UNROLL for (int v = 0; v < vecs; v++) {
+                const vf factor = factors_at(b, is_bf16, s, column + v * LANES);
+                UNROLL for (int r = 0; r < rows; r++) sum[r * vecs + v] = vf_fma(held[r], factor, sum[r * vecs + v]);
+            }
+        } else {
+            UNROLL for (int v = 0; v < vecs; v++) held[v] = factors_at(b, is_bf16, s, column + v * LANES);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const vf factor = vf_set1(a[r * a_stride + s]);
+                UNROLL for (int v = 0; v < vecs; v++) sum[r * vecs + v] = vf_fma(factor, held[v], sum[r * vecs + v]);
+            }
         }
     }
     UNROLL for (int r = 0; r < rows; r++) {
@@ -36,22 +56,26 @@ INLINE void product_block(const int rows, const int vecs, const float *a, int64_
 }
 
 /* The same for any width in whole vectors: as many at a time as registers hold. */
-INLINE void product_rows(const int rows, int64_t width, const float *a, int64_t a_stride, const float *b,
-                         int64_t b_stride, Range steps, float *c, int64_t c_stride, int adds) {
+INLINE void product_rows(const int rows, const int is_bf16, int64_t width, const float *a, int64_t a_stride, Factors b,
+                         Range steps, float *c, int64_t c_stride, int adds) {
     int64_t n = 0;
-#define STEP(vecs)                                                 \
-    if (rows * vecs <= ACCUMULATORS && vecs * LANES <= PAGE)       \
-        for (; n + vecs * LANES <= width; n += vecs * LANES)       \
-            product_block(rows, vecs, a, a_stride, b + n, b_stride, steps, c + n, c_stride, adds);
+#define STEP(vecs)                                           \
+    if (rows * vecs <= ACCUMULATORS && vecs * LANES <= PAGE) \
+        for (; n + vecs * LANES <= width; n += vecs * LANES) \
+            product_block(rows, vecs, is_bf16, a, a_stride, b, steps, c, c_stride, n, adds);
     STEP(8) STEP(4) STEP(2) STEP(1)
 #undef STEP
 }
 
-static void product(int rows, int64_t width, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
-                    Range steps, float *c, int64_t c_stride, int adds) {
+/* The same for up to GROUP_ROWS rows. */
+static void product(int rows, int64_t width, const float *a, int64_t a_stride, Factors b, Range steps, float *c,
+                    int64_t c_stride, int adds) {
     if (steps.first >= steps.end) return;
-#define CASE(n) \
-    case n: product_rows(n, width, a, a_stride, b, b_stride, steps, c, c_stride, adds); break;
+#define CASE(n)                                                                                         \
+    case n:                                                                                             \
+        if (b.dtype == BF16) product_rows(n, 1, width, a, a_stride, b, steps, c, c_stride, adds);       \
+        else product_rows(n, 0, width, a, a_stride, b, steps, c, c_stride, adds);                       \
+        break;
     switch (rows) {
         CASE(1) CASE(2)
 #if GROUP_ROWS > 2

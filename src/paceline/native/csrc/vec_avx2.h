@@ -59,6 +59,13 @@ static inline vf vf_load_second(const char *p) {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), _mm256_set1_epi32((int)0xffff0000)));
 }
 
+/* A vector's worth of pairs of bfloat16, and the first, or the second, of each. */
+static inline vf vf_load_pairs(const char *p) { return _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline vf vf_first(vf pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
+static inline vf vf_second(vf pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32((int)0xffff0000)));
+}
+
 /* The sum of all lanes, always added in the same order. */
 static inline float vf_sum(vf a) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -56,6 +56,13 @@ static inline vf vf_load_second(const char *p) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512((const void *)p), _mm512_set1_epi32((int)0xffff0000)));
 }
 
+/* A vector's worth of pairs of bfloat16, and the first, or the second, of each. */
+static inline vf vf_load_pairs(const char *p) { return _mm512_castsi512_ps(_mm512_loadu_si512((const void *)p)); }
+static inline vf vf_first(vf pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
+static inline vf vf_second(vf pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32((int)0xffff0000)));
+}
+
 /* The sum of all lanes, always added in the same order. */
 static inline float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
 

@@ -71,6 +71,20 @@ static inline void vf_store_bf16(uint16_t *p, vf a) { EACH_LANE p[i] = float_to_
 static inline vf vf_load_first(const char *p) { LANEWISE(bf16_to_float(((const uint16_t *)p)[2 * i])); }
 static inline vf vf_load_second(const char *p) { LANEWISE(bf16_to_float(((const uint16_t *)p)[2 * i + 1])); }
 
+/* A vector's worth of pairs of bfloat16, and the first, or the second, of each. */
+static inline vf vf_load_pairs(const char *p) {
+    vf r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+static inline float bf16_of(float pair, int is_second) {
+    uint16_t parts[2];
+    memcpy(parts, &pair, sizeof pair);
+    return bf16_to_float(parts[is_second]);
+}
+static inline vf vf_first(vf pairs) { LANEWISE(bf16_of(pairs.lane[i], 0)); }
+static inline vf vf_second(vf pairs) { LANEWISE(bf16_of(pairs.lane[i], 1)); }
+
 /* The sum of all lanes, always added in the same order. */
 static inline float vf_sum(vf a) {
     float sum = 0.0f;
