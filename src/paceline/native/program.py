@@ -6,6 +6,7 @@ An operation waits for all workers only if it touches what another worker may st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -57,10 +58,7 @@ class Program:
 
 
 def _share(op: Op) -> None:
-    size = 1
-    for d in range(op.ndim):
-        size *= op.shape[d]
-    op.is_serial = op.kind not in _SHARED and size <= _SERIAL
+    op.is_serial = op.kind not in _SHARED and math.prod(op.shape[: op.ndim]) <= _SERIAL
 
 
 class _Layout:

@@ -32,6 +32,7 @@ class Anatomy:
     vocab_size: int
     max_length: int
     note: str  # what was pinned to keep bits stable; empty if nothing
+    has_experts: bool
 
 
 class _Recorder:
@@ -57,7 +58,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     logits = _record(model, recorder, sample_tokens(config.vocab_size))
     _check_calls(config, recorder)
     max_length, note = _context(config)
-    return Anatomy(recorder.layers, logits.shape[-1], max_length, note)
+    return Anatomy(recorder.layers, logits.shape[-1], max_length, note, bool(num_experts(config)))
 
 
 def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:

@@ -84,8 +84,7 @@ def load_target(
     eager = inspect.eager_logits(model)
     weights = sum(p.numel() for p in model.parameters())
     decoder, path = _prove(model, factory, parts, cache_tokens)
-    has_experts = bool(inspect.num_experts(model.config.get_text_config()))
-    inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype, has_experts)
+    inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype, parts.has_experts)
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
     memory = target.memory()
     info = ModelInfo(
@@ -176,8 +175,7 @@ def _prove(
     cache_tokens: int | None,
 ) -> tuple[Decoder, NumericPath]:
     """The first numeric path on which the probe finds stable bits."""
-    has_experts = bool(inspect.num_experts(model.config.get_text_config()))
-    candidates = [p for p in paths(model.dtype, model.device) if p.library is not None or not has_experts]
+    candidates = [p for p in paths(model.dtype, model.device) if p.library is not None or not parts.has_experts]
     num_pages = _num_pages(model, parts, cache_tokens)
     for index, path in enumerate(candidates):
         if index:

@@ -161,11 +161,9 @@ def instruction_set(device: torch.device) -> str:
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
     parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
-    shared = {
-        m.packed: int(m.packed.num_bytes) for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))
-    }
-    packed = sum(int(m.num_bytes) for m in model.modules() if isinstance(m, OneDNNLinear))
-    return sum(parameters.values()) + sum(shared.values()) + packed
+    native = {m.packed for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))}
+    packed = [m for m in model.modules() if isinstance(m, (OneDNNLinear, NativeExperts))]
+    return sum(parameters.values()) + sum(int(item.num_bytes) for item in (*native, *packed))
 
 
 def peak_bytes(device: torch.device) -> int:
