@@ -19,3 +19,10 @@ def bundled() -> Iterator[paceline.LLM]:
     """The bundled target, as a newcomer loads it."""
     with paceline.load() as llm:
         yield llm
+
+
+@pytest.fixture(scope="session")
+def forced(bundled: paceline.LLM) -> Iterator[paceline.LLM]:
+    """The bundled pair under a pacer that asks every drafter at every step."""
+    with paceline.LLM(bundled.target, bundled.tokenizer, info=bundled.info) as llm:
+        yield llm

@@ -9,7 +9,8 @@ from paceline._version import __version__
 
 if TYPE_CHECKING:
     from paceline.errors import ConfigError, DrafterError, ModelError, PacelineError, RequestError
-    from paceline.llm import LLM, Output, Stream, load
+    from paceline.llm import LLM, Output, Stream
+    from paceline.loading import load
     from paceline.params import SamplingParams
     from paceline.types import Drafter, DraftTree, StepOutcome, Token
 
@@ -34,7 +35,8 @@ __all__ = [
 # Importing torch and transformers takes seconds, so names are looked up when they are first used.
 _HOMES = {
     "paceline.errors": ("ConfigError", "DrafterError", "ModelError", "PacelineError", "RequestError"),
-    "paceline.llm": ("LLM", "Output", "Stream", "load"),
+    "paceline.llm": ("LLM", "Output", "Stream"),
+    "paceline.loading": ("load",),
     "paceline.params": ("SamplingParams",),
     "paceline.types": ("DraftTree", "Drafter", "StepOutcome", "Token"),
 }

@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paceline.errors import DrafterError, RequestError
-from paceline.pacer import FixedPacer
+from paceline.pacer import Pacing
+from paceline.pacer.base import StepTimes
 from paceline.request import Request
 from paceline.scheduler import Scheduler
-from paceline.tree import EMPTY, MAX_DEPTH, merge
 from paceline.types import Drafter, DraftTree, StepOutcome, Target
 from paceline.verify import walk
 
@@ -25,9 +25,13 @@ from paceline.verify import walk
 class Engine:
     """Decodes requests together over one target. Between steps the target's cache holds `tokens[:-1]`."""
 
-    def __init__(self, target: Target, pacer: FixedPacer, max_running: int = 32) -> None:
+    def __init__(
+        self, target: Target, pacer: Pacing, max_running: int = 32, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.target = target
         self.pacer = pacer
+        self._clock = clock
+        self._asked: list[tuple[Drafter, Request]] = []  # in this step
         self.scheduler = Scheduler(max_running)
 
     def add(self, request: Request) -> None:
@@ -55,17 +59,14 @@ class Engine:
             if not self.scheduler.is_idle:
                 raise RequestError("nothing runs, and the cache has no room for the request that waits")
             return []
-        started = time.perf_counter()
-        trees = self._draft(requests)
-        scoring = time.perf_counter()
+        self._asked = []
+        drafting = self._clock()
+        trees = self.pacer.draft(requests, self.target.max_budget(len(requests)), self._ask)
+        scoring = self._clock()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
-        scored = time.perf_counter()
+        committing = self._clock()
         outcomes = [self._commit(*work) for work in zip(requests, trees, scores, strict=True)]
-        for outcome in outcomes:
-            self._observe(outcome)
-        for request in requests:
-            request.stats.forward_seconds += scored - scoring
-            request.stats.decode_seconds += time.perf_counter() - started
+        self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock()))
         return outcomes
 
     def abort(self, request: Request) -> None:
@@ -75,42 +76,26 @@ class Engine:
             self._finish(request)
 
     def _start(self, request: Request) -> None:
-        started = time.perf_counter()
+        started = self._clock()
         self.target.prefill(request)
+        self.pacer.begin(request)
         for drafter in request.drafters:
-            self._guarded(drafter, request, lambda d: d.start(request))
-        request.stats.prefill_seconds = time.perf_counter() - started
+            with self._guarded(drafter, [request]):
+                if not drafter.start(request):
+                    request.drafters = tuple(d for d in request.drafters if d is not drafter)
+        request.stats.prefill_seconds = self._clock() - started
 
-    def _draft(self, requests: Sequence[Request]) -> list[DraftTree]:
-        """One merged tree per request, within its budget."""
-        budgets = self.pacer.budgets(requests, self.target.max_budget(len(requests)))
-        proposals: list[list[DraftTree]] = [[] for _ in requests]
-        for drafter in {id(d): d for r in requests for d in r.drafters}.values():  # each once, in order
-            asked = [i for i, r in enumerate(requests) if budgets[i] > 0 and any(d is drafter for d in r.drafters)]
-            if asked:
-                trees = self._propose(drafter, [requests[i] for i in asked], [budgets[i] for i in asked])
-                for i, tree in zip(asked, trees, strict=True):
-                    proposals[i].append(tree)
-        return [
-            # The last token of a request is never a draft, and no row may stand beyond the model's context.
-            merge(trees, budget, min(MAX_DEPTH, request.num_remaining - 1)) if trees else EMPTY
-            for request, trees, budget in zip(requests, proposals, budgets, strict=True)
-        ]
-
-    def _propose(self, drafter: Drafter, requests: list[Request], budgets: list[int]) -> list[DraftTree]:
-        started = time.perf_counter()
-        try:
-            trees = drafter.propose(requests, budgets)
-            for tree, budget in zip(trees, budgets, strict=True):
-                _check_proposal(drafter, tree, budget, self.target.vocab_size)
-        except Exception as error:  # a drafter must never kill a request
-            for request in requests:
-                self._dismiss(drafter, request, error)
-            return [EMPTY] * len(requests)
-        seconds = (time.perf_counter() - started) / len(requests)
+    def _ask(self, drafter: Drafter, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
+        """A drafter's proposals, stage by stage; one that fails ends them and is left out of the requests."""
+        self._asked += [(drafter, request) for request in requests]
         for request in requests:
-            request.stats.drafter(drafter.name).seconds += seconds
-        return trees
+            request.stats.drafter(drafter.name).num_proposals += 1
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._guarded(drafter, requests))
+            for trees in drafter.propose(requests, budgets):
+                for tree, budget in zip(trees, budgets, strict=True):
+                    _check_proposal(drafter, tree, budget, self.target.vocab_size)
+                yield trees
 
     def _commit(self, request: Request, tree: DraftTree, logits: NDArray[np.float32]) -> StepOutcome:
         """Verify a tree and commit what the target says; a request that cannot go on fails alone."""
@@ -118,39 +103,55 @@ class Engine:
             verdict = walk(tree, logits, request.law)
         except RequestError as error:
             request.fail(error)
-            return StepOutcome(request, tree, (), ())
+            return StepOutcome(request, tree, (), (), logits)
         sources = [*(tree.sources[node] for node in verdict.path), "target"]
         tokens = request.commit(verdict.choices, sources)
         if request.finish_reason is None:
             self.target.commit(request, verdict.path)
-        return StepOutcome(request, tree, verdict.path, tokens)
+        accepted = [tree.sources[node] for node in verdict.path[: len(tokens)]]
+        request.stats.observe(list(tree.sources), accepted, len(tokens))
+        return StepOutcome(request, tree, verdict.path, tokens, logits)
 
-    def _observe(self, outcome: StepOutcome) -> None:
-        request, tree = outcome.request, outcome.tree
-        accepted = [tree.sources[node] for node in outcome.path[: outcome.num_accepted_drafts]]
-        request.stats.observe(list(tree.sources), accepted, len(outcome.tokens))
-        for drafter in request.drafters:
-            self._guarded(drafter, request, lambda d: d.observe(outcome))
-        if request.finish_reason is not None:
-            self._finish(request)
+    def _learn(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """Tell the drafters that were asked, the pacer and the statistics; release what has ended."""
+        of_request = {outcome.request.id: outcome for outcome in outcomes}
+        for drafter, request in self._asked:
+            if any(d is drafter for d in request.drafters):
+                with self._guarded(drafter, [request]):
+                    drafter.observe(of_request[request.id])
+        self.pacer.settle(outcomes, times)
+        for outcome in outcomes:
+            stats = outcome.request.stats
+            stats.forward_seconds += times.committing - times.scoring
+            stats.decode_seconds += self._clock() - times.drafting
+            if outcome.request.finish_reason is not None:
+                self._finish(outcome.request)
 
     def _finish(self, request: Request) -> None:
-        for drafter in request.drafters:
-            self._guarded(drafter, request, lambda d: d.finish(request))
+        for drafter in request.listeners:
+            with self._guarded(drafter, [request]):
+                drafter.finish(request)
+        self.pacer.end(request)
         self.target.free(request)
         self.scheduler.remove(request)
 
-    def _guarded(self, drafter: Drafter, request: Request, action: Callable[[Drafter], None]) -> None:
-        started = time.perf_counter()
+    @contextlib.contextmanager
+    def _guarded(self, drafter: Drafter, requests: Sequence[Request]) -> Iterator[None]:
+        """Bill a drafter's time, and go on without it if it fails: a drafter must never kill a request."""
+        started = self._clock()
         try:
-            action(drafter)
-        except Exception as error:  # a drafter must never kill a request
-            self._dismiss(drafter, request, error)
-        request.stats.drafter(drafter.name).seconds += time.perf_counter() - started
+            yield
+        except Exception as error:
+            for request in requests:
+                self._dismiss(drafter, request, error)
+        seconds = (self._clock() - started) / len(requests)
+        for request in requests:
+            request.stats.drafter(drafter.name).seconds += seconds
 
     def _dismiss(self, drafter: Drafter, request: Request, error: Exception) -> None:
         """Go on without a drafter that failed: the request is decoded as if it had never been there."""
         request.drafters = tuple(d for d in request.drafters if d is not drafter)
+        request.listeners = tuple(d for d in request.listeners if d is not drafter)
         with contextlib.suppress(Exception):  # it has failed already; let it free what it can
             drafter.finish(request)
         request.stats.drafter(drafter.name).num_failures += 1

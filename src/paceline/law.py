@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.errors import RequestError
+from paceline.grammar import Grammar
 from paceline.noise import PART, Floats, Ids, Noise, Scores, largest, parts
 from paceline.params import SamplingParams
 from paceline.types import Choice
@@ -38,9 +39,17 @@ class TargetLaw:
     """
 
     def __init__(
-        self, params: SamplingParams, context: LawContext, prompt: Sequence[int], seed: int, sample: int = 0
+        self,
+        params: SamplingParams,
+        context: LawContext,
+        prompt: Sequence[int],
+        seed: int,
+        sample: int = 0,
+        grammar: Grammar | None = None,
     ) -> None:
         self.params = params
+        self.grammar = grammar  # None also behind its end
+        self.end: int | None = None  # how many tokens the history had when its grammar had nothing more to say
         self.noise = Noise(seed, sample, context.vocab_size)
         self._context = context
         self._tokens = list(prompt)
@@ -65,8 +74,8 @@ class TargetLaw:
             [token], [best] = self.noise.best(scores, len(self._tokens))
         if best == -np.inf:
             raise RequestError(
-                f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias and min_tokens "
-                "leave nothing; allowed: at least one token"
+                f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias, min_tokens and "
+                "the grammar leave nothing; allowed: at least one token"
             )
         return _describe(int(token), logits, self.params.logprobs)
 
@@ -76,6 +85,8 @@ class TargetLaw:
         self._tokens.append(token)
         self._counts[token] += 1
         self._seen[token] = True
+        if self.grammar is not None:
+            self._follow(self.grammar, token)
 
     def process(self, logits: Scores) -> Scores:
         """Scores (V,) whose softmax is the law at this place; -inf where a token is forbidden.
@@ -105,7 +116,14 @@ class TargetLaw:
             or params.repetition_penalty != 1.0
             or params.frequency_penalty
             or params.presence_penalty
+            or self.grammar is not None
         )
+
+    def _follow(self, grammar: Grammar, token: int) -> None:
+        grammar.advance(token)
+        if grammar.is_finished and len(self._tokens) - self._num_prompt >= self.params.min_tokens:
+            # A walk may go on over drafts behind the end, which are cut off: they must not fail for want of a grammar.
+            self.end, self.grammar = len(self._tokens), None
 
     def _edited(self, logits: Scores) -> Floats:
         scores = logits.astype(np.float64)
@@ -116,6 +134,8 @@ class TargetLaw:
         return scores
 
     def _forbid(self, scores: Floats) -> None:
+        if self.grammar is not None:
+            np.copyto(scores, -np.inf, where=~self.grammar.mask())
         for word in self._context.bad_word_ids:
             head = list(word[:-1])
             generated = len(self._tokens) - self._num_prompt

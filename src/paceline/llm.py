@@ -1,4 +1,4 @@
-"""The public facade: `load` a model, then `generate`, `stream` or `chat`.
+"""The public facade of a loaded model: `generate`, `stream`, `chat`.
 
 Texts become requests here, and tokens become texts again; how tokens are made is the engine's business.
 """
@@ -6,7 +6,6 @@ Texts become requests here, and tokens become texts again; how tokens are made i
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
 
-from paceline.bundled import DEFAULT_TARGET
-from paceline.drafters import make
+from paceline.bundled import draft_model_of
+from paceline.drafters import automatic, make
 from paceline.engine import Engine
 from paceline.errors import ConfigError, RequestError
+from paceline.grammar import Compiler
 from paceline.law import LawContext, TargetLaw
-from paceline.pacer import FixedPacer, affordable_budget
+from paceline.pacer import FixedPacer, Pacing
 from paceline.params import SamplingOptions, SamplingParams
-from paceline.request import Request
+from paceline.request import NO_HINTS, Hints, Request
 from paceline.text import TextStream
-from paceline.tokenizing import Tokenizer, eos_ids, load_tokenizer, sampling_defaults
+from paceline.tokenizing import Tokenizer, eos_ids, sampling_defaults
 from paceline.types import Drafter, Environment, Target, Token
 
 if TYPE_CHECKING:
@@ -54,12 +54,22 @@ class LLM:
     """
 
     def __init__(
-        self, target: Target, tokenizer: Tokenizer | None, *, drafters: Drafters = "auto", info: ModelInfo | None = None
+        self,
+        target: Target,
+        tokenizer: Tokenizer | None,
+        *,
+        drafters: Drafters = "auto",
+        pacer: Pacing | None = None,
+        info: ModelInfo | None = None,
     ) -> None:
         self.info = info
         self.target = target
         self.tokenizer = tokenizer
-        self.engine = Engine(target, FixedPacer(affordable_budget(info.row_milliseconds)) if info else FixedPacer())
+        self.engine = Engine(target, pacer or FixedPacer())
+        self._grammars = Compiler(tokenizer.definition if tokenizer else None, target.vocab_size)
+        draft_model = draft_model_of(info.name) if info else None
+        device = str(target.numerics()["device"])
+        self._environment = Environment(tokenizer.inner if tokenizer else None, target.vocab_size, device, draft_model)
         self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
         self._drafters = self._resolve(drafters)
@@ -69,12 +79,21 @@ class LLM:
         prompt: Prompt | Sequence[Prompt],
         *,
         drafters: Drafters | None = None,
+        prediction: Prompt | None = None,
+        tenant: str = "",
         **sampling: Unpack[SamplingOptions],
     ) -> Any:
         """The output of a prompt, or a list of outputs if there are several prompts or samples.
 
         A prompt is a string or a list of token ids; a list of either is a batch, decoded together and returned
         in order, `n` samples of a prompt side by side. For the parameters see `SamplingParams`.
+
+        Args:
+            prompt: what to continue.
+            drafters: in place of those given at load.
+            prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
+            tenant: nothing learnt from one tenant's text drafts for another.
+            **sampling: see `SamplingParams`.
 
         Raises:
             ConfigError: a parameter or drafter that does not exist or is out of range.
@@ -83,21 +102,28 @@ class LLM:
         params = SamplingParams.from_options(sampling)
         prompts, is_batch = _as_batch(prompt)
         chosen = self._drafters if drafters is None else self._resolve(drafters)
-        requests = [r for one in prompts for r in self._requests(one, params, chosen)]
+        hints = self._hints(prediction, tenant)
+        requests = [r for one in prompts for r in self._requests(one, params, chosen, hints)]
         with self._running(requests):
             kept = [list(self._tokens_of(request)) for request in requests]
         outputs = [self._output(request, tokens) for request, tokens in zip(requests, kept, strict=True)]
         return outputs if is_batch or params.n > 1 else outputs[0]
 
     def stream(
-        self, prompt: Prompt, *, drafters: Drafters | None = None, **sampling: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        drafters: Drafters | None = None,
+        prediction: Prompt | None = None,
+        tenant: str = "",
+        **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """Tokens of one prompt as they are decoded. Closing the iterator early frees what the request holds."""
         params = SamplingParams.from_options(sampling)
         if params.n > 1:
             raise ConfigError(f"n is {params.n}; allowed in stream: 1")
         chosen = self._drafters if drafters is None else self._resolve(drafters)
-        return Stream(self, self._requests(prompt, params, chosen)[0])
+        return Stream(self, self._requests(prompt, params, chosen, self._hints(prediction, tenant))[0])
 
     def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Any:
         """`generate` on a conversation, through the model's own chat template."""
@@ -140,7 +166,7 @@ class LLM:
     def _resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects for "auto", "none", a name, or a list; named ones are made once and kept."""
         if isinstance(drafters, str):
-            drafters = {"auto": ["suffix"], "none": []}.get(drafters, [drafters])
+            drafters = {"auto": automatic(self._environment), "none": []}.get(drafters, [drafters])
         return tuple(self._drafter(spec) for spec in drafters)
 
     def _drafter(self, spec: str | Drafter) -> Drafter:
@@ -148,13 +174,18 @@ class LLM:
             key = spec if isinstance(spec, str) else f"object {id(spec)}"
             if key not in self._made:
                 drafter = make(spec)
-                tokenizer = self.tokenizer.inner if self.tokenizer else None
-                device = str(self.target.numerics()["device"])
-                drafter.attach(Environment(tokenizer, self.target.vocab_size, device))
+                drafter.attach(self._environment)
                 self._made[key] = drafter
             return self._made[key]
 
-    def _requests(self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter]) -> list[Request]:
+    def _hints(self, prediction: Prompt | None, tenant: str) -> Hints:
+        if not isinstance(tenant, str):
+            raise ConfigError(f"tenant is {tenant!r}; allowed: a string")
+        return Hints(tuple(self.encode(prediction)) if prediction is not None else (), tenant)
+
+    def _requests(
+        self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter], hints: Hints = NO_HINTS
+    ) -> list[Request]:
         ids = self.encode(prompt)
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -166,11 +197,12 @@ class LLM:
         return [
             Request(
                 ids,
-                TargetLaw(params, context, ids, seed, sample),
+                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos)),
                 TextStream(decode, ids, params.stop_strings),
                 ends,
                 drafters,
                 seed,
+                hints,
             )
             for sample in range(params.n)
         ]
@@ -268,43 +300,6 @@ def _as_batch(prompt: Any) -> tuple[list[Prompt], bool]:
     if isinstance(prompt, str) or len(prompt) == 0 or hasattr(prompt[0], "__index__"):
         return [prompt], False
     return list(prompt), True
-
-
-def load(
-    model: Any = None,
-    *,
-    tokenizer: Any = None,
-    drafters: Drafters = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    cache_tokens: int | None = None,
-    trust_remote_code: bool = False,
-) -> LLM:
-    """A model ready to decode: the bundled one, a hub name, a local folder, or a `PreTrainedModel`.
-
-    A `PreTrainedModel` is left as it is: Paceline works on a copy that shares its weights.
-
-    Args:
-        model: what to load; None is the bundled `paceline-tiny`.
-        tokenizer: a tokenizer, or where to load it from; None is the model's own.
-        drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
-        cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
-        trust_remote_code: run code that comes with a checkpoint.
-
-    Raises:
-        ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
-        ConfigError: an option that is not allowed.
-    """
-    from paceline.target.loading import load_target
-
-    source = DEFAULT_TARGET if model is None else os.path.expanduser(model) if isinstance(model, str) else model
-    target, info = load_target(
-        source, dtype=dtype, device=device, cache_tokens=cache_tokens, trust_remote_code=trust_remote_code
-    )
-    words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
-    return LLM(target, words, drafters=drafters, info=info)
 
 
 def to_json(output: Output, load_seconds: float) -> str:

@@ -6,12 +6,13 @@ Knows nothing of models or tokenizers; `law.py` gives the parameters their meani
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeGuard
 
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, first_line
 
 GREEDY_TEMPERATURE = 1e-5  # below this, division overflows float32 logits; vLLM draws the same line
 
@@ -36,6 +37,9 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
     n: int
     logprobs: int | None
+    regex: str | None
+    choice: Sequence[str] | None
+    response_format: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ class SamplingParams:
         seed: any 64-bit integer; None draws a fresh one, which is reported.
         n: independent samples per prompt, keyed by their index.
         logprobs: report this many likeliest tokens at each place.
+        regex: the output matches this regular expression as a whole; no look-around, no back references.
+        choice: the output is one of these strings.
+        response_format: OpenAI's: `{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}`,
+            `{"type": "json_object"}`, or `{"type": "text"}`, which asks for nothing.
+
+    At most one of the last three is given. Such an output ends where its grammar does, whatever `ignore_eos` says.
     """
 
     max_tokens: int = 256
@@ -85,9 +95,13 @@ class SamplingParams:
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
+    regex: str | None = None
+    choice: Sequence[str] | None = None
+    response_format: Mapping[str, Any] | None = None
 
     # Kept for the law: the stop strings as a tuple, whatever the caller wrote.
     stop_strings: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    json_schema: str | None = field(init=False, repr=False, compare=False)  # what `response_format` asks for
 
     def __post_init__(self) -> None:
         for name, low, high in _INTEGERS:
@@ -102,6 +116,8 @@ class SamplingParams:
         if self.min_tokens > self.max_tokens:
             raise ConfigError(f"min_tokens is {self.min_tokens}, above max_tokens ({self.max_tokens})")
         object.__setattr__(self, "stop_strings", tuple(stop))
+        object.__setattr__(self, "json_schema", _schema_of(self.response_format))
+        _check_grammars(self.regex, self.choice, self.json_schema)
 
     @property
     def is_greedy(self) -> bool:
@@ -170,6 +186,41 @@ def _check_bias(bias: object) -> None:
         _check_integer("logit_bias token", token, 0, math.inf)
         if not _is_number(value) or not -math.inf <= value < math.inf:
             raise ConfigError(f"logit_bias[{token}] is {value!r}; allowed: a number, or -inf to forbid the token")
+
+
+def _check_grammars(regex: object, choice: object, json_schema: str | None) -> None:
+    if regex is not None and not isinstance(regex, str):
+        raise ConfigError(f"regex is {regex!r}; allowed: a regular expression as a string")
+    if choice is not None:
+        _check_strings("choice", choice)
+    if choice is not None and not choice:
+        raise ConfigError(f"choice is {choice!r}; allowed: a list of at least one string")
+    given = {"regex": regex, "choice": choice, "response_format": json_schema}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ConfigError(f"{' and '.join(names)} are given together; allowed: one of {', '.join(given)}")
+
+
+def _schema_of(response_format: object) -> str | None:
+    """The JSON schema that a response format stands for; None for text."""
+    if response_format is None:
+        return None
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return '{"type": "object"}'
+    if not isinstance(response_format, Mapping) or kind != "json_schema":
+        allowed = "a mapping whose type is 'text', 'json_object' or 'json_schema'"
+        raise ConfigError(f"response_format is {response_format!r}; allowed: {allowed}")
+    named = response_format.get("json_schema")
+    schema = named.get("schema") if isinstance(named, Mapping) else None
+    try:
+        if isinstance(schema, (Mapping, bool)):
+            return json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the schema of response_format is no JSON: {first_line(error)}") from error
+    raise ConfigError(f"json_schema of response_format is {named!r}; allowed: a mapping with a JSON schema as 'schema'")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paceline.errors import RequestError
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 _ids = itertools.count()
 
 
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a caller tells drafters. It changes the speed and nothing else."""
+
+    prediction: tuple[int, ...] = ()  # tokens of what the output will probably be
+    tenant: str = ""  # nothing learnt from one tenant's text drafts for another
+
+
+NO_HINTS = Hints()
+
+
 class Request:
     """One sample of one prompt. The engine steps it; the facade reads `outbox` until `finish_reason` is set."""
 
@@ -33,14 +45,17 @@ class Request:
         end_token_ids: frozenset[int],
         drafters: Sequence[Drafter] = (),
         seed: int = 0,
+        hints: Hints = NO_HINTS,
     ) -> None:
         self.id = next(_ids)
         self.tokens = list(prompt)
         self.num_prompt_tokens = len(prompt)
         self.law = law
         self.params = law.params
-        self.drafters = tuple(drafters)
+        self.drafters = tuple(drafters)  # those that may be asked
+        self.listeners = self.drafters  # those that are told of its end
         self.seed = seed
+        self.hints = hints
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
         self.error: RequestError | None = None  # why, if "error"; raised to whoever reads
@@ -86,10 +101,13 @@ class Request:
         late_enough = self.num_output_tokens > self.params.min_tokens
         text, stopped = self._text.push(choice.token, check_stop=late_enough)
         reason = None
-        if stopped or choice.token in self._end_token_ids:
+        if stopped or choice.token in self._end_token_ids or self._ends_its_grammar():
             reason = "stop"
         elif self.num_remaining == 0:
             reason = "length"
         if reason is not None and not stopped:
             text += self._text.finish()
         return Token(choice.token, text, source, choice.logprob, choice.entropy, choice.top), reason
+
+    def _ends_its_grammar(self) -> bool:
+        return self.law.end is not None and len(self.tokens) >= self.law.end

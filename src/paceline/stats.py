@@ -16,7 +16,9 @@ class DrafterStats:
 
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
+    num_proposals: int = 0  # steps in which it was asked
     seconds: float = 0.0
+    saved_seconds: float = 0.0  # plain steps that its accepted drafts saved, less what its rows cost
     num_failures: int = 0
 
 
@@ -34,6 +36,7 @@ class RequestStats:
     decode_seconds: float = 0.0
     forward_seconds: float = 0.0  # the part of decode_seconds spent in the target's forward
     drafters: dict[str, DrafterStats] = field(default_factory=dict)
+    pacing: dict[str, Any] = field(default_factory=dict)  # the pacer's own account, set when the request ends
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -86,9 +89,12 @@ class RequestStats:
                 name: {
                     "num_draft_tokens": d.num_draft_tokens,
                     "num_accepted_draft_tokens": d.num_accepted_draft_tokens,
+                    "num_proposals": d.num_proposals,
                     "seconds": d.seconds,
+                    "saved_seconds": d.saved_seconds - d.seconds,
                     "num_failures": d.num_failures,
                 }
                 for name, d in self.drafters.items()
             },
+            "pacing": self.pacing,
         }

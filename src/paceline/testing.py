@@ -55,6 +55,11 @@ class ScriptedTarget:
         self._scored: dict[int, tuple[int, DraftTree]] = {}  # request id -> pending token and tree
 
     @property
+    def row_counts(self) -> Sequence[int]:
+        """See `Target`: any number."""
+        return range(1, self.max_rows + 1)
+
+    @property
     def num_held(self) -> int:
         """Requests that hold cache."""
         return len(self._reserved)
@@ -91,6 +96,10 @@ class ScriptedTarget:
             deepest = len(request.tokens) + max(tree.depths, default=0)
             _demand(deepest <= self.max_length, request, "brings a row beyond the context")
         return [self._score(request, tree) for request, tree in work]
+
+    def rehearse(self, num_rows: int, context: int) -> bool:
+        """See `Target`."""
+        return context + num_rows <= self.max_length
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""
@@ -153,9 +162,10 @@ class ScriptedDrafter(BaseDrafter):
 
         return cls(script)
 
-    def start(self, request: Request) -> None:
+    def start(self, request: Request) -> bool:
         """See `Drafter`."""
         self.active.add(request.id)
+        return True
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:
         """The script's next proposal."""

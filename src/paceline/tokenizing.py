@@ -9,7 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, RequestError, first_line
@@ -42,6 +48,12 @@ class Tokenizer:
             if ids and ids not in found:
                 found.append(ids)
         return found
+
+    def definition(self) -> str:
+        """The tokenizer as the JSON of the `tokenizers` library, added tokens and all."""
+        if not isinstance(self.inner, PreTrainedTokenizerFast):
+            raise ConfigError(f"a grammar needs a tokenizer of the tokenizers library, not {type(self.inner).__name__}")
+        return str(self.inner.backend_tokenizer.to_str())
 
     def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Ids of a conversation in the model's chat template, ready for the assistant's turn."""

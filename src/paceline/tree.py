@@ -1,11 +1,11 @@
-"""Draft trees: many proposals become one tree, under a budget of nodes.
+"""Draft trees: built node by node, many proposals made one, and the best part of it cut out.
 
-Knows nothing of requests or models.
+Knows nothing of requests, models or costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from paceline.types import DraftTree
 
@@ -21,99 +21,137 @@ class TreeBuilder:
         self._tokens: list[int] = []
         self._parents: list[int] = []
         self._scores: list[float] = []
+        self._signs: list[int] = []
         self._children: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def add(self, parent: int, token: int, score: float) -> int:
-        """Index of the node for `token` under `parent` (-1 is the pending token)."""
+    def add(self, parent: int, token: int, score: float, sign: int) -> int:
+        """Index of the node for `token` under `parent` (-1 is the pending token); the rest as in `DraftTree`."""
         known = self._children.get((parent, token))
         if known is not None:
             return known
         self._tokens.append(token)
         self._parents.append(parent)
         self._scores.append(score)
+        self._signs.append(sign)
         self._children[parent, token] = len(self._tokens) - 1
         return len(self._tokens) - 1
 
     def build(self) -> DraftTree:
         """The tree as it stands."""
         sources = (self._source,) * len(self._tokens)
-        return DraftTree(tuple(self._tokens), tuple(self._parents), tuple(self._scores), sources)
+        return DraftTree(tuple(self._tokens), tuple(self._parents), tuple(self._scores), sources, tuple(self._signs))
+
+
+Agreement = Callable[[Sequence[str], float], float]
+
+
+class TreeUnion:
+    """The proposals of several drafters for one request; identical paths are one node, with a combined chance.
+
+    Nodes stand parents before children. `reach` is the chance that the target's path comes to a node.
+    """
+
+    def __init__(self, max_depth: int = MAX_DEPTH) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.sources: list[list[str]] = []  # who proposed it, the most confident first
+        self.chances: list[float] = []  # given the parent is reached
+        self.agreed: list[float] = []  # the same, were those who proposed it independent: what `weigh` corrects
+        self.reach: list[float] = []
+        self._max_depth = max_depth
+        self._best: list[float] = []  # the highest chance given to it
+        self._misses: list[float] = []  # the chance that all who proposed it are wrong, were they independent
+        self._index: dict[tuple[int, int], int] = {}
+        self._places: dict[int, list[int]] = {}  # drafter -> where its nodes stand here; -1 if too deep
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, drafter: int, tree: DraftTree, chances: Sequence[float]) -> None:
+        """Take up what is new in a drafter's tree; chances, one for each new node, are given its parent."""
+        places = self._places.setdefault(drafter, [])
+        for node, chance in enumerate(chances, len(places)):
+            parent = tree.parents[node]
+            above = places[parent] if parent >= 0 else -1
+            depth = self.depths[above] + 1 if above >= 0 else 1
+            if (parent >= 0 and above < 0) or depth > self._max_depth:
+                places.append(-1)
+            else:
+                places.append(self._enter(above, tree.tokens[node], depth, tree.sources[node], chance))
+
+    def places(self, drafter: int) -> Sequence[int]:
+        """Where the nodes of a drafter's tree stand here, in their order; -1 if they are too deep."""
+        return self._places.get(drafter, ())
+
+    def weigh(self, agreed: Agreement) -> None:
+        """Compute `chances` and `reach`.
+
+        `agreed(sources, chance)` corrects the chance of a node that several have proposed. Chances of siblings add
+        up to at most 1.
+        """
+        self.agreed = [1.0 - miss for miss in self._misses]
+        chances = self.agreed[:]
+        totals: dict[int, float] = {}
+        for node, parent in enumerate(self.parents):
+            if len(self.sources[node]) > 1:
+                chances[node] = agreed(self.sources[node], chances[node])
+            totals[parent] = totals.get(parent, 0.0) + chances[node]
+        reach: list[float] = []
+        for node, parent in enumerate(self.parents):
+            if totals[parent] > 1.0:
+                chances[node] /= totals[parent]
+            reach.append(chances[node] * reach[parent] if parent >= 0 else chances[node])
+        self.chances, self.reach = chances, reach
+
+    def cut(self, kept: Sequence[int]) -> DraftTree:
+        """The draft tree of some nodes and all that stand above them, in depth-first order, likeliest first.
+
+        So the likeliest chain lies in consecutive cache slots, where it need not be moved.
+        """
+        children: dict[int, list[int]] = {}
+        for node in sorted(kept, key=lambda i: self.reach[i]):
+            children.setdefault(self.parents[node], []).append(node)
+        order: list[int] = []
+        stack = children.get(-1, [])
+        while stack:
+            node = stack.pop()
+            order.append(node)
+            stack.extend(children.get(node, ()))
+        place = {old: new for new, old in enumerate(order)}
+        return DraftTree(
+            tuple([self.tokens[i] for i in order]),
+            tuple([place.get(self.parents[i], -1) for i in order]),
+            tuple([self.chances[i] for i in order]),
+            tuple([self.sources[i][0] for i in order]),
+        )
+
+    def _enter(self, above: int, token: int, depth: int, source: str, chance: float) -> int:
+        index = self._index.setdefault((above, token), len(self.tokens))
+        if index == len(self.tokens):
+            self.tokens.append(token)
+            self.parents.append(above)
+            self.depths.append(depth)
+            self.sources.append([source])
+            self._best.append(chance)
+            self._misses.append(1.0 - chance)
+            return index
+        if source in self.sources[index]:
+            return index
+        self._misses[index] *= 1.0 - chance
+        is_best = chance > self._best[index]
+        self.sources[index].insert(0 if is_best else len(self.sources[index]), source)
+        self._best[index] = max(chance, self._best[index])
+        return index
 
 
 def merge(trees: Sequence[DraftTree], budget: int, max_depth: int = MAX_DEPTH) -> DraftTree:
-    """One tree of at most `budget` nodes, none deeper than `max_depth`, likeliest first, in depth-first order.
-
-    Identical paths become one node, which keeps the higher score and that drafter's name. A node's score
-    never counts for more than its parent's, so that taking the best nodes always takes their ancestors.
-    Depth-first order puts the likeliest chain into consecutive cache slots, where it need not be moved.
-    """
-    nodes = _union(trees, max_depth)
-    kept = set(sorted(range(len(nodes)), key=lambda i: (-nodes[i].score, nodes[i].depth, i))[:budget])
-    children: dict[int, list[int]] = {}
-    for index in sorted(kept, key=lambda i: nodes[i].score):
-        children.setdefault(nodes[index].parent, []).append(index)
-    order: list[int] = []
-    stack = children.get(-1, [])[:]
-    while stack:
-        index = stack.pop()
-        order.append(index)
-        stack.extend(children.get(index, ()))
-    place = {old: new for new, old in enumerate(order)}
-    return DraftTree(
-        tuple(nodes[i].token for i in order),
-        tuple(place.get(nodes[i].parent, -1) for i in order),
-        tuple(nodes[i].score for i in order),
-        tuple(nodes[i].source for i in order),
-    )
-
-
-class _Node:
-    """A node of the union of several trees."""
-
-    __slots__ = ("depth", "parent", "score", "source", "token")
-
-    def __init__(self, token: int, parent: int, depth: int, score: float, source: str) -> None:
-        self.token, self.parent, self.depth = token, parent, depth
-        self.score, self.source = score, source
-
-
-def _union(trees: Sequence[DraftTree], max_depth: int) -> list[_Node]:
-    nodes: list[_Node] = []
-    index_of: dict[tuple[int, int], int] = {}
-    for tree in trees:
-        place: list[int] = []  # where the tree's own nodes stand in the union; -1 if too deep
-        for token, parent, score, source in zip(tree.tokens, tree.parents, tree.scores, tree.sources, strict=True):
-            above = place[parent] if parent >= 0 else -1
-            is_cut_off = parent >= 0 and above < 0
-            if is_cut_off or (nodes[above].depth if above >= 0 else 0) >= max_depth:
-                place.append(-1)
-                continue
-            place.append(_enter(nodes, index_of, above, token, score, source))
-    _cap_by_parent(nodes)
-    return nodes
-
-
-def _enter(
-    nodes: list[_Node],
-    index_of: dict[tuple[int, int], int],
-    above: int,
-    token: int,
-    score: float,
-    source: str,
-) -> int:
-    index = index_of.setdefault((above, token), len(nodes))
-    if index == len(nodes):
-        depth = nodes[above].depth + 1 if above >= 0 else 1
-        nodes.append(_Node(token, above, depth, score, source))
-    elif score > nodes[index].score:
-        nodes[index].score, nodes[index].source = score, source
-    return index
-
-
-def _cap_by_parent(nodes: list[_Node]) -> None:
-    for node in nodes:  # parents stand before children
-        if node.parent >= 0:
-            node.score = min(node.score, nodes[node.parent].score)
+    """One tree of at most `budget` nodes, none deeper than `max_depth`: those likeliest by the drafters' own scores."""
+    union = TreeUnion(max_depth)
+    for drafter, tree in enumerate(trees):
+        union.add(drafter, tree, tree.scores)
+    union.weigh(lambda sources, chance: chance)
+    return union.cut(sorted(range(len(union)), key=lambda i: (-union.reach[i], i))[:budget])

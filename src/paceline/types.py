@@ -5,7 +5,7 @@ Knows nothing of models, sampling or files. R rows, V vocabulary throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -25,8 +25,9 @@ class DraftTree:
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()  # index of each node's parent; -1 is the pending token
-    scores: tuple[float, ...] = ()  # the drafter's estimate that the target's path reaches the node
+    scores: tuple[float, ...] = ()  # the drafter's estimate that the target, once at the parent, says the token
     sources: tuple[str, ...] = ()  # which drafter proposed the node
+    signs: tuple[int, ...] = ()  # what each estimate rests on: nodes of one sign succeed alike; empty: their scores
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -73,6 +74,7 @@ class StepOutcome:
     tree: DraftTree
     path: tuple[int, ...]  # accepted nodes, from the root down
     tokens: tuple[Token, ...]  # emitted: the accepted drafts and one more, unless a stop cut them
+    logits: NDArray[np.float32]  # (nodes + 1, V) the target's: row 0 the pending token's, row i + 1 node i's
 
     @property
     def num_accepted_drafts(self) -> int:
@@ -87,24 +89,32 @@ class Environment:
     tokenizer: Any  # the target's, or None
     vocab_size: int
     device: str
+    draft_model: str | None = None  # a small model known to draft for the target
 
 
 class Drafter(Protocol):
-    """Proposes what the target may say. It can be anything at all: exactness never depends on it."""
+    """Proposes what the target may say. It can be anything at all: exactness never depends on it.
+
+    It need not be asked at every step, and reads what it has missed in `request.tokens` when it is asked.
+    """
 
     name: ClassVar[str]
 
     def attach(self, environment: Environment) -> None:
         """Join an engine; called once, before any request."""
 
-    def start(self, request: Request) -> None:
-        """Take up a request; its prompt is in `request.tokens`."""
+    def start(self, request: Request) -> bool:
+        """Take up a request, without reading it yet; False if there is nothing for this drafter to do."""
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[DraftTree]:
-        """One tree per request, of at most `budgets[i]` nodes; an empty one is always allowed."""
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
+        """Yield one tree per request, of at most `budgets[i]` nodes; an empty one is always allowed.
+
+        Who can look further at a price yields again: trees that go on where the last ones ended, their nodes first and
+        unchanged. Whoever asks takes the next only if it promises to pay, so closing the iterator early is usual.
+        """
 
     def observe(self, outcome: StepOutcome) -> None:
-        """Learn from a committed step, and trim caches to `outcome.request.tokens`."""
+        """Learn from a committed step in which it was asked."""
 
     def finish(self, request: Request) -> None:
         """Forget a request: at its end, when it is aborted, and also if it was never started."""
@@ -121,6 +131,10 @@ class Target(Protocol):
     capacity: int  # tokens of one request that the cache can hold, prompt and output together
     on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had
 
+    @property
+    def row_counts(self) -> Sequence[int]:
+        """Rows that a forward may have, ascending; fewer are padded to the next."""
+
     def reserve(self, request: Request) -> bool:
         """Set aside cache for the whole request; False if it must wait for others to finish."""
 
@@ -135,6 +149,9 @@ class Target(Protocol):
 
         One forward, or as many as it takes where there are more requests than a forward has rows.
         """
+
+    def rehearse(self, num_rows: int, context: int) -> bool:
+        """Run a forward of so many rows behind so many cached positions, for its time; False if they do not fit."""
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """Keep the rows of the pending token and of the accepted nodes, drop the rest."""

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.errors import RequestError
 from paceline.types import Choice, DraftTree
 
 
@@ -42,7 +43,13 @@ def walk(tree: DraftTree, logits: NDArray[np.float32], law: Law) -> Walk:
     choices: list[Choice] = []
     node: int | None = -1
     while node is not None:
-        choice = law.choose(logits[node + 1])
+        try:
+            choice = law.choose(logits[node + 1])
+        except RequestError:
+            if not path:
+                raise
+            path.pop()  # its token may end the request, as in plain decoding; if not, the next step meets this again
+            break
         law.advance(choice.token)
         choices.append(choice)
         node = children.get((node, choice.token))

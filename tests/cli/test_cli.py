@@ -62,6 +62,24 @@ def test_generate_prints_the_text_and_one_line_of_facts(run) -> None:
     assert "seed 4" in done.stderr
 
 
+@pytest.mark.parametrize("asked", [["--regex", "(yes|no) *"], ["--choice", "yes", "--choice", "no"]], ids=str)
+def test_generate_follows_a_grammar(run, asked: list[str]) -> None:
+    done = run("generate", "Well?", "--quiet", *asked)
+    assert done.returncode == 0
+    assert done.stdout.strip() in ("yes", "no")
+
+
+def test_generate_follows_a_schema_given_as_itself_or_as_a_file(run, tmp_path: Path) -> None:
+    schema = json.dumps({"enum": [{"answer": "yes"}, {"answer": "no"}], "x-guidance": {"whitespace_flexible": False}})
+    (tmp_path / "schema.json").write_text(schema)
+    texts = {
+        run("generate", "Well?", "--quiet", "--json-schema", given).stdout
+        for given in (schema, str(tmp_path / "schema.json"))
+    }
+    assert len(texts) == 1
+    assert json.loads(texts.pop())["answer"] in ("yes", "no")
+
+
 def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
     done = run(
         "generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="Once upon a time"
@@ -136,7 +154,10 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--top-p", "0"], "top_p is 0.0; allowed"),
         (["generate", "Once", "--temperature", "nan"], "temperature is nan; allowed"),
         (["generate", "Once", "--max-tokens", "0"], "max_tokens is 0; allowed"),
-        (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: model, suffix"),
+        (["generate", "Once", "--regex", "a", "--choice", "a"], "regex and choice are given together"),
+        (["generate", "Once", "--json-schema", "{]"], "--json-schema is '{]': "),
+        (["generate", "Once", "--json-schema", "none.json"], "--json-schema is 'none.json': "),
+        (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
         (["generate", "Once", "--drafters", "suffix:min=3"], "has no option 'min=3'"),
         (["generate", "Once", "--drafters", "none,suffix"], "'none' stands alone"),
         (["generate", "Once", "--model", "./nowhere"], "no model in the folder './nowhere'"),

@@ -168,7 +168,7 @@ class RandomTrees(BaseDrafter):
         path = [-1]
         for is_right in self._rng.permutation([True] * depth + [False] * wrong):
             if is_right:
-                path.append(builder.add(path[-1], ahead[len(path) - 1], float(self._rng.random())))
+                path.append(builder.add(path[-1], ahead[len(path) - 1], float(self._rng.random()), 0))
             else:
                 self._add_wrong(builder, dict(zip(path, ahead, strict=False)))
         return builder.build()
@@ -178,4 +178,4 @@ class RandomTrees(BaseDrafter):
         while len(builder) == size:
             parent, token = (int(self._rng.integers(low, high)) for low, high in ((-1, size), (0, self._vocab_size)))
             if token != right.get(parent):
-                builder.add(parent, token, float(self._rng.random()))
+                builder.add(parent, token, float(self._rng.random()), 0)

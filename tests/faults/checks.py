@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from law.reference import chi_square, enumerate_outputs, reference_scores
+from law.reference import SPELLED, chi_square, enumerate_outputs, pattern_of, reference_scores
 from law.support import DRAFTERS, KINDS, Kind, RecordingLaw, branching, check_counters, decode, target_of
 from paceline import LLM
 from paceline.noise import Noise
@@ -29,7 +30,8 @@ def named(check: Check) -> Check:
 
 def mixed_requests(drafters=()) -> list[Request]:
     """Requests of several kinds, lengths and seeds."""
-    kinds = [KINDS[name] for name in ("temperature 1", "frequency_penalty", "eos", "all", "repetition_penalty")]
+    names = ("temperature 1", "frequency_penalty", "eos", "all", "repetition_penalty", "regex", "choice without EOS")
+    kinds = [KINDS[name] for name in names]
     return [
         kind.request(VOCAB, 17 + 5 * i, seed=70 + i, sample=i % 2, drafters=drafters) for i, kind in enumerate(kinds)
     ]
@@ -91,9 +93,9 @@ def a_forward_has_no_more_rows_than_it_may() -> None:
 @named
 def no_draft_is_bought_for_the_last_token() -> None:
     target = target_of(VOCAB)
-    drafter = ScriptedDrafter.adversarial(target)
-    decode(target, [Kind({}).request(VOCAB, 9, drafters=[drafter])])
-    assert [len(outcome.tree) > 0 for outcome in drafter.outcomes] == [True] * 8 + [False]
+    outcomes = []
+    decode(target, [Kind({}).request(VOCAB, 9, drafters=[ScriptedDrafter.adversarial(target)])], outcomes=outcomes)
+    assert [len(outcome.tree) > 0 for outcome in outcomes] == [True] * 8 + [False]
 
 
 @named
@@ -160,10 +162,24 @@ def counters_agree_with_each_other() -> None:
     target = target_of(VOCAB)
     for name in ("perfect", "right then wrong", "branching"):
         for request in mixed_requests([DRAFTERS[name](target)]):
-            decode(target, [request])
-            check_counters(request)
+            outcomes = []
+            decode(target, [request], outcomes=outcomes)
+            check_counters(request, outcomes)
             drafted = sum(token.source != "target" for token in request.outbox)
             assert request.stats.num_accepted_draft_tokens == drafted
+
+
+@named
+def outputs_follow_their_grammar() -> None:
+    target = target_of(VOCAB)
+    for kind in (KINDS["regex"], KINDS["choice without EOS"]):
+        for name in ("perfect", "right then wrong", "branching"):
+            for seed in range(10):
+                request = kind.request(VOCAB, 60, seed=seed, drafters=[DRAFTERS[name](target)])
+                [output] = decode(target, [request])
+                assert request.finish_reason == "stop"
+                text = "".join(SPELLED[token] for token in output if token not in kind.eos)
+                assert re.fullmatch(pattern_of(kind) or "", text)
 
 
 @named

@@ -6,13 +6,13 @@ import numpy as np
 
 from faults import checks
 from faults.registry import Patch, children_of, fault, harmless
-from paceline import engine
 from paceline.engine import Engine
-from paceline.pacer import FixedPacer
+from paceline.pacer import fixed
+from paceline.pacer.base import Room
 from paceline.request import Request
 from paceline.stats import RequestStats
 from paceline.testing import ScriptedTarget
-from paceline.tree import merge
+from paceline.tree import MAX_DEPTH, merge
 from paceline.types import StepOutcome
 
 
@@ -77,18 +77,18 @@ def _(patch: Patch) -> None:
 
 @fault("a budget one too large", checks.a_forward_has_no_more_rows_than_it_may)
 def _(patch: Patch) -> None:
-    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget + 1, depth))
+    patch.setattr(fixed, "merge", lambda trees, budget, depth: merge(trees, budget + 1, depth))
 
 
 @fault("a draft for the last token", checks.no_draft_is_bought_for_the_last_token)
 def _(patch: Patch) -> None:
-    patch.setattr(FixedPacer, "budgets", lambda pacer, requests, most: [pacer.budget] * len(requests))
-    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget))
+    patch.setattr(fixed, "room", lambda request, most: Room(most, MAX_DEPTH))
+    patch.setattr(fixed, "merge", lambda trees, budget, depth: merge(trees, budget))
 
 
 @fault("drafts as deep as the limit", checks.a_run_to_the_limit_cuts_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(engine, "merge", lambda trees, budget, depth: merge(trees, budget, depth + 1))
+    patch.setattr(fixed, "merge", lambda trees, budget, depth: merge(trees, budget, depth + 1))
 
 
 @fault(
@@ -162,7 +162,7 @@ def _(patch: Patch) -> None:
 
 @fault("an error of a drafter let through", checks.a_failing_drafter_changes_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(Engine, "_propose", lambda engine, drafter, *proposal: drafter.propose(*proposal))
+    patch.setattr(Engine, "_ask", lambda engine, drafter, *proposal: drafter.propose(*proposal))
 
 
 @fault("a drafter that failed asked again", checks.a_failing_drafter_changes_nothing)

@@ -11,6 +11,7 @@ from faults.registry import Patch, children_of, fault, harmless
 from paceline import engine
 from paceline.law import TargetLaw
 from paceline.noise import Noise
+from paceline.request import Request
 from paceline.verify import Walk, walk
 
 
@@ -186,6 +187,52 @@ def _(patch: Patch) -> None:
 
     patch.setattr(engine, "walk", freezing)
     patch.setattr(TargetLaw, "_penalise", frozen)
+
+
+@fault(
+    "the grammar's mask frozen while the draft is read",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.outputs_follow_their_grammar,
+)
+def _(patch: Patch) -> None:
+    forbid = TargetLaw._forbid
+
+    def freezing(tree, logits, law):
+        law.frozen = law.grammar and law.grammar.copy()
+        return walk(tree, logits, law)
+
+    def frozen(law, scores) -> None:
+        now = law.grammar
+        law.grammar = getattr(law, "frozen", now)
+        forbid(law, scores)
+        law.grammar = now
+
+    patch.setattr(engine, "walk", freezing)
+    patch.setattr(TargetLaw, "_forbid", frozen)
+
+
+@fault(
+    "the grammar told of a step's tokens when the step is over",
+    checks.tokens_are_those_of_plain_decoding,
+    checks.outputs_follow_their_grammar,
+)
+def _(patch: Patch) -> None:
+    def late(tree, logits, law):
+        told: list[int] = []
+        law._follow = lambda grammar, token: told.append(token)
+        walked = walk(tree, logits, law)
+        del law._follow
+        for token in told:
+            if law.grammar is not None:
+                law._follow(law.grammar, token)
+        return walked
+
+    patch.setattr(engine, "walk", late)
+
+
+@fault("a step cut at its first token where its grammar ends in it", checks.outputs_follow_their_grammar)
+def _(patch: Patch) -> None:
+    patch.setattr(Request, "_ends_its_grammar", lambda request: request.law.end is not None)
 
 
 @harmless("noise by its own rule")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +22,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from law.support import Kind
+from law.support import WORDS, Kind
 from paceline.params import SamplingParams
+
+SPELLED = {token: word for word, token in WORDS.items() if word != "<e>"}
 
 
 def reference_scores(kind: Kind, prompt: Sequence[int], generated: Sequence[int], row: np.ndarray) -> np.ndarray:
@@ -30,6 +35,7 @@ def reference_scores(kind: Kind, prompt: Sequence[int], generated: Sequence[int]
     # vLLM looks for bad words in the output alone, transformers in the prompt too: show it the output alone.
     output = torch.tensor([list(generated)], dtype=torch.int64)
     scores = torch.tensor(row, dtype=torch.float64)[None]
+    scores[0, ~allowed_by_grammar(kind, generated, scores.shape[-1])] = -torch.inf
     if kind.bad_words:
         scores = NoBadWordsLogitsProcessor([list(w) for w in kind.bad_words])(output, scores)
     ends = sorted(kind.eos | set(params.stop_token_ids))
@@ -42,6 +48,34 @@ def reference_scores(kind: Kind, prompt: Sequence[int], generated: Sequence[int]
         scores = RepetitionPenaltyLogitsProcessor(params.repetition_penalty)(whole, scores)
     scores = scores - _openai_penalties(params, generated, scores.shape[-1])
     return _warped(params, whole, scores)[0].numpy()
+
+
+def allowed_by_grammar(kind: Kind, generated: Sequence[int], vocab_size: int) -> torch.Tensor:
+    """The tokens (V,) that the grammar allows, by trying out every text of a few letters more."""
+    allowed = torch.ones(vocab_size, dtype=torch.bool)
+    pattern = pattern_of(kind)
+    if pattern is None:
+        return allowed
+    text = "".join(SPELLED.get(token, "?") for token in generated)
+    for token in range(vocab_size):
+        if token in kind.eos:
+            allowed[token] = re.fullmatch(pattern, text) is not None
+        else:
+            allowed[token] = token in SPELLED and _can_be_completed(pattern, text + SPELLED[token])
+    return allowed
+
+
+def pattern_of(kind: Kind) -> str | None:
+    """A regular expression of Python for the texts that a kind's grammar allows; None without a grammar."""
+    if "choice" in kind.params:
+        return "|".join(map(re.escape, kind.params["choice"]))
+    return kind.params.get("regex")
+
+
+@functools.cache
+def _can_be_completed(pattern: str, text: str) -> bool:
+    endings = ("".join(letters) for count in range(4) for letters in itertools.product("abc", repeat=count))
+    return any(re.fullmatch(pattern, text + ending) for ending in endings)
 
 
 def _openai_penalties(params: SamplingParams, generated: Sequence[int], vocab_size: int) -> torch.Tensor:
@@ -71,7 +105,8 @@ def enumerate_outputs(kind: Kind, logits, max_tokens: int) -> dict[tuple[int, ..
     ends = set(kind.eos) | set(kind.params.get("stop_token_ids", ()))
 
     def grow(output: tuple[int, ...], mass: float) -> Iterator[tuple[tuple[int, ...], float]]:
-        if len(output) == max_tokens or (output and output[-1] in ends):
+        is_complete = not allowed_by_grammar(kind, output, len(logits(kind.prompt))).any()
+        if len(output) == max_tokens or (output and output[-1] in ends) or is_complete:
             yield output, mass
             return
         scores = reference_scores(kind, kind.prompt, output, logits((*kind.prompt, *output)))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models
 
 from paceline.drafters import BaseDrafter, make
 from paceline.engine import Engine
+from paceline.grammar import Compiler
 from paceline.law import LawContext, TargetLaw
 from paceline.pacer import FixedPacer
 from paceline.params import SamplingParams
@@ -18,7 +20,7 @@ from paceline.request import Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 from paceline.text import TextStream
 from paceline.tree import TreeBuilder
-from paceline.types import Drafter, DraftTree, Environment
+from paceline.types import Drafter, DraftTree, Environment, StepOutcome
 
 
 def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int = 8192) -> ScriptedTarget:
@@ -29,6 +31,24 @@ def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int 
         return np.random.default_rng([seed, *history]).normal(scale=scale, size=vocab_size).astype(np.float32)
 
     return ScriptedTarget(logits, vocab_size, max_rows=max_rows)
+
+
+# Tokens that spell something, for grammars; ids above are padding, as models have it.
+EOS = 0
+WORDS = {"<e>": EOS, "a": 1, "b": 2, "ab": 3, "c": 4}
+
+
+def tiny_tokenizer() -> str:
+    """A tokenizer of `WORDS` as JSON."""
+    tokenizer = Tokenizer(models.BPE(WORDS, [("a", "b")]))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<e>"])
+    return tokenizer.to_str()
+
+
+@functools.cache
+def compiler_of(vocab_size: int) -> Compiler:
+    return Compiler(tiny_tokenizer, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -56,16 +76,21 @@ class Kind:
         context = LawContext(vocab_size, self.eos, self.bad_words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
         text = TextStream(lambda ids: "", prompt, ())
-        return Request(prompt, law(params, context, prompt, seed, sample), text, ends, drafters, seed)
+        grammar = compiler_of(vocab_size).start(params, self.eos)
+        return Request(prompt, law(params, context, prompt, seed, sample, grammar), text, ends, drafters, seed)
 
 
-def decode(target: ScriptedTarget, requests: Sequence[Request], budget: int = 7) -> list[tuple[int, ...]]:
-    """The output of each request, decoded together."""
+def decode(
+    target: ScriptedTarget, requests: Sequence[Request], budget: int = 7, outcomes: list[StepOutcome] | None = None
+) -> list[tuple[int, ...]]:
+    """The output of each request, decoded together; what happened in each step is added to `outcomes`."""
     engine = Engine(target, FixedPacer(budget), max_running=1024)
     for request in requests:
         engine.add(request)
     for _ in range(sum(request.params.max_tokens for request in requests)):  # a step emits at least one token
-        engine.step()
+        taken = engine.step()
+        if outcomes is not None:
+            outcomes += taken
         if engine.scheduler.is_idle:
             break
     assert engine.scheduler.is_idle
@@ -85,10 +110,9 @@ class RecordingLaw(TargetLaw):
         return scores
 
 
-def check_counters(request: Request) -> None:
-    """Every counter of a request against what its one drafter, a scripted one, was told of its steps."""
+def check_counters(request: Request, outcomes: Sequence[StepOutcome]) -> None:
+    """Every counter of a request against what happened in its steps."""
     stats = request.stats
-    outcomes = [outcome for outcome in request.drafters[0].outcomes if outcome.request is request]
     histogram = stats.acceptance_histogram
     cut = sum(len(outcome.path) + 1 - len(outcome.tokens) for outcome in outcomes)
     drafted_last = sum(outcome.num_accepted_drafts == len(outcome.tokens) for outcome in outcomes)
@@ -118,7 +142,7 @@ def branching(target: ScriptedTarget) -> ScriptedDrafter:
         builder = TreeBuilder("branching")
         for _ in range(int(rng.integers(0, budget + 1))):
             parent = int(rng.integers(-1, len(builder)))
-            builder.add(parent, int(rng.integers(target.vocab_size)), float(rng.random()))
+            builder.add(parent, int(rng.integers(target.vocab_size)), float(rng.random()), 0)
         return builder.build()
 
     return ScriptedDrafter(script)
@@ -147,6 +171,9 @@ KINDS: dict[str, Kind] = {
     "bad_words": Kind({"temperature": 1.0}, bad_words=((4,), (1, 2), (0, 0, 3))),
     "eos": Kind({"temperature": 1.0}, eos=frozenset({0})),
     "min_tokens": Kind({"temperature": 1.0, "min_tokens": 2, "stop_token_ids": [3]}, eos=frozenset({0})),
+    "regex": Kind({"temperature": 1.0, "regex": "(ab|b)*c?"}, eos=frozenset({EOS})),
+    "choice": Kind({"temperature": 1.3, "choice": ["ab", "aba", "ca", "b"], "top_p": 0.9}, eos=frozenset({EOS})),
+    "choice without EOS": Kind({"temperature": 1.0, "choice": ["ab", "abab", "ca", "b"]}),
     "all": Kind(
         {
             "temperature": 1.4,

@@ -92,4 +92,4 @@ def test_the_state_of_a_drafter_is_no_option() -> None:
 
 def test_the_base_drafter_learns_nothing_and_proposes_nothing_of_its_own() -> None:
     with pytest.raises(NotImplementedError):
-        BaseDrafter().propose([object()], [3])
+        list(BaseDrafter().propose([object()], [3]))

@@ -7,7 +7,7 @@ import pytest
 
 from paceline import LLM, RequestError
 from paceline.drafters import BaseDrafter
-from paceline.testing import ScriptedDrafter, ScriptedTarget
+from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
 from paceline.types import DraftTree
 
 
@@ -55,12 +55,15 @@ def test_an_interrupted_step_releases_every_request_also_one_that_had_just_finis
     steps = iter([None, KeyboardInterrupt()])
 
     class Interrupts(ScriptedDrafter):
+        def propose_one(self, request, budget):
+            return chain([(request.tokens[-1] + 1) % 7])  # right: the request ends with this step
+
         def observe(self, outcome):
             if (error := next(steps)) is not None:
                 raise error
 
     with pytest.raises(KeyboardInterrupt):
-        llm.generate([[1], [2]], max_tokens=1, drafters=[Interrupts()])
+        llm.generate([[1], [2]], max_tokens=2, drafters=[Interrupts()])
     assert target.num_held == 0
     assert llm.engine.scheduler.is_idle
     assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
@@ -74,7 +77,7 @@ class Broken(BaseDrafter):
         self.finished = 0
 
     def propose(self, requests, budgets):
-        return [DraftTree((2,), (-1,), (self.score,), ("broken",)) for _ in requests]
+        yield [DraftTree((2,), (-1,), (self.score,), ("broken",)) for _ in requests]
 
     def finish(self, request):
         self.finished += 1

@@ -59,6 +59,12 @@ BAD = [
     ("logprobs", -1, "an integer from 0 to 100"),
     ("logprobs", 101, "an integer from 0 to 100"),
     ("logprobs", True, "an integer from 0 to 100"),
+    ("regex", 3, "a regular expression as a string"),
+    ("choice", "yes", "a list of strings that are not empty"),
+    ("choice", ["yes", ""], "a list of strings that are not empty"),
+    ("choice", [], "a list of at least one string"),
+    ("response_format", "json", "a mapping whose type is 'text', 'json_object' or 'json_schema'"),
+    ("response_format", {"type": "xml"}, "a mapping whose type is 'text', 'json_object' or 'json_schema'"),
 ]
 
 
@@ -137,3 +143,28 @@ def test_parameters_cannot_be_changed() -> None:
 def test_keyword_options_are_the_parameters_field_for_field() -> None:
     names = [field.name for field in dataclasses.fields(SamplingParams) if field.init]
     assert list(SamplingOptions.__annotations__) == names
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "any", "schema": {}}}
+
+
+def test_two_grammars_at_once_are_refused_and_text_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"^regex and choice are given together; allowed: one of regex, choice, resp"):
+        SamplingParams(regex="a", choice=["a"])
+    with pytest.raises(ConfigError, match=r"^choice and response_format are given together"):
+        SamplingParams(choice=["a"], response_format=SCHEMA)
+    assert SamplingParams(regex="a", response_format={"type": "text"}).json_schema is None
+
+
+@pytest.mark.parametrize("named", [None, {}, {"schema": "string"}, {"name": "x", "schema": [1]}], ids=str)
+def test_a_json_schema_that_is_none_is_refused(named: object) -> None:
+    allowed = "allowed: a mapping with a JSON schema as 'schema'"
+    with pytest.raises(ConfigError, match=f"^json_schema of response_format is .*; {allowed}$"):
+        SamplingParams(response_format={"type": "json_schema", "json_schema": named})
+
+
+@pytest.mark.parametrize("value", [{1, 2}, math.nan], ids=str)
+def test_a_schema_that_json_cannot_say_is_refused(value: object) -> None:
+    named = {"name": "x", "schema": {"const": value}}
+    with pytest.raises(ConfigError, match=r"^the schema of response_format is no JSON: "):
+        SamplingParams(response_format={"type": "json_schema", "json_schema": named})

@@ -25,8 +25,9 @@ def test_counters_agree_with_the_steps_and_with_each_other(name: str, kind: str)
     target = target_of(VOCAB, seed=8)
     for seed in range(5):
         request = RUNS[kind].request(VOCAB, 29, seed=seed, drafters=[DRAFTERS[name](target)])
-        decode(target, [request], budget=5)
-        check_counters(request)
+        outcomes = []
+        decode(target, [request], 5, outcomes)
+        check_counters(request, outcomes)
 
 
 def test_a_perfect_drafter_emits_its_budget_and_one_more_in_every_step() -> None:

@@ -12,7 +12,6 @@ from law.support import Kind, prepared
 from paceline import LLM
 from paceline.drafters.suffix import SuffixAutomaton, SuffixDrafter
 from paceline.testing import ScriptedTarget
-from paceline.types import DraftTree, StepOutcome, Token
 
 texts = st.integers(1, 4).flatmap(lambda size: st.lists(st.integers(0, size - 1), max_size=40))
 
@@ -85,21 +84,14 @@ def test_every_drafted_path_followed_a_suffix_in_the_text(text: list[int], least
         assert any(rest[: least + len(paths[-1])] == prompt[-least:] + paths[-1] for rest in seen)
 
 
-def step(drafter: SuffixDrafter, request, *ids: int) -> None:
-    """One step of plain decoding, as the engine tells it."""
-    request.tokens += ids
-    tokens = tuple(Token(i, "", "target", 0.0, 0.0) for i in ids)
-    drafter.observe(StepOutcome(request, DraftTree(), (), tokens))
-
-
 def test_a_text_that_repeats_itself_is_drafted_word_for_word() -> None:
     drafter = prepared("suffix", vocab_size=50)
     request = Kind({}).request(50, 50, prompt=[1, 2, 3, 4, 5, 6, 7, 8, 2, 3])
     drafter.start(request)
     assert drafter.propose_one(request, 4).tokens == (4, 5, 6, 7)
-    step(drafter, request, 4, 9)
+    request.tokens += [4, 9]
     assert len(drafter.propose_one(request, 4)) == 0
-    step(drafter, request, 6, 7)
+    request.tokens += [6, 7]
     assert drafter.propose_one(request, 2).tokens == (8, 2)
 
 
@@ -126,15 +118,16 @@ def test_memory_is_bounded_and_drafting_goes_on_after_the_older_half_is_dropped(
     most = 0
     automata = {}
     for turn in range(40):
-        step(drafter, request, *range(5 * turn, 5 * turn + 11))
+        request.tokens += range(5 * turn, 5 * turn + 11)
+        drafter.propose_one(request, 3)
         automaton = drafter._texts[request.id].automaton
         assert len(automaton.length) <= 2 * 65
         most = max(most, automaton.num_bytes())
         automata[id(automaton)] = automaton
     assert most < 130 * 1000
     assert len(automata) <= 40 * 11 / 32 + 1  # built again only when another half is full
-    step(drafter, request, 997, 998, 5, 6, 997)
-    step(drafter, request, 998)
+    request.tokens += [997, 998, 5, 6, 997]
+    request.tokens += [998]
     assert drafter.propose_one(request, 2).tokens == (5, 6)
 
 
@@ -142,7 +135,7 @@ def test_what_is_dropped_is_no_longer_drafted() -> None:
     drafter = SuffixDrafter(max_tokens=8)
     request = Kind({}).request(100, 50, prompt=[50, 51, 52])
     drafter.start(request)
-    step(drafter, request, *range(9), 50, 51)
+    request.tokens += [*range(9), 50, 51]
     assert len(drafter.propose_one(request, 3)) == 0
 
 
@@ -151,7 +144,8 @@ def test_nothing_is_kept_of_a_finished_request_and_another_is_not_touched() -> N
     first, second = (Kind({}).request(50, 50, prompt=prompt) for prompt in ([1, 2, 3, 1, 2], [4, 5, 6, 4, 5]))
     drafter.start(first)
     drafter.start(second)
-    assert [tree.tokens for tree in drafter.propose([first, second], [1, 1])] == [(3,), (6,)]
+    [trees] = drafter.propose([first, second], [1, 1])
+    assert [tree.tokens for tree in trees] == [(3,), (6,)]
     drafter.finish(first)
     assert drafter.propose_one(second, 1).tokens == (6,)
     drafter.finish(second)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,18 +29,26 @@ def paths_of(tree: DraftTree) -> list[Path]:
     return paths
 
 
-def reach(trees: list[DraftTree]) -> dict[Path, float]:
-    """Each path's score: the best that a tree gives it, but never more than its parent's."""
-    best: dict[Path, float] = {}
+def believed(trees: list[DraftTree]) -> tuple[dict[Path, float], dict[Path, float]]:
+    """The chance of each path's last token given the ones before it, and of the whole path.
+
+    Drafters are taken to err independently; each is heard once about a path. Siblings share a chance of 1 at most.
+    """
+    given: dict[Path, dict[str, float]] = {}
     for tree in trees:
-        for path, score in zip(paths_of(tree), tree.scores, strict=True):
-            best[path] = max(score, best.get(path, score))
-    return {path: min(best[path[:i]] for i in range(1, len(path) + 1)) for path in best}
+        for path, score, source in zip(paths_of(tree), tree.scores, tree.sources, strict=True):
+            given.setdefault(path, {}).setdefault(source, score)
+    chances = {path: 1 - math.prod(1 - score for score in scores.values()) for path, scores in given.items()}
+    totals: dict[Path, float] = {}
+    for path, chance in chances.items():
+        totals[path[:-1]] = totals.get(path[:-1], 0.0) + chance
+    chances = {path: chance / max(1.0, totals[path[:-1]]) for path, chance in chances.items()}
+    return chances, {path: math.prod(chances[path[:i]] for i in range(1, len(path) + 1)) for path in chances}
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> DraftTree:
-    """Any tree at all, with equal siblings and scores that rise on the way down."""
+    """Any tree at all, with equal siblings and scores that add up to more than 1."""
     nodes: list[tuple[int, int, float]] = []
     for _ in range(draw(st.integers(0, 13))):
         parent = draw(st.integers(-1, len(nodes) - 1))
@@ -51,18 +62,19 @@ several = st.lists(trees(), max_size=4)
 @given(several, st.integers(0, 40))
 def test_a_merged_tree_keeps_its_budget_and_its_ancestors(proposals: list[DraftTree], budget: int) -> None:
     merged = merge(proposals, budget)
-    assert len(merged) == min(budget, len(reach(proposals)))
+    assert len(merged) == min(budget, len(believed(proposals)[0]))
     assert all(-1 <= parent < node for node, parent in enumerate(merged.parents))
 
 
 @given(several, st.integers(0, 40))
 def test_a_merged_tree_holds_the_likeliest_paths_once_each(proposals: list[DraftTree], budget: int) -> None:
-    scores = reach(proposals)
+    chances, reach = believed(proposals)
     merged = merge(proposals, budget)
     paths = paths_of(merged)
     assert len(set(paths)) == len(paths)
-    assert [scores[path] for path in paths] == list(merged.scores)
-    assert sorted(merged.scores, reverse=True) == sorted(scores.values(), reverse=True)[: len(merged)]
+    assert merged.scores == pytest.approx([chances[path] for path in paths])
+    kept = sorted((reach[path] for path in paths), reverse=True)
+    assert kept == pytest.approx(sorted(reach.values(), reverse=True)[: len(merged)])
 
 
 @given(several, st.integers(0, 40))
@@ -80,32 +92,30 @@ def test_a_merged_tree_is_depth_first_with_the_best_child_first(proposals: list[
 @given(several, st.integers(0, 5), st.integers(0, 20))
 def test_a_merged_tree_is_no_deeper_than_it_may_be(proposals: list[DraftTree], depth: int, budget: int) -> None:
     merged = merge(proposals, budget, depth)
-    shallow = {path: score for path, score in reach(proposals).items() if len(path) <= depth}
+    reach = believed(proposals)[1]
+    shallow = sorted((chance for path, chance in reach.items() if len(path) <= depth), reverse=True)
     assert len(merged) == min(budget, len(shallow))
-    assert sorted(merged.scores, reverse=True) == sorted(shallow.values(), reverse=True)[:budget]
+    assert sorted((reach[path] for path in paths_of(merged)), reverse=True) == pytest.approx(shallow[:budget])
     assert max(merged.depths, default=0) <= depth
 
 
 @given(several)
 def test_a_node_names_a_drafter_that_gave_it_its_best_score(proposals: list[DraftTree]) -> None:
-    given_by: dict[Path, set[tuple[float, str]]] = {}
+    given_by: dict[Path, dict[str, float]] = {}
     for tree in proposals:
         for path, score, source in zip(paths_of(tree), tree.scores, tree.sources, strict=True):
-            given_by.setdefault(path, set()).add((score, source))
+            given_by.setdefault(path, {}).setdefault(source, score)
     merged = merge(proposals, 1000)
     for path, source in zip(paths_of(merged), merged.sources, strict=True):
-        best = max(score for score, _ in given_by[path])
-        assert (best, source) in given_by[path]
+        assert given_by[path][source] == max(given_by[path].values())
 
 
 @given(several, st.integers(0, 40))
 def test_merging_what_is_merged_changes_nothing(proposals: list[DraftTree], budget: int) -> None:
     merged = merge(proposals, budget)
     again = merge([merged], budget)
-    assert (sorted(paths_of(again)), sorted(again.scores)) == (
-        sorted(paths_of(merged)),
-        sorted(merged.scores),
-    )
+    assert sorted(paths_of(again)) == sorted(paths_of(merged))
+    assert sorted(again.scores) == pytest.approx(sorted(merged.scores))
 
 
 def test_the_likeliest_chain_stands_in_consecutive_places() -> None:
@@ -114,9 +124,11 @@ def test_the_likeliest_chain_stands_in_consecutive_places() -> None:
 
 
 def test_two_drafters_that_agree_share_their_nodes() -> None:
-    merged = merge([chain([1, 2, 3], "long"), tree_of("sure", (-1, 1, 2.0), (0, 9, 1.0))], 9)
+    long = tree_of("long", (-1, 1, 0.8), (0, 2, 0.8), (1, 3, 0.8))
+    merged = merge([long, tree_of("sure", (-1, 1, 0.9), (0, 9, 0.1))], 9)
     assert sorted(paths_of(merged)) == [(1,), (1, 2), (1, 2, 3), (1, 9)]
     assert merged.sources[0] == "sure"
+    assert merged.scores[0] == pytest.approx(1 - 0.2 * 0.1)
 
 
 def test_merging_nothing_gives_nothing() -> None:
@@ -136,9 +148,9 @@ def test_depths_count_from_the_pending_token() -> None:
 
 def test_adding_a_child_that_is_there_returns_the_old_one() -> None:
     builder = TreeBuilder("mine")
-    first = builder.add(-1, 4, 0.5)
-    second = builder.add(first, 4, 0.25)
-    assert builder.add(-1, 4, 0.9) == first
+    first = builder.add(-1, 4, 0.5, 3)
+    second = builder.add(first, 4, 0.25, 7)
+    assert builder.add(-1, 4, 0.9, 0) == first
     assert len(builder) == 2
-    assert builder.build() == DraftTree((4, 4), (-1, first), (0.5, 0.25), ("mine", "mine"))
+    assert builder.build() == DraftTree((4, 4), (-1, first), (0.5, 0.25), ("mine", "mine"), (3, 7))
     assert second == 1

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paceline.errors import RequestError
 from paceline.law import LawContext, TargetLaw
 from paceline.params import SamplingParams
 from paceline.testing import chain
@@ -99,3 +100,23 @@ def test_the_law_sees_each_place_once_and_in_order() -> None:
     law = Watching(SamplingParams(), LawContext(VOCAB), [6, 0], seed=0)
     walk(chain([3, 1, 2]), np.eye(VOCAB, dtype=np.float32)[[3, 1, 5, 4]], law)
     assert seen == [(6, 0), (6, 0, 3), (6, 0, 3, 1)]
+
+
+class Failing(TargetLaw):
+    """A greedy law that has nothing to say from the third place on."""
+
+    def choose(self, logits):
+        if len(self._tokens) > 2:
+            raise RequestError("nothing is allowed")
+        return super().choose(logits)
+
+
+def test_a_law_that_fails_behind_an_accepted_draft_fails_at_the_next_steps_first_place() -> None:
+    """What came before may end the request: plain decoding would not have asked any further."""
+    law = Failing(SamplingParams(), LawContext(VOCAB), [0], seed=0)
+    logits = np.eye(VOCAB, dtype=np.float32)[[3, 1, 2, 6]]
+    found = walk(chain([3, 1, 2]), logits, law)
+    assert (found.path, tuple(choice.token for choice in found.choices)) == ((0,), (3, 1))
+    assert law._tokens == [0, 3, 1]
+    with pytest.raises(RequestError, match="nothing is allowed"):
+        walk(chain([2]), logits[2:], law)

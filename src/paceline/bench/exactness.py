@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paceline.drafters import BaseDrafter
 from paceline.llm import LLM
+from paceline.pacer import FixedPacer
+from paceline.pacer.base import StepTimes
 from paceline.request import Request
+from paceline.testing import ScriptedDrafter
 from paceline.tree import EMPTY, TreeBuilder
 from paceline.types import DraftTree, StepOutcome, Target
 
@@ -67,29 +68,29 @@ class _Trace:
 
 def check_exactness(target: Target, plan: ExactPlan) -> list[ExactCheck]:
     """Decode in several ways and compare each with plain decoding of one request at a time."""
-    watched = _Watched(target)
-    with LLM(cast(Target, watched), None, drafters="none") as llm:
+    scribe = _Scribe()
+    with LLM(target, None, drafters="none", pacer=scribe) as llm:
         rng = np.random.default_rng(0)
         prompts = [[int(t) for t in rng.integers(0, target.vocab_size, n)] for n in plan.prompt_lengths]
         return [
             check
             for temperature in plan.temperatures
-            for check in _Checker(llm, watched, plan.max_tokens, temperature).checks(prompts)
+            for check in _Checker(llm, scribe, plan.max_tokens, temperature).checks(prompts)
         ]
 
 
 class _Checker:
     """The checks at one temperature."""
 
-    def __init__(self, llm: LLM, watched: _Watched, max_tokens: int, temperature: float) -> None:
+    def __init__(self, llm: LLM, scribe: _Scribe, max_tokens: int, temperature: float) -> None:
         self._llm = llm
-        self._watched = watched
+        self._scribe = scribe
         self._sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": 1}
 
     def checks(self, prompts: Sequence[list[int]]) -> list[ExactCheck]:
         plain = [self._decode([prompt], _no_tree)[0] for prompt in prompts]
         expected = {tuple(prompt): trace.tokens for prompt, trace in zip(prompts, plain, strict=True)}
-        trees = _RandomTrees(expected, self._watched.vocab_size)
+        trees = _RandomTrees(expected, self._llm.target.vocab_size)
         ways = {
             "trees": [self._decode([prompt], trees.grow)[0] for prompt in prompts],
             f"plain, batch of {len(prompts)}": self._decode(prompts, _no_tree),
@@ -99,10 +100,11 @@ class _Checker:
         return [_compare(label + name, plain, traces) for name, traces in ways.items()]
 
     def _decode(self, prompts: Sequence[list[int]], grow: _Grow) -> list[_Trace]:
-        scribe = _Scribe(self._watched, grow)
-        outputs = self._llm.generate(list(prompts), drafters=[scribe], ignore_eos=True, **cast(Any, self._sampling))
+        self._scribe.digests.clear()
+        drafter = ScriptedDrafter(grow)
+        outputs = self._llm.generate(list(prompts), drafters=[drafter], ignore_eos=True, **cast(Any, self._sampling))
         return [
-            _Trace(out.token_ids, scribe.digests[tuple(prompt)], out.stats["num_accepted_draft_tokens"])
+            _Trace(out.token_ids, self._scribe.digests[tuple(prompt)], out.stats["num_accepted_draft_tokens"])
             for prompt, out in zip(prompts, outputs, strict=True)
         ]
 
@@ -118,43 +120,21 @@ def _compare(name: str, plain: Sequence[_Trace], traces: Sequence[_Trace]) -> Ex
     )
 
 
-class _Watched:
-    """A target whose latest logits can be looked at, request by request."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self.latest: dict[int, NDArray[np.float32]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._target, name)
-
-    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
-        scores = self._target.score(work)
-        self.latest = {request.id: logits for (request, _), logits in zip(work, scores, strict=True)}
-        return scores
-
-
 _Grow = Callable[[Request, int], DraftTree]
 
 
-class _Scribe(BaseDrafter):
-    """Proposes what `grow` says, and writes down the logits behind every emitted token."""
+@dataclass(frozen=True)
+class _Scribe(FixedPacer):
+    """Writes down the logits behind every emitted token, by prompt."""
 
-    name = "scribe"
+    digests: dict[tuple[int, ...], list[bytes]] = field(default_factory=dict)
 
-    def __init__(self, watched: _Watched, grow: _Grow) -> None:
-        self._watched = watched
-        self._grow = grow
-        self.digests: dict[tuple[int, ...], list[bytes]] = {}
-
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
-        return self._grow(request, budget)
-
-    def observe(self, outcome: StepOutcome) -> None:
-        logits = self._watched.latest[outcome.request.id]
-        rows = [0, *(node + 1 for node in outcome.path)][: len(outcome.tokens)]
-        kept = self.digests.setdefault(_prompt_of(outcome.request), [])
-        kept += [hashlib.sha256(logits[row].tobytes()).digest() for row in rows]
+    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """See `Pacing`."""
+        for outcome in outcomes:
+            rows = [0, *(node + 1 for node in outcome.path)][: len(outcome.tokens)]
+            kept = self.digests.setdefault(_prompt_of(outcome.request), [])
+            kept += [hashlib.sha256(outcome.logits[row].tobytes()).digest() for row in rows]
 
 
 def _prompt_of(request: Request) -> tuple[int, ...]:
@@ -175,15 +155,15 @@ class _RandomTrees:
 
     def grow(self, request: Request, budget: int) -> DraftTree:
         """A path along the true continuation with wrong siblings and wrong ends."""
-        builder = TreeBuilder(_Scribe.name)
+        builder = TreeBuilder(ScriptedDrafter.name)
         rest = self._expected[_prompt_of(request)][request.num_output_tokens :]
-        parent, score = -1, 1.0
+        parent = -1
         for token in rest[: self._rng.integers(0, _MAX_DEPTH + 1)]:
             wrong = [(token + int(self._rng.integers(1, 50))) % self._vocab_size for _ in range(2)]
-            above, score = parent, score * float(self._rng.uniform(0.5, 1.0))
+            above = parent
             for child in self._rng.permutation([token, *wrong[: self._rng.integers(0, 3)]]):
                 if len(builder) < budget:
-                    node = builder.add(above, int(child), score * float(self._rng.uniform(0.5, 1.0)))
+                    node = builder.add(above, int(child), float(self._rng.uniform(0.5, 1.0)), 0)
                     parent = node if child == token else parent
             if parent == above:
                 break

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from inspect import signature
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -16,6 +17,8 @@ from paceline.errors import ConfigError
 from paceline.target.hf import Decoder
 from paceline.target.pool import PAGE_SIZE
 from paceline.target.rows import TreeWork
+
+_CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
 
 
 class PacelineForward:
@@ -54,6 +57,7 @@ class TransformersForward:
         self._model = model
         self._context = list(context)
         self._cache = DynamicCache(config=model.config)
+        self._keyword = _CACHE if _CACHE in signature(model.forward).parameters else "past_key_values"
         self._run(self._context)
 
     def contestant(self, name: str, rows: int) -> Contestant:
@@ -64,5 +68,5 @@ class TransformersForward:
     @torch.inference_mode()
     def _run(self, tokens: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor([tokens], device=self._model.device)
-        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        out = self._model(input_ids=ids, use_cache=True, **{self._keyword: self._cache})
         return out.logits[0].float().cpu()  # type: ignore[no-any-return]

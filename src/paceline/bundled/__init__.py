@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent
 DEFAULT_TARGET = "paceline-tiny"
 DEFAULT_DRAFT = "paceline-tiny-draft"
 PROMPTS = ROOT / "prompts.jsonl"
+TASKS = ROOT / "tasks.jsonl"
 
 
 def bundled_names() -> list[str]:
@@ -18,3 +19,8 @@ def bundled_names() -> list[str]:
 def bundled_path(name: str) -> Path | None:
     """The folder of a bundled model, or None if there is no such model."""
     return ROOT / name if name in bundled_names() else None
+
+
+def draft_model_of(target: str) -> str | None:
+    """A bundled model that drafts for `target`, if there is one."""
+    return DEFAULT_DRAFT if target == DEFAULT_TARGET else None

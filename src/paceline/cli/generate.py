@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from json import loads  # `json` is an option below
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -30,6 +32,9 @@ def generate(
     top_p: float = typer.Option(1.0, help="Keep the likeliest tokens up to this probability."),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
     stop: list[str] = typer.Option([], help="End the text before this string; may be repeated."),
+    regex: str = typer.Option(None, help="The text matches this regular expression.", show_default=False),
+    choice: list[str] = typer.Option([], help="The text is this string, or another --choice; may be repeated."),
+    json_schema: str = typer.Option(None, help="The text is JSON of this schema: a file, or the schema itself."),
     dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
@@ -39,7 +44,8 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     chosen = parse_drafters(drafters)
     sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k}
-    sampling |= {"top_p": top_p, "seed": seed, "stop": stop}
+    sampling |= {"top_p": top_p, "seed": seed, "stop": stop, "regex": regex, "choice": choice or None}
+    sampling["response_format"] = parse_schema(json_schema) if json_schema else None
     SamplingParams.from_options(sampling)  # refused before the model is loaded
     started = time.perf_counter()
     with load_with_progress(model, dtype=dtype, device=device) as llm:
@@ -66,6 +72,15 @@ def parse_drafters(given: list[str]) -> str | list[str]:
     if alone and len(names) > 1:
         raise ConfigError(f"--drafters is {', '.join(names)}; {alone[0]!r} stands alone")
     return alone[0] if alone else names
+
+
+def parse_schema(given: str) -> dict[str, Any]:
+    """The API's form of --json-schema, which is a file or, if it begins with a brace, the schema itself."""
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+        return {"type": "json_schema", "json_schema": {"name": "schema", "schema": loads(text)}}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--json-schema is {given!r}: {error}; allowed: a file with a JSON schema, or one") from error
 
 
 def _show(stream: Stream, out: TextIO, quiet: bool) -> None:

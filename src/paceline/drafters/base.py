@@ -7,7 +7,7 @@ A drafter is a dataclass; its fields, made by `option`, are its options on the c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from paceline.errors import ConfigError
@@ -23,15 +23,21 @@ class BaseDrafter:
 
     name: ClassVar[str] = "base"
 
+    @classmethod
+    def is_automatic(cls, environment: Environment) -> bool:
+        """Whether `drafters="auto"` takes it, with its default options."""
+        return True
+
     def attach(self, environment: Environment) -> None:
         """See `Drafter`."""
 
-    def start(self, request: Request) -> None:
-        """See `Drafter`."""
+    def start(self, request: Request) -> bool:
+        """See `Drafter`: takes up every request."""
+        return True
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[DraftTree]:
-        """See `Drafter`: here, one request at a time."""
-        return [self.propose_one(request, budget) for request, budget in zip(requests, budgets, strict=True)]
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
+        """See `Drafter`: here once, one request at a time."""
+        yield [self.propose_one(request, budget) for request, budget in zip(requests, budgets, strict=True)]
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:
         """A tree of at most `budget` nodes for one request."""
@@ -66,6 +72,11 @@ def option(default: Any, *, help: str, ge: float | None = None, le: float | None
 def available() -> dict[str, type[BaseDrafter]]:
     """The registered drafters by name."""
     return dict(sorted(_REGISTRY.items()))
+
+
+def automatic(environment: Environment) -> list[str]:
+    """The names of the drafters that need no choice; the pacer finds out which of them pay."""
+    return [name for name, cls in available().items() if cls.is_automatic(environment)]
 
 
 def options_of(cls: type[BaseDrafter]) -> list[dataclasses.Field[Any]]:

@@ -7,7 +7,7 @@ Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from paceline.errors import DrafterError, ModelError
 from paceline.law import softmax
 from paceline.noise import largest
 from paceline.request import Request
-from paceline.tree import TreeBuilder, merge
+from paceline.tree import TreeBuilder
 from paceline.types import DraftTree, Environment, StepOutcome
 
 if TYPE_CHECKING:
@@ -34,12 +34,17 @@ class ModelDrafter(BaseDrafter):
     """Asks a small model with the same vocabulary what comes next."""
 
     path: str = option(DEFAULT_DRAFT, help="the draft model: a folder, a hub name or a bundled name")
-    depth: int = option(4, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
+    depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
     branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
     _decoder: Decoder | None = field(default=None, init=False, repr=False)
     _max_length: int = field(default=0, init=False, repr=False)
     _states: dict[int, _State] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def is_automatic(cls, environment: Environment) -> bool:
+        """See `BaseDrafter`: where a draft model is known."""
+        return environment.draft_model is not None
 
     def attach(self, environment: Environment) -> None:
         """Load the draft model; refuses another vocabulary, naming the first difference."""
@@ -55,17 +60,18 @@ class ModelDrafter(BaseDrafter):
         own = load_tokenizer(self.path, target, trust_remote_code=False)
         if own is not None and environment.tokenizer is not None:
             _check_vocabulary(self.path, own.inner.get_vocab(), environment.tokenizer.get_vocab())
+        for count in target.row_counts:
+            target.rehearse(count, 0)  # what is prepared at the first use of a row count is prepared now
         self._decoder, self._max_length = target.decoder, target.max_length
 
-    def start(self, request: Request) -> None:
-        """See `Drafter`."""
-        decoder = self._attached()
+    def start(self, request: Request) -> bool:
+        """See `Drafter`: sets cache aside; the prompt is read when the first draft is asked for."""
         room = min(request.num_prompt_tokens + request.params.max_tokens, self._max_length) + _SCRATCH
-        sequence = decoder.pool.reserve(room)
+        sequence = self._attached().pool.reserve(room)
         if sequence is None:
             raise DrafterError(f"the draft model's cache has no room for {room} tokens")
         self._states[request.id] = _State(sequence)
-        decoder.prefill(sequence, request.tokens[: self._max_length][:-1])
+        return True
 
     def observe(self, outcome: StepOutcome) -> None:
         """Keep the draft model's rows of the accepted path; the rest is overwritten later."""
@@ -84,7 +90,7 @@ class ModelDrafter(BaseDrafter):
         """See `Drafter`."""
         self._decoder = None
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[DraftTree]:
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
         """One tree per request, grown depth by depth; all requests share each forward of the draft model."""
         growing = [
             _Growth(self, request, self._states[request.id], budget)
@@ -92,27 +98,23 @@ class ModelDrafter(BaseDrafter):
         ]
         fits = [g for g in growing if len(g.request.tokens) + self.depth < self._max_length]
         self._catch_up(fits)
-        for _ in range(min(self.depth, max(budgets)) - 1):
-            self._descend(fits)
-        return [merge([g.builder.build()], g.budget) for g in growing]
+        yield [g.builder.build() for g in growing]
+        for _ in range(self.depth - 1):
+            if not self._descend(fits):
+                return
+            yield [g.builder.build() for g in growing]
 
     def _catch_up(self, growing: Sequence[_Growth]) -> None:
         """Feed each request's tokens that are not cached yet, the pending one last, and branch from it."""
         from paceline.target.rows import TreeWork
 
         decoder = self._attached()
-        for g in growing:  # more than a forward takes: only after steps in which this drafter was not asked
-            g.state.clear()
-            missing = g.request.tokens[g.state.sequence.length :]
-            while len(missing) > decoder.max_rows // len(growing):
-                part, missing = missing[:1], missing[1:]
-                decoder.forward([TreeWork(g.state.sequence, part, [-1])])
-                g.state.sequence.length += 1
         if not growing:
             return
         work = []
         for g in growing:
-            missing = g.request.tokens[g.state.sequence.length :]
+            g.state.clear()
+            missing = decoder.read(g.state.sequence, g.request.tokens, decoder.max_rows // len(growing))
             work.append(TreeWork(g.state.sequence, missing, range(-1, len(missing) - 1)))
         logits = decoder.forward(work)
         end = 0
@@ -121,8 +123,8 @@ class ModelDrafter(BaseDrafter):
             g.state.sequence.length += len(item.tokens)
             g.branch(-1, 1.0, logits[end - 1])
 
-    def _descend(self, growing: Sequence[_Growth]) -> None:
-        """Feed each request's best new nodes in one forward, and branch from them."""
+    def _descend(self, growing: Sequence[_Growth]) -> bool:
+        """Feed each request's best new nodes in one forward, and branch from them; False if there are none."""
         from paceline.target.rows import TreeWork
 
         decoder = self._attached()
@@ -130,7 +132,7 @@ class ModelDrafter(BaseDrafter):
         chosen = [(g, g.take(width)) for g in growing]
         chosen = [(g, nodes) for g, nodes in chosen if nodes]
         if not chosen:
-            return
+            return False
         work = [
             TreeWork(g.state.sequence, g.state.tokens, g.state.parents, len(g.state.tokens) - len(nodes))
             for g, nodes in chosen
@@ -139,6 +141,7 @@ class ModelDrafter(BaseDrafter):
         for g, nodes in chosen:
             for node, score in nodes:
                 g.branch(node, score, next(rows))
+        return True
 
     def _attached(self) -> Decoder:
         if self._decoder is None:
@@ -197,8 +200,9 @@ class _Growth:
     def branch(self, node: int, score: float, logits: NDArray[np.float32]) -> None:
         """Add the children of a node that was fed, from its logits (V,)."""
         depth = self._depth_of[node]
-        for token, share in self._children(logits, len(self.request.tokens) + depth):
-            child = self.builder.add(node, token, score * share)
+        room = self.budget - len(self.builder)
+        for token, share in self._children(logits, len(self.request.tokens) + depth)[:room]:
+            child = self.builder.add(node, token, share, _sign(share, depth))
             self._depth_of[child], self._parent_of[child], self._token_of[child] = depth + 1, node, token
             self._new.append((score * share, child))
 
@@ -224,6 +228,11 @@ class _Growth:
 
 
 _CONSIDERED = 8  # tokens among which belief is shared out
+
+
+def _sign(share: float, depth: int) -> int:
+    """What a node's success depends on: how sure the draft model is, and how far from the target's own text."""
+    return 8 * min(depth.bit_length(), 3) + min(int(share * 8), 7)
 
 
 def _check_vocabulary(path: str, own: Mapping[str, int], target: Mapping[str, int]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.request import Request
 from paceline.tree import MAX_DEPTH, TreeBuilder
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import DraftTree
 
 
 class SuffixAutomaton:
@@ -93,24 +94,29 @@ class SuffixAutomaton:
         return len(self.next) - 1
 
 
+# A node's sign: how many tokens agree before it, and how large a share of what followed them it is.
+_MATCHES = (2, 3, 5, 9, 17, 33)  # agreement at which the next sign begins
+_SHARES = (0.3, 0.6, 0.95)
+NUM_SIGNS = (len(_MATCHES) + 1) * (len(_SHARES) + 1)
+
+# (-chance from the root, tie-break, parent node, depth, agreement before it, token, score, sign, state after it)
+_Entry = tuple[float, int, int, int, int, int, float, int, int]
+
+
 @register("suffix")
 @dataclass(eq=False)
 class SuffixDrafter(BaseDrafter):
     """Replays the request's own text: copies, edits, code, JSON, stories that repeat themselves."""
 
     min_match: int = option(2, ge=1, help="shortest repeated suffix to draft from, tokens")
-    min_score: float = option(0.1, ge=0.0, le=1.0, help="do not propose nodes believed less likely than this")
+    min_score: float = option(0.1, ge=0.0, le=1.0, help="do not propose nodes less likely than this to be reached")
     max_tokens: int = option(65_536, ge=1024, help="text remembered per request; the older half is dropped beyond it")
     _texts: dict[int, _Text] = field(default_factory=dict, init=False)
 
-    def start(self, request: Request) -> None:
+    def start(self, request: Request) -> bool:
         """See `Drafter`."""
         self._texts[request.id] = _Text(self.max_tokens)
-        self._texts[request.id].read(request.tokens)
-
-    def observe(self, outcome: StepOutcome) -> None:
-        """See `Drafter`."""
-        self._texts[outcome.request.id].read(token.id for token in outcome.tokens)
+        return True
 
     def finish(self, request: Request) -> None:
         """See `Drafter`."""
@@ -118,42 +124,51 @@ class SuffixDrafter(BaseDrafter):
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:
         """The likeliest continuations of the longest repeated suffixes, best first."""
-        automaton = self._texts[request.id].automaton
-        builder = TreeBuilder(self.name)
-        # (-score, tie-break, parent node, depth, belief in this suffix, token, state after it)
-        heap: list[tuple[float, int, int, int, float, int, int]] = []
-        for state, mass, belief in self._suffixes(automaton):
-            _push(heap, automaton, state, (-1, 1, belief), mass)
+        text, builder = self._texts[request.id], TreeBuilder(self.name)
+        text.read(request.tokens)
+        heap: list[_Entry] = []
+        for state, mass in self._suffixes(text.automaton):
+            _push(heap, text.automaton, state, (-1, 0, text.automaton.length[state]), (mass, mass))
         while heap and len(builder) < budget:
-            negative, _, parent, depth, belief, token, state = heapq.heappop(heap)
+            negative, _, parent, depth, agreement, token, score, sign, state = heapq.heappop(heap)
             if -negative < self.min_score:
                 break
             size = len(builder)
-            node = builder.add(parent, token, -negative)
+            node = builder.add(parent, token, score, sign)
             if node == size and depth < MAX_DEPTH:  # a node found twice keeps its better continuation
-                _push(heap, automaton, state, (node, depth + 1, belief), -negative)
+                _push(heap, text.automaton, state, (node, depth, agreement), (-negative, 1.0))
         return builder.build()
 
-    def _suffixes(self, automaton: SuffixAutomaton) -> Iterable[tuple[int, float, float]]:
-        """(state, probability mass, belief) of the longest repeated suffix and of shorter ones."""
+    def _suffixes(self, automaton: SuffixAutomaton) -> Iterable[tuple[int, float]]:
+        """The longest repeated suffix and shorter ones, with the chance that no longer one was right."""
         state, mass = automaton.match, 1.0
         while state > 0 and automaton.length[state] >= self.min_match and mass >= self.min_score:
-            belief = 1.0 - 1.0 / (1 + automaton.length[state])
-            yield state, mass, belief
-            mass *= 1.0 - belief
+            yield state, mass
+            mass *= 1.0 - _belief(automaton.length[state])
             state = automaton.link[state]
 
 
+def _belief(agreement: int) -> float:
+    """The chance that what followed so many equal tokens follows again, before the pacer knows better."""
+    return 1.0 - 1.0 / (1 + agreement)
+
+
 def _push(
-    heap: list[tuple[float, int, int, int, float, int, int]],
+    heap: list[_Entry],
     automaton: SuffixAutomaton,
     state: int,
-    place: tuple[int, int, float],
-    mass: float,
+    above: tuple[int, int, int],
+    chances: tuple[float, float],
 ) -> None:
-    parent, depth, belief = place
+    """Offer what followed a state under (node, depth, agreement); chances: to be there, and of the state itself."""
+    parent, depth, agreement = above
+    reach, mass = chances
+    belief = mass * _belief(agreement)
     for token, after, share in automaton.followers(state):
-        heapq.heappush(heap, (-mass * belief * share, len(heap), parent, depth, belief, token, after))
+        score = belief * share
+        sign = bisect(_MATCHES, agreement) * (len(_SHARES) + 1) + bisect(_SHARES, share)
+        chance = score if parent < 0 else reach * score
+        heapq.heappush(heap, (-chance, len(heap), parent, depth + 1, agreement + 1, token, score, sign, after))
 
 
 class _Text:
@@ -163,10 +178,11 @@ class _Text:
         self.automaton = SuffixAutomaton()
         self._max_tokens = max_tokens
         self._tokens: list[int] = []
+        self._num_read = 0
 
-    def read(self, tokens: Iterable[int]) -> None:
-        """Append tokens; when there are too many, start again from the newer half."""
-        for token in tokens:
+    def read(self, text: Sequence[int]) -> None:
+        """Take in what is new in a text; when there is too much of it, start again from the newer half."""
+        for token in text[self._num_read :]:
             self._tokens.append(token)
             self.automaton.extend(token)
             if len(self._tokens) > self._max_tokens:
@@ -174,3 +190,4 @@ class _Text:
                 self.automaton = SuffixAutomaton()
                 for kept in self._tokens:
                     self.automaton.extend(kept)
+        self._num_read = len(text)

@@ -31,7 +31,7 @@ from paceline.target.pool import CachedSequence, LayerCache, PagePool
 from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
 
 # Row counts that a recording is made for; others are padded to them. Each is recorded when it is first met.
-ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class Forward(Protocol):

@@ -62,6 +62,23 @@ class Decoder:
             if on_chunk is not None:
                 on_chunk(len(chunk))
 
+    def read(self, sequence: CachedSequence, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """Commit those of `tokens` that `sequence` does not hold yet but the last, up to `most` of which are returned.
+
+        For a draft model, whose bits nothing depends on: chunks are not those of a prompt read at once.
+        """
+        missing = tokens[sequence.length :]
+        while len(missing) > most:
+            room = PAGE_SIZE - sequence.length % PAGE_SIZE
+            part = missing[: min(room, len(missing) - 1)]
+            if room == PAGE_SIZE:
+                self.prefill(sequence, part)
+            else:
+                self.forward([TreeWork(sequence, part, range(-1, len(part) - 1))])
+                sequence.length += len(part)
+            missing = missing[len(part) :]
+        return missing
+
 
 class HFTarget:
     """The `Target` port over a `Decoder`. See types.py for what each method promises."""
@@ -84,6 +101,23 @@ class HFTarget:
         if sequence is not None:
             self._sequences[request.id] = sequence
         return sequence is not None
+
+    @property
+    def row_counts(self) -> Sequence[int]:
+        """See `Target`."""
+        return self.decoder.row_counts
+
+    def rehearse(self, num_rows: int, context: int) -> bool:
+        """See `Target`."""
+        if context + num_rows > self.max_length:
+            return False
+        sequence = self.decoder.pool.reserve(context + num_rows)
+        if sequence is None:
+            return False
+        sequence.length = context
+        self.decoder.forward([TreeWork(sequence, [0] * num_rows, range(-1, num_rows - 1))])
+        self.decoder.pool.release(sequence)
+        return True
 
     def prefill(self, request: Request) -> None:
         """See `Target`."""

@@ -29,7 +29,7 @@ _PROBE_SECONDS = 1.5
 _POOL_SHARE = 0.25  # of the memory that is free
 _PROBE_PAGES = 16
 _TIMED_ROWS = (2, 4, 8, 16)
-_DRAFT_ROWS = (*range(1, 17), 24, 32, 48, 64)
+_DRAFT_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

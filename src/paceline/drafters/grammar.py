@@ -1,0 +1,38 @@
+"""Drafts what a grammar leaves no choice about: the names, brackets and quotes that a schema or expression forces.
+
+The constraint itself is the target law's (law.py); here its forced tokens are proposed, so that they come at the cost
+of rows instead of steps. A forced text may be spelled in other tokens too, so even this is an estimate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paceline.drafters.base import BaseDrafter, register
+from paceline.request import Request
+from paceline.tree import EMPTY, MAX_DEPTH, TreeBuilder
+from paceline.types import DraftTree
+
+_FORCED = 0.9  # the chance that forced text is spelled as the tokenizer would
+_LAST_SIGN = 7
+
+
+@register("grammar")
+@dataclass(eq=False)
+class GrammarDrafter(BaseDrafter):
+    """Proposes what a JSON schema, an expression or a choice forces."""
+
+    def start(self, request: Request) -> bool:
+        """See `Drafter`: only for structured output."""
+        return request.law.grammar is not None
+
+    def propose_one(self, request: Request, budget: int) -> DraftTree:
+        """A chain of the forced tokens, if any."""
+        grammar = request.law.grammar
+        if grammar is None:  # complete
+            return EMPTY
+        builder = TreeBuilder(self.name)
+        parent = -1
+        for depth, token in enumerate(grammar.forced()[: min(budget, MAX_DEPTH)]):
+            parent = builder.add(parent, token, _FORCED, min(depth, _LAST_SIGN))
+        return builder.build()

@@ -1,0 +1,109 @@
+"""What the pacer knows: of one request (`Pace`), and of the drafters from all requests (`Experience`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from paceline.pacer.beliefs import SHARED_MEMORY, Beliefs, Counts
+from paceline.pacer.growth import Growth
+from paceline.pacer.guard import Account
+from paceline.pacer.trackers import Mean
+from paceline.pacer.worth import DrafterCost, Habit, fresh_worth
+from paceline.request import Request
+from paceline.types import Drafter
+
+_RATE_KEEP = 1.0 - 1.0 / 16  # steps over which the present rate of tokens is averaged
+_FEWEST_NODES = 8  # draft nodes to ask for, where none was accepted last
+_NEVER = 2**30  # output tokens
+
+
+class Experience:
+    """Success counts, costs and worth of drafters, by name: they outlive requests."""
+
+    def __init__(self) -> None:
+        self.counts = Counts(SHARED_MEMORY)
+        self._drafters: dict[str, tuple[DrafterCost, Mean]] = {}
+
+    def of(self, drafter: Drafter, guess: float) -> tuple[DrafterCost, Mean]:
+        """A drafter's cost, at first a `guess` in seconds, and the tokens that asking it has been worth."""
+        known = self._drafters.get(drafter.name)
+        if known is None:
+            known = self._drafters[drafter.name] = (DrafterCost(guess), fresh_worth())
+        return known
+
+
+class Pace:
+    """One request's account, beliefs and present rate."""
+
+    __slots__ = (
+        "_experience",
+        "_guess",
+        "_habits",
+        "_seconds",
+        "_tokens",
+        "account",
+        "beliefs",
+        "growth",
+        "reach",
+        "stops",
+        "wake",
+    )
+
+    def __init__(self, experience: Experience, account: Account, plain_step: float) -> None:
+        self.account = account
+        self.beliefs = Beliefs(experience.counts)
+        self.growth: Growth | None = None  # of this step
+        self.wake = 0  # output tokens from which a drafter may be worth asking
+        self.reach = 16  # draft nodes to ask for: more than were of use lately
+        self.stops: Counter[str] = Counter()  # why drafting went no further -> steps
+        self._experience = experience
+        self._guess = plain_step / 2
+        self._habits: dict[int, tuple[Habit, DrafterCost]] = {}
+        self._seconds, self._tokens = Mean(plain_step, 8.0, _RATE_KEEP), Mean(1.0, 8.0, _RATE_KEEP)  # of a step
+
+    @property
+    def seconds_per_token(self) -> float:
+        """At the present rate: what a token saves."""
+        return self._seconds.value / self._tokens.value
+
+    def habit(self, drafter: Drafter) -> tuple[Habit, DrafterCost]:
+        """How a drafter has done for this request, and what it costs."""
+        known = self._habits.get(id(drafter))
+        if known is None:
+            cost, worth = self._experience.of(drafter, self._guess)
+            known = self._habits[id(drafter)] = (Habit(worth), cost)
+        return known
+
+    def due(self, request: Request, drafter: Drafter, coverage: float, share: float) -> int:
+        """The output length from which to ask a drafter: at once if that pays, else seldom enough to cost a share.
+
+        Args:
+            request: the request.
+            drafter: one of its drafters.
+            coverage: the chance that others have foreseen the next token already.
+            share: seconds per token that asking it may cost although it does not pay.
+        """
+        habit, cost = self.habit(drafter)
+        reading = cost.reading(len(request.tokens) - habit.read)
+        # What is read serves all proposals still to come; a quarter of those, since nobody knows.
+        proposals = max(request.num_remaining / (1.0 + habit.worth) / 4.0, 1.0)
+        if habit.worth * (1.0 - coverage) * self.seconds_per_token > cost.usual + reading / proposals:
+            return 0
+        return habit.asked_at + (int((cost.usual + reading) / share) if share > 0.0 else _NEVER)
+
+    def affordable(self, request: Request, price: float, earning: float) -> int:
+        """The output length from which the balance covers `price`, if it grows by `earning` per token until then."""
+        missing = price - self.account.balance
+        if missing <= 0.0:
+            return 0
+        return request.num_output_tokens + 1 + (int(missing / earning) if earning > 0.0 else _NEVER)
+
+    def learn_rate(self, seconds: float, num_tokens: int) -> None:
+        """Take in what a step took and emitted."""
+        self._seconds.learn(seconds)
+        self._tokens.learn(num_tokens)
+
+    def learn_reach(self, num_drafts: int, num_accepted: int) -> None:
+        """Look twice as far as drafts were accepted: proposals take time in proportion to their nodes."""
+        wanted = 2 * num_accepted + _FEWEST_NODES
+        self.reach = max(wanted, (self.reach + wanted) // 2 if num_drafts else self.reach)

@@ -1,0 +1,136 @@
+"""The pacer: asks drafters while it pays, gives rows to drafts while it pays, and spends only what has been earned.
+
+Who is worth asking (worth.py) is asked, in order, within the balance (guard.py); what they propose is believed as far
+as they have deserved (beliefs.py) and merged; the likeliest nodes get rows as long as what a row costs (costs.py)
+brings more tokens here than the same time would bring at the present rate (step.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
+from paceline.pacer.costs import CostTable
+from paceline.pacer.guard import Account
+from paceline.pacer.pace import Experience, Pace
+from paceline.pacer.step import Drafting
+from paceline.pacer.trackers import Quantile
+from paceline.request import Request
+from paceline.tree import EMPTY, MAX_DEPTH
+from paceline.types import DraftTree, StepOutcome
+
+MAX_SLOWDOWN = 0.02
+_PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
+
+
+class Pacer(Pacing):
+    """Decides by measured cost and calibrated belief, so that decoding is never slower than plain but by ε.
+
+    Args:
+        costs: what forwards cost.
+        max_slowdown: ε, the share by which decoding may be slower than plain decoding.
+        budget: draft nodes per request and step, at most.
+        clock: seconds, the engine's clock.
+    """
+
+    def __init__(
+        self,
+        costs: CostTable,
+        max_slowdown: float = MAX_SLOWDOWN,
+        budget: int = MAX_DEPTH,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.costs = costs
+        self.experience = Experience()
+        self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
+        self._settling = Quantile(2e-5, 0.75, is_guess=True)  # seconds of learning from a step with proposals
+        self._paces: dict[int, Pace] = {}
+        self._drafting: Drafting | None = None  # this step's, if anybody was awake
+
+    def begin(self, request: Request) -> None:
+        """See `Pacing`."""
+        plain = self.costs.plain(1, len(request.tokens))
+        self._paces[request.id] = Pace(self.experience, Account(self._max_slowdown, plain), plain)
+
+    def end(self, request: Request) -> None:
+        """See `Pacing`."""
+        pace = self._paces.pop(request.id, None)
+        if pace is not None:
+            request.stats.pacing = pace.account.as_dict() | {"stops": dict(pace.stops)}
+
+    def account(self, request: Request) -> Account:
+        """A running request's account."""
+        return self._paces[request.id].account
+
+    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+        """See `Pacing`."""
+        paces = [self._paces[request.id] for request in requests]
+        if not any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True)):
+            for pace in paces:
+                pace.stops["asleep"] += 1
+            return [EMPTY] * len(requests)
+        limit = min(self._budget, most)
+        rooms = [room(r, min(limit, p.reach)) for r, p in zip(requests, paces, strict=True)]
+        settling = self._settling.value
+        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, settling, self._share(requests))
+        for drafter in distinct(requests):
+            self._drafting.ask(drafter, ask)
+        return self._drafting.choose()
+
+    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """See `Pacing`."""
+        rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
+        context = max(len(outcome.request.tokens) for outcome in outcomes)
+        emitted = sum(len(outcome.tokens) for outcome in outcomes)
+        forward = times.committing - times.scoring
+        believed = self.costs.forward(rows, context) + emitted * self.costs.rest
+        plain = self.costs.plain(len(outcomes), context)
+        self.costs.learn(rows, context, forward)
+        self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
+        drafting, self._drafting = self._drafting, None
+        if drafting is not None:
+            believed += drafting.believed + drafting.settling
+            for outcome in outcomes:
+                self._learn(outcome, plain, forward)
+            self._settling.learn(self._clock() - times.observing)
+        self._book(outcomes, times, believed, plain)
+
+    def _learn(self, outcome: StepOutcome, plain: float, forward: float) -> None:
+        """Judge the proposals, say who saved what, and plan when to ask again."""
+        request, tree = outcome.request, outcome.tree
+        pace = self._paces[request.id]
+        growth, pace.growth = pace.growth, None
+        assert growth is not None  # made with the step
+        growth.judge(outcome)
+        pace.learn_reach(len(tree), outcome.num_accepted_drafts)
+        for source in tree.sources:
+            request.stats.drafter(source).saved_seconds -= max(forward - plain, 0.0) / len(tree)
+        for node in outcome.path[: outcome.num_accepted_drafts]:
+            request.stats.drafter(tree.sources[node]).saved_seconds += plain
+        pace.wake = self._wake(request, pace, plain)
+
+    def _wake(self, request: Request, pace: Pace, plain: float) -> int:
+        """The output length from which a drafter is worth asking, or due, and affordable."""
+        share, earning = self._share([request]), self._max_slowdown * plain / 2
+        dues = []
+        for drafter in request.drafters:
+            habit, cost = pace.habit(drafter)
+            price = cost.asking(len(request.tokens) - habit.read) + self._settling.value
+            dues.append(max(pace.due(request, drafter, 0.0, share), pace.affordable(request, price, earning)))
+        return min(dues, default=0)
+
+    def _book(self, outcomes: Sequence[StepOutcome], times: StepTimes, believed: float, plain: float) -> None:
+        """Enter the step into the accounts; without drafts it was itself a plain step, but for the pacer's time."""
+        has_drafts = any(outcome.tree for outcome in outcomes)
+        undrafted = times.observing - times.scoring
+        for outcome in outcomes:
+            pace = self._paces[outcome.request.id]
+            seconds = self._clock() - times.drafting
+            pace.learn_rate(seconds, len(outcome.tokens))
+            pace.account.book(seconds, believed, len(outcome.tokens) * plain if has_drafts else undrafted)
+
+    def _share(self, requests: Sequence[Request]) -> float:
+        """Seconds per token that asking one drafter may cost although it does not pay."""
+        plain = self.costs.plain(len(requests), max(len(request.tokens) for request in requests))
+        return _PROBING * self._max_slowdown * plain / max(len(distinct(requests)), 1)
