@@ -144,9 +144,10 @@ class Engine:
         except Exception as error:
             for request in requests:
                 self._dismiss(drafter, request, error)
-        seconds = (self._clock() - started) / len(requests)
-        for request in requests:
-            request.stats.drafter(drafter.name).seconds += seconds
+        finally:  # also where a proposal is closed before its last stage
+            seconds = (self._clock() - started) / len(requests)
+            for request in requests:
+                request.stats.drafter(drafter.name).seconds += seconds
 
     def _dismiss(self, drafter: Drafter, request: Request, error: Exception) -> None:
         """Go on without a drafter that failed: the request is decoded as if it had never been there."""

@@ -15,9 +15,9 @@ from typing import Protocol
 from paceline.pacer.trackers import Quantile
 
 _UPPER, _LOWER = 0.75, 0.25
-_CONTEXTS = (32, 992)  # positions before the rows; costs are taken to be linear in them
+_NEAR, _FAR = 32, 992  # positions before the rows; costs are taken to be linear in them
 _SECONDS = 1.5  # for measuring; what is left unmeasured then is interpolated
-_ROUNDS = 5
+_ROUNDS = 3
 
 Clock = Callable[[], float]
 
@@ -110,16 +110,21 @@ class CostTable:
 def measure(target: Rehearsing, clock: Clock = time.perf_counter) -> dict[int, ForwardCost]:
     """Time forwards at the target's row counts and two context lengths, within about two seconds.
 
-    Each count is run once untimed, so that what is prepared at first use is prepared.
+    Behind a short context first, powers of two first, then behind a long one: what is left when time is up costs in
+    proportion to the next larger that was measured. A count is run once untimed, for what is prepared at first use.
     """
     deadline = clock() + _SECONDS
-    found: dict[int, ForwardCost] = {}
-    for count in _by_worth(target.row_counts):
-        if found and clock() > deadline:
-            break
-        times = [_time(target, count, context, clock) for context in _CONTEXTS]
-        found[count] = _line(times)
-    return _monotone(found, target.row_counts)
+    near: dict[int, float] = {}
+    slopes: dict[int, float] = {}
+    counts = _by_worth(target.row_counts)
+    for count in counts:
+        if not near or clock() < deadline:
+            near[count] = _time(target, count, _NEAR, clock)
+    for count in counts:
+        if count in near and clock() < deadline and target.rehearse(count, _FAR):
+            far = _time(target, count, _FAR, clock)
+            slopes[count] = max(far - near[count], 0.0) / (_FAR - _NEAR)
+    return {count: _line(count, near, slopes) for count in target.row_counts}
 
 
 def _by_worth(counts: Sequence[int]) -> list[int]:
@@ -127,32 +132,22 @@ def _by_worth(counts: Sequence[int]) -> list[int]:
     return sorted(counts, key=lambda count: (count & (count - 1) != 0, count))
 
 
-def _time(target: Rehearsing, count: int, context: int, clock: Clock) -> float | None:
-    if not target.rehearse(count, context):
-        return None
+def _time(target: Rehearsing, count: int, context: int, clock: Clock) -> float:
     samples = []
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS + 1):
         started = clock()
         target.rehearse(count, context)
         samples.append(clock() - started)
-    return median(samples)
+    return median(samples[1:])
 
 
-def _line(times: Sequence[float | None]) -> ForwardCost:
-    near, far = times
-    assert near is not None  # every target has room for a few rows
-    if far is None:
-        return ForwardCost(near, 0.0)
-    slope = max(far - near, 0.0) / (_CONTEXTS[1] - _CONTEXTS[0])
-    return ForwardCost(near - slope * _CONTEXTS[0], slope)
+def _line(count: int, near: dict[int, float], slopes: dict[int, float]) -> ForwardCost:
+    slope = _known(count, slopes) if slopes else 0.0
+    return ForwardCost(max(_known(count, near) - slope * _NEAR, 0.0), slope)
 
 
-def _monotone(found: dict[int, ForwardCost], counts: Sequence[int]) -> dict[int, ForwardCost]:
-    """All row counts: those not measured cost in proportion to the next larger, or to the largest."""
-    measured = sorted(found)
-    table = {}
-    for count in counts:
-        known = measured[min(bisect_left(measured, count), len(measured) - 1)]
-        scale = max(1.0, count / known)
-        table[count] = ForwardCost(found[known].base * scale, found[known].slope * scale)
-    return table
+def _known(count: int, measured: dict[int, float]) -> float:
+    """What was measured for a count, or for the next larger; beyond the largest, in proportion to it."""
+    counts = sorted(measured)
+    nearest = counts[min(bisect_left(counts, count), len(counts) - 1)]
+    return measured[nearest] * max(1.0, count / nearest)

@@ -1,21 +1,26 @@
 """The guard: time is spent on drafting only where drafting, or the opening balance, has earned it.
 
 Definitions. For one request, after any step: `elapsed` is its decoding time so far, all host time included. `plain` is
-what plain decoding would have taken for the same tokens: a step without drafts adds what it took itself, less the
-pacer's time in it; a step with drafts that emitted k tokens adds k * t1, t1 being a lower bound of the plain step. The
-believed cost of a step with drafts is made of upper bounds: of drafting, of the forward, of the rest for each of its k
-tokens. Its loss is what it is believed to cost should nothing be accepted (k = 1), less t1. The guard allows it only if
+what plain decoding would have taken for the same tokens: a step without drafts adds what its forward and commit took;
+a step with drafts that emitted k tokens adds k * t1, t1 being a lower bound of the plain step. The believed cost of a
+step is made of upper bounds: of asking drafters, of learning from the step, and, if there are drafts, of the forward
+and of the rest for each of k tokens; without drafts, of what forward and commit took. Its loss is the believed cost
+should nothing be accepted (k = 1), less t1, or with no drafts less what forward and commit take. A step may lose only
 
-    loss <= balance = (1 + eps) * plain + 2 * t1 - elapsed.
+    loss <= balance = (1 + eps) * plain + 2 * t1 - booked,
+
+where `booked` is the sum of believed costs, but for the pacer's and the drafters' own time, which is booked at what it
+took if that was more. The time of forwards is booked as believed: noise of the machine is no fault of drafting.
 
 Claim. After every step, elapsed <= (1 + eps) * plain + 2 * t1 + sum of (actual - believed cost).
-Proof, by induction. Before the first step, 0 <= 2 * t1. Let the claim hold, and a step with drafts emit k tokens at the
-believed cost. That is at most t1 + loss for the first and (k - 1) * rest <= (k - 1) * t1 for the others, so
+Proof. Let `believed` be the sum of believed costs; believed <= booked. First, by induction, believed <= limit, with
+limit = (1 + eps) * plain + 2 * t1. It holds before the first step, as 0 <= 2 * t1. Let a step with drafts emit k tokens
+at the believed cost c. That is t1 + loss for the first and (k - 1) * rest <= (k - 1) * t1 for the others, so
 
-    elapsed' <= elapsed + loss + k * t1 <= (1 + eps) * plain + 2 * t1 + k * t1 <= (1 + eps) * plain' + 2 * t1.
+    believed' = believed + c <= booked + loss + k * t1 <= limit + k * t1 <= limit'.
 
-What it costs beyond belief is the last term. A step without drafts adds the same to both sides but for the pacer's own
-time in it, of which the same holds: asking drafters is a loss that the balance must cover, or none is asked. QED
+A step without drafts adds the same to both sides, and asking drafters for it, which the balance covered. Second,
+elapsed is the sum of actual costs, so elapsed = believed + sum of (actual - believed cost). QED
 
 t1 in the opening balance is the first one believed. A step of a batch costs each of its requests all of its time, so a
 request that drafts badly can slow its neighbours down by no more than their balances.
@@ -23,36 +28,55 @@ request that drafts badly can slow its neighbours down by no more than their bal
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 OPENING_STEPS = 2.0  # plain steps of opening balance: what the first drafts may cost before any has been accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One step of a request, in seconds."""
+
+    elapsed: float  # all of it
+    believed: float  # upper bounds, as in the module's docstring
+    overrun: float  # what the pacer's and the drafters' own time took beyond belief; not negative
+    plain: float  # what plain decoding would have taken for its tokens
 
 
 class Account:
     """One request's account, in seconds."""
 
-    __slots__ = ("_allowance", "elapsed", "opening", "plain", "surprise")
+    __slots__ = ("_allowance", "_booked", "believed", "elapsed", "opening", "plain")
 
     def __init__(self, max_slowdown: float, plain_step: float) -> None:
         self._allowance = 1.0 + max_slowdown
+        self._booked = 0.0
         self.opening = OPENING_STEPS * plain_step
         self.elapsed = 0.0
         self.plain = 0.0
-        self.surprise = 0.0  # sum of (actual - believed cost)
+        self.believed = 0.0
 
     @property
     def balance(self) -> float:
         """What the next step may lose."""
-        return self._allowance * self.plain + self.opening - self.elapsed
+        return self._allowance * self.plain + self.opening - self._booked
+
+    @property
+    def surprise(self) -> float:
+        """The sum of (actual - believed cost)."""
+        return self.elapsed - self.believed
 
     @property
     def bound(self) -> float:
         """What `elapsed` is proven not to exceed."""
         return self._allowance * self.plain + self.opening + self.surprise
 
-    def book(self, seconds: float, believed: float, plain: float) -> None:
-        """Enter a step: what it took, was believed to take, and would have taken by plain decoding."""
-        self.elapsed += seconds
-        self.plain += plain
-        self.surprise += seconds - believed
+    def book(self, bill: Bill) -> None:
+        """Enter a step."""
+        self.elapsed += bill.elapsed
+        self.plain += bill.plain
+        self.believed += bill.believed
+        self._booked += bill.believed + bill.overrun
 
     def as_dict(self) -> dict[str, float]:
         """Ready for JSON: seconds."""

@@ -18,17 +18,29 @@ _NEVER = 2**30  # output tokens
 
 
 class Experience:
-    """Success counts, costs and worth of drafters, by name: they outlive requests."""
+    """Success counts, costs and worth of drafters, by name: they outlive requests.
 
-    def __init__(self) -> None:
+    Args:
+        guess: seconds that asking a drafter takes, before anybody has.
+    """
+
+    def __init__(self, guess: float) -> None:
         self.counts = Counts(SHARED_MEMORY)
+        self._guess = guess
         self._drafters: dict[str, tuple[DrafterCost, Mean]] = {}
 
-    def of(self, drafter: Drafter, guess: float) -> tuple[DrafterCost, Mean]:
-        """A drafter's cost, at first a `guess` in seconds, and the tokens that asking it has been worth."""
+    def of(self, drafter: Drafter) -> DrafterCost:
+        """What a drafter costs."""
+        return self._known(drafter)[0]
+
+    def worth_of(self, drafter: Drafter) -> Mean:
+        """The tokens that asking it has been worth."""
+        return self._known(drafter)[1]
+
+    def _known(self, drafter: Drafter) -> tuple[DrafterCost, Mean]:
         known = self._drafters.get(drafter.name)
         if known is None:
-            known = self._drafters[drafter.name] = (DrafterCost(guess), fresh_worth())
+            known = self._drafters[drafter.name] = (DrafterCost(self._guess), fresh_worth())
         return known
 
 
@@ -37,7 +49,6 @@ class Pace:
 
     __slots__ = (
         "_experience",
-        "_guess",
         "_habits",
         "_seconds",
         "_tokens",
@@ -57,7 +68,6 @@ class Pace:
         self.reach = 16  # draft nodes to ask for: more than were of use lately
         self.stops: Counter[str] = Counter()  # why drafting went no further -> steps
         self._experience = experience
-        self._guess = plain_step / 2
         self._habits: dict[int, tuple[Habit, DrafterCost]] = {}
         self._seconds, self._tokens = Mean(plain_step, 8.0, _RATE_KEEP), Mean(1.0, 8.0, _RATE_KEEP)  # of a step
 
@@ -70,8 +80,8 @@ class Pace:
         """How a drafter has done for this request, and what it costs."""
         known = self._habits.get(id(drafter))
         if known is None:
-            cost, worth = self._experience.of(drafter, self._guess)
-            known = self._habits[id(drafter)] = (Habit(worth), cost)
+            experience = self._experience
+            known = self._habits[id(drafter)] = (Habit(experience.worth_of(drafter)), experience.of(drafter))
         return known
 
     def due(self, request: Request, drafter: Drafter, coverage: float, share: float) -> int:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
 from paceline.pacer.costs import CostTable
-from paceline.pacer.guard import Account
+from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import Experience, Pace
 from paceline.pacer.step import Drafting
 from paceline.pacer.trackers import Quantile
 from paceline.request import Request
 from paceline.tree import EMPTY, MAX_DEPTH
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome
 
 MAX_SLOWDOWN = 0.02
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
@@ -42,9 +42,9 @@ class Pacer(Pacing):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.costs = costs
-        self.experience = Experience()
+        self.experience = Experience(costs.plain(1, 0) / 2)
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
-        self._settling = Quantile(2e-5, 0.75, is_guess=True)  # seconds of learning from a step with proposals
+        self._overhead = Quantile(1e-4, 0.75, is_guess=True)  # seconds that pacing takes in a step with proposals
         self._paces: dict[int, Pace] = {}
         self._drafting: Drafting | None = None  # this step's, if anybody was awake
 
@@ -72,9 +72,9 @@ class Pacer(Pacing):
             return [EMPTY] * len(requests)
         limit = min(self._budget, most)
         rooms = [room(r, min(limit, p.reach)) for r, p in zip(requests, paces, strict=True)]
-        settling = self._settling.value
-        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, settling, self._share(requests))
-        for drafter in distinct(requests):
+        overhead, share = self._overhead.value, self._share(requests)
+        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, share)
+        for drafter in sorted(distinct(requests), key=self._usual):
             self._drafting.ask(drafter, ask)
         return self._drafting.choose()
 
@@ -83,18 +83,30 @@ class Pacer(Pacing):
         rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
         context = max(len(outcome.request.tokens) for outcome in outcomes)
         emitted = sum(len(outcome.tokens) for outcome in outcomes)
-        forward = times.committing - times.scoring
-        believed = self.costs.forward(rows, context) + emitted * self.costs.rest
+        has_drafts = rows > len(outcomes)
+        undrafted = times.observing - times.scoring
+        believed = self.costs.forward(rows, context) + emitted * self.costs.rest if has_drafts else undrafted
         plain = self.costs.plain(len(outcomes), context)
-        self.costs.learn(rows, context, forward)
+        self.costs.learn(rows, context, times.committing - times.scoring)
         self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
+        asking = self._learn_all(outcomes, times, plain)
+        own = times.scoring - times.drafting + self._clock() - times.observing
+        overrun = max(own - asking, 0.0)
+        for outcome in outcomes:
+            pace, count = self._paces[outcome.request.id], len(outcome.tokens)
+            bill = Bill(own + undrafted, believed + asking, overrun, count * plain if has_drafts else undrafted)
+            pace.learn_rate(bill.elapsed, count)
+            pace.account.book(bill)
+
+    def _learn_all(self, outcomes: Sequence[StepOutcome], times: StepTimes, plain: float) -> float:
+        """Learn from what was proposed, if anybody was awake; what asking and pacing were believed to take."""
         drafting, self._drafting = self._drafting, None
-        if drafting is not None:
-            believed += drafting.believed + drafting.settling
-            for outcome in outcomes:
-                self._learn(outcome, plain, forward)
-            self._settling.learn(self._clock() - times.observing)
-        self._book(outcomes, times, believed, plain)
+        if drafting is None:
+            return 0.0
+        for outcome in outcomes:
+            self._learn(outcome, plain, times.committing - times.scoring)
+        self._overhead.learn(times.scoring - times.drafting - drafting.actual + self._clock() - times.observing)
+        return drafting.believed + drafting.overhead
 
     def _learn(self, outcome: StepOutcome, plain: float, forward: float) -> None:
         """Judge the proposals, say who saved what, and plan when to ask again."""
@@ -116,19 +128,13 @@ class Pacer(Pacing):
         dues = []
         for drafter in request.drafters:
             habit, cost = pace.habit(drafter)
-            price = cost.asking(len(request.tokens) - habit.read) + self._settling.value
+            price = cost.asking(len(request.tokens) - habit.read) + self._overhead.value
             dues.append(max(pace.due(request, drafter, 0.0, share), pace.affordable(request, price, earning)))
         return min(dues, default=0)
 
-    def _book(self, outcomes: Sequence[StepOutcome], times: StepTimes, believed: float, plain: float) -> None:
-        """Enter the step into the accounts; without drafts it was itself a plain step, but for the pacer's time."""
-        has_drafts = any(outcome.tree for outcome in outcomes)
-        undrafted = times.observing - times.scoring
-        for outcome in outcomes:
-            pace = self._paces[outcome.request.id]
-            seconds = self._clock() - times.drafting
-            pace.learn_rate(seconds, len(outcome.tokens))
-            pace.account.book(seconds, believed, len(outcome.tokens) * plain if has_drafts else undrafted)
+    def _usual(self, drafter: Drafter) -> float:
+        """What asking a drafter takes: the cheapest are asked first, and may make the others superfluous."""
+        return self.experience.of(drafter).usual
 
     def _share(self, requests: Sequence[Request]) -> float:
         """Seconds per token that asking one drafter may cost although it does not pay."""

@@ -23,15 +23,15 @@ class Drafting:
     rooms: Sequence[Room]
     costs: CostTable
     clock: Callable[[], float]
-    settling: float  # seconds that learning from this step is believed to take
+    overhead: float  # seconds that pacing itself is believed to take in this step
     share: float  # seconds per token for asking a drafter that does not pay
     believed: float = 0.0  # seconds of asking, before it was done
-    actual: float = 0.0
+    actual: float = 0.0  # seconds that it took
 
     def __post_init__(self) -> None:
         self.context = max(len(request.tokens) for request in self.requests)
         plain = self.costs.plain(len(self.requests), self.context)
-        self.floor = len(self.requests) * self.costs.rest + self.settling - plain
+        self.floor = len(self.requests) * self.costs.rest + self.overhead - plain
         self.allowance = min(pace.account.balance for pace in self.paces)
         for pace, room in zip(self.paces, self.rooms, strict=True):
             pace.growth = Growth(pace.beliefs, room)
@@ -40,7 +40,7 @@ class Drafting:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
         wanted = [i for i in range(len(self.requests)) if self._wants(i, drafter)]
         price = sum(self._price(i, drafter) for i in wanted)
-        if not wanted or self.believed + price + self.settling > self.allowance:
+        if not wanted or self._spent + price + self.overhead > self.allowance:
             return
         self.believed += price
         requests = [self.requests[i] for i in wanted]
@@ -68,7 +68,6 @@ class Drafting:
             pace.stops[why] += 1
         if size == 0:
             return [EMPTY] * len(growths)
-        self.believed = self.actual
         kept: list[list[int]] = [[] for _ in growths]
         for pick in picks[:size]:
             kept[pick.growth].append(pick.node)
@@ -81,18 +80,26 @@ class Drafting:
         if most <= 0:
             return 0, "no drafts"
         plain = self.costs.forward(base, self.context)
-        spend = self.allowance - self.actual - self.floor
+        spend = self.allowance - self._spent - self.floor
         best, size, why, saved, taken = 0.0, 0, "rows would not pay", 0.0, 0
         for rows in self.costs.sizes(base, base + most):
             for pick in picks[taken : rows - base]:
                 saved += pick.reach * self.paces[pick.growth].seconds_per_token
             taken = rows - base
             cost = self.costs.forward(rows, self.context)
-            if cost > spend:
+            if cost + self._of_neighbours(taken) > spend:
                 return size, "guard"
             if saved - (cost - plain) * base > best:
                 best, size = saved - (cost - plain) * base, taken
         return size, "all drafts taken" if size == most else why
+
+    @property
+    def _spent(self) -> float:
+        return max(self.believed, self.actual)
+
+    def _of_neighbours(self, num_drafts: int) -> float:
+        """What a request that accepts nothing pays for its neighbours, should they accept everything."""
+        return num_drafts * self.costs.rest if len(self.requests) > 1 else 0.0
 
     def _wants(self, index: int, drafter: Drafter) -> bool:
         request, growth = self.requests[index], self._growth(index)
@@ -109,7 +116,7 @@ class Drafting:
         pace = self.paces[wanted[0]]
         more = pace.habit(drafter)[1].more.value * len(wanted)
         promise = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
-        if promise * pace.seconds_per_token <= more or self.believed + more + self.settling > self.allowance:
+        if promise * pace.seconds_per_token <= more or self._spent + more + self.overhead > self.allowance:
             return False
         self.believed += more
         return True
