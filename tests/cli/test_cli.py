@@ -80,6 +80,19 @@ def test_generate_follows_a_schema_given_as_itself_or_as_a_file(run, tmp_path: P
     assert json.loads(texts.pop())["answer"] in ("yes", "no")
 
 
+def test_explain_says_who_brought_what_and_why_the_pacer_stopped(run, tmp_path: Path) -> None:
+    (tmp_path / "expected.txt").write_text(", there was a little girl named Lily.")
+    asked = ("--max-tokens", 40, "--prediction", tmp_path / "expected.txt", "--max-slowdown", 0.5, "--budget", 5)
+    done = run("generate", "Once upon a time", "--explain", *map(str, asked))
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    [header] = [line for line in lines if line.startswith("drafter ")]
+    assert header.split()[1:] == ["asked", "drafts", "given", "rows", "accepted", "ms", "spent", "ms", "saved"]
+    assert any(line.startswith("prediction ") for line in lines)
+    assert any("why drafting went no further" in line for line in lines)
+    assert "and the guard allowed" in lines[-1]
+
+
 def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
     done = run(
         "generate", "-", "--max-tokens", "9", "--temperature", "1", "--seed", "3", "--json", stdin="Once upon a time"
@@ -157,6 +170,9 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--regex", "a", "--choice", "a"], "regex and choice are given together"),
         (["generate", "Once", "--json-schema", "{]"], "--json-schema is '{]': "),
         (["generate", "Once", "--json-schema", "none.json"], "--json-schema is 'none.json': "),
+        (["generate", "Once", "--prediction", "./nowhere"], "--prediction is './nowhere': "),
+        (["generate", "Once", "--max-slowdown", "-1"], "max_slowdown is -1.0; allowed: a number in [0, 10]"),
+        (["generate", "Once", "--budget", "65"], "budget is 65; allowed: an integer from 0 to 64"),
         (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
         (["generate", "Once", "--drafters", "suffix:min=3"], "has no option 'min=3'"),
         (["generate", "Once", "--drafters", "none,suffix"], "'none' stands alone"),

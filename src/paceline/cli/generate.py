@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from paceline.cli.explain import show_explanation
 from paceline.cli.loading import PrefillProgress, load_with_progress
 from paceline.errors import ConfigError
+from paceline.pacer import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -37,6 +39,12 @@ def generate(
     json_schema: str = typer.Option(None, help="The text is JSON of this schema: a file, or the schema itself."),
     dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    max_slowdown: float = typer.Option(
+        MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
+    ),
+    budget: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
+    prediction: str = typer.Option(None, help="File with what the text will probably be; it changes the speed alone."),
+    explain: bool = typer.Option(False, "--explain", help="Say what each drafter brought, and why the pacer stopped."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
     quiet: bool = typer.Option(False, "--quiet", help="Print the continuation alone."),
 ) -> None:
@@ -48,7 +56,8 @@ def generate(
     sampling["response_format"] = parse_schema(json_schema) if json_schema else None
     SamplingParams.from_options(sampling)  # refused before the model is loaded
     started = time.perf_counter()
-    with load_with_progress(model, dtype=dtype, device=device) as llm:
+    expected = read_prediction(prediction) if prediction else None
+    with load_with_progress(model, dtype=dtype, device=device, max_slowdown=max_slowdown, budget=budget) as llm:
         load_seconds = time.perf_counter() - started
         ids = llm.encode(text)
         room = llm.target.max_length - len(ids)
@@ -58,9 +67,12 @@ def generate(
             if json:
                 from paceline.llm import to_json
 
-                print(to_json(llm.generate(ids, drafters=chosen, **sampling), load_seconds))
+                print(to_json(llm.generate(ids, drafters=chosen, prediction=expected, **sampling), load_seconds))
                 return
-            _show(llm.stream(ids, drafters=chosen, **sampling), sys.stdout, quiet)
+            stream = llm.stream(ids, drafters=chosen, prediction=expected, **sampling)
+            _show(stream, sys.stdout, quiet)
+    if explain:
+        show_explanation(stream.output.stats, Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def parse_drafters(given: list[str]) -> str | list[str]:
@@ -81,6 +93,14 @@ def parse_schema(given: str) -> dict[str, Any]:
         return {"type": "json_schema", "json_schema": {"name": "schema", "schema": loads(text)}}
     except (OSError, ValueError) as error:
         raise ConfigError(f"--json-schema is {given!r}: {error}; allowed: a file with a JSON schema, or one") from error
+
+
+def read_prediction(path: str) -> str:
+    """The text of --prediction."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--prediction is {path!r}: {error}; allowed: a text file") from error
 
 
 def _show(stream: Stream, out: TextIO, quiet: bool) -> None:
@@ -119,6 +139,8 @@ def facts(output: Output, colours: dict[str, str]) -> Text:
         f"{stats['mean_acceptance_length']:.2f} tokens a step · seed {output.seed} · {output.finish_reason}"
     )
     for name, drafter in stats["drafters"].items():
+        if not drafter["num_draft_tokens"]:
+            continue
         earned = f" · {name} {drafter['num_accepted_draft_tokens']}/{drafter['num_draft_tokens']}"
         line.append(earned, style=colours.get(name, ""))
     return line
