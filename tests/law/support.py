@@ -155,7 +155,7 @@ DRAFTERS: dict[str, Callable[[ScriptedTarget], Drafter]] = {
     "adversarial": ScriptedDrafter.adversarial,
     "right then wrong": lambda target: ScriptedDrafter.adversarial(target, right=2),
     "branching": branching,
-    "suffix": lambda target: prepared("suffix:min_match=1,min_score=0.0", target.vocab_size),
+    "suffix": lambda target: prepared("suffix:min_score=0.0", target.vocab_size),
 }
 
 KINDS: dict[str, Kind] = {

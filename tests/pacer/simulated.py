@@ -123,13 +123,20 @@ class World:
     pacer: Pacer
     engine: Engine
 
-    def run(self, requests: Sequence[Request], on_step: Callable[[], None] = lambda: None) -> None:
-        """Decode requests together, to their ends."""
+    def run(self, requests: Sequence[Request], on_step: Callable[[float], None] = lambda seconds: None) -> None:
+        """Decode requests together, to their ends; the pacer meets their drafters first.
+
+        `on_step` is told after each step how many seconds it took.
+        """
+        for drafter in {id(d): d for request in requests for d in request.drafters}.values():
+            self.engine.pacer.meet(drafter, self.target.vocab_size)
+            drafter.num_asked = drafter.num_shown = 0
         for request in requests:
             self.engine.add(request)
         while not self.engine.scheduler.is_idle:
+            before = self.clock.now
             self.engine.step()
-            on_step()
+            on_step(self.clock.now - before)
 
 
 def world(logits, vocab: int, costs: Costs, max_slowdown: float = 0.02, budget: int = 64) -> World:

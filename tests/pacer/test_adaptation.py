@@ -45,7 +45,7 @@ class Run:
 def decode(place: World, monkeypatch: pytest.MonkeyPatch, is_frozen: bool) -> Run:
     run = Run(request_of(VOCAB, LENGTH, [expert(place, 0, SWITCH), expert(place, SWITCH, LENGTH)]))
 
-    def on_step() -> None:
+    def on_step(seconds: float) -> None:
         run.tokens.append(run.request.num_output_tokens)
         if is_frozen and run.request.num_output_tokens >= SWITCH:
             monkeypatch.setattr(Beliefs, "_add", lambda beliefs, key, is_right: None)
@@ -71,7 +71,7 @@ def test_estimates_follow_the_topic_within_tens_of_tokens() -> None:
     request = request_of(VOCAB, LENGTH, drafters)
     believed: dict[int, tuple[float, float]] = {}
 
-    def on_step() -> None:
+    def on_step(seconds: float) -> None:
         if request.finish_reason is None:
             beliefs = place.pacer._paces[request.id].beliefs
             first, second = (beliefs.chance((drafter.name, 1), 1.0) for drafter in drafters)
@@ -83,5 +83,5 @@ def test_estimates_follow_the_topic_within_tens_of_tokens() -> None:
     assert first > 0.8
     assert first > second
     first, second = believed[at[SWITCH + RECOVERED]]
-    assert second > 0.75
+    assert second > 0.6
     assert second > first

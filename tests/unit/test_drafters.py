@@ -87,7 +87,7 @@ def test_every_registered_drafter_can_be_a_key_and_has_a_name_and_documented_opt
 
 
 def test_the_state_of_a_drafter_is_no_option() -> None:
-    assert [field.name for field in options_of(SuffixDrafter)] == ["min_match", "min_score", "max_tokens"]
+    assert [field.name for field in options_of(SuffixDrafter)] == ["min_match", "min_score"]
 
 
 def test_the_base_drafter_learns_nothing_and_proposes_nothing_of_its_own() -> None:

@@ -27,6 +27,9 @@ class StepTimes:
 class Pacing(Protocol):
     """Decides who drafts and how far. It sees every step of every request."""
 
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """Get to know a drafter that has joined the engine, before any request."""
+
     def begin(self, request: Request) -> None:
         """Take up a request whose prompt is in the cache."""
 

@@ -9,7 +9,7 @@ from itertools import islice
 from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
 from paceline.request import Request
 from paceline.tree import merge
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class FixedPacer(Pacing):
     """The same budget for every request and step; `budget` draft nodes make `budget + 1` rows."""
 
     budget: int = 7
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
 
     def begin(self, request: Request) -> None:
         """See `Pacing`."""

@@ -9,8 +9,8 @@ should nothing be accepted (k = 1), less t1, or with no drafts less what forward
 
     loss <= balance = (1 + eps) * plain + 2 * t1 - booked,
 
-where `booked` is the sum of believed costs, but for the pacer's and the drafters' own time, which is booked at what it
-took if that was more. The time of forwards is booked as believed: noise of the machine is no fault of drafting.
+where `booked` is the sum of believed costs, and of what looking on costs in steps in which nobody is asked. Costs are
+booked as believed and not as they were, since a machine's noise is no fault of drafting; beliefs follow the facts.
 
 Claim. After every step, elapsed <= (1 + eps) * plain + 2 * t1 + sum of (actual - believed cost).
 Proof. Let `believed` be the sum of believed costs; believed <= booked. First, by induction, believed <= limit, with
@@ -39,7 +39,7 @@ class Bill:
 
     elapsed: float  # all of it
     believed: float  # upper bounds, as in the module's docstring
-    overrun: float  # what the pacer's and the drafters' own time took beyond belief; not negative
+    looking_on: float  # the pacer's own time, as believed, where nobody was asked
     plain: float  # what plain decoding would have taken for its tokens
 
 
@@ -76,7 +76,7 @@ class Account:
         self.elapsed += bill.elapsed
         self.plain += bill.plain
         self.believed += bill.believed
-        self._booked += bill.believed + bill.overrun
+        self._booked += bill.believed + bill.looking_on
 
     def as_dict(self) -> dict[str, float]:
         """Ready for JSON: seconds."""

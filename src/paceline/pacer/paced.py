@@ -14,6 +14,7 @@ from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
 from paceline.pacer.costs import CostTable
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import Experience, Pace
+from paceline.pacer.rehearsal import rehearse
 from paceline.pacer.step import Drafting
 from paceline.pacer.trackers import Quantile
 from paceline.request import Request
@@ -21,6 +22,7 @@ from paceline.tree import EMPTY, MAX_DEPTH
 from paceline.types import Drafter, DraftTree, StepOutcome
 
 MAX_SLOWDOWN = 0.02
+_GUESS = 1e-4  # seconds that a drafter takes which rehearsal could not get to speak
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
 
 
@@ -42,11 +44,16 @@ class Pacer(Pacing):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.costs = costs
-        self.experience = Experience(costs.plain(1, 0) / 2)
+        self.experience = Experience(min(_GUESS, costs.plain(1, 0) / 2))
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
-        self._overhead = Quantile(1e-4, 0.75, is_guess=True)  # seconds that pacing takes in a step with proposals
+        self._overhead = Quantile(1e-4, 0.75)  # seconds that pacing takes in a step with proposals
+        self._looking_on = Quantile(1e-5, 0.5)  # the same where nobody is asked
         self._paces: dict[int, Pace] = {}
         self._drafting: Drafting | None = None  # this step's, if anybody was awake
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
+        rehearse(drafter, vocab_size, self.experience.of(drafter), self._clock)
 
     def begin(self, request: Request) -> None:
         """See `Pacing`."""
@@ -91,20 +98,29 @@ class Pacer(Pacing):
         self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
         asking = self._learn_all(outcomes, times, plain)
         own = times.scoring - times.drafting + self._clock() - times.observing
-        overrun = max(own - asking, 0.0)
+        looking_on = self._look_on(own) if asking is None else 0.0
         for outcome in outcomes:
             pace, count = self._paces[outcome.request.id], len(outcome.tokens)
-            bill = Bill(own + undrafted, believed + asking, overrun, count * plain if has_drafts else undrafted)
+            earned = count * plain if has_drafts else undrafted
+            bill = Bill(own + undrafted, believed + (asking or 0.0), looking_on, earned)
             pace.learn_rate(bill.elapsed, count)
             pace.account.book(bill)
 
-    def _learn_all(self, outcomes: Sequence[StepOutcome], times: StepTimes, plain: float) -> float:
-        """Learn from what was proposed, if anybody was awake; what asking and pacing were believed to take."""
+    def _look_on(self, seconds: float) -> float:
+        """What pacing takes while nobody is asked, as believed before this step."""
+        believed = self._looking_on.value
+        self._looking_on.learn(seconds)
+        return believed
+
+    def _learn_all(self, outcomes: Sequence[StepOutcome], times: StepTimes, plain: float) -> float | None:
+        """Learn from what was proposed; what asking and pacing were believed to take, None if nobody was asked."""
         drafting, self._drafting = self._drafting, None
         if drafting is None:
-            return 0.0
+            return None
         for outcome in outcomes:
             self._learn(outcome, plain, times.committing - times.scoring)
+        if not drafting.has_asked:
+            return None
         self._overhead.learn(times.scoring - times.drafting - drafting.actual + self._clock() - times.observing)
         return drafting.believed + drafting.overhead
 

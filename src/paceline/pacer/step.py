@@ -27,6 +27,7 @@ class Drafting:
     share: float  # seconds per token for asking a drafter that does not pay
     believed: float = 0.0  # seconds of asking, before it was done
     actual: float = 0.0  # seconds that it took
+    has_asked: bool = False
 
     def __post_init__(self) -> None:
         self.context = max(len(request.tokens) for request in self.requests)
@@ -43,6 +44,7 @@ class Drafting:
         if not wanted or self._spent + price + self.overhead > self.allowance:
             return
         self.believed += price
+        self.has_asked = True
         requests = [self.requests[i] for i in wanted]
         budgets = [self.rooms[i].nodes for i in wanted]
         started = self.clock()

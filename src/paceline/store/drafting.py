@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from typing import Protocol
 
-from paceline.store.ring import Hit, TextStore
+from paceline.store.ring import Hit
 from paceline.tree import MAX_DEPTH, TreeBuilder
 from paceline.types import DraftTree
 
@@ -18,25 +19,32 @@ _LENGTH_BINS = 5  # agreement 2, 4, 8, 16, 32
 NUM_SIGNS = _SHARE_BINS * _LENGTH_BINS
 
 
-def draft(store: TextStore, hits: Sequence[Hit], budget: int, min_score: float, source: str) -> DraftTree:
+class Places(Protocol):
+    """Where tokens stand, and are read from."""
+
+    def token(self, place: int) -> int:
+        """The token at a place; -1 behind a text's end."""
+
+
+def draft(texts: Places, hits: Sequence[Hit], budget: int, min_score: float, source: str) -> DraftTree:
     """The likeliest continuations of the hits, best first, at most `budget`, none less likely than `min_score`.
 
     A sign names how long the agreement is, up to the node, and how large a share of the places goes on with it.
     """
     builder = TreeBuilder(source)
     heap: list[tuple[float, int, int, int, int, float, int, Sequence[Hit]]] = []
-    _push(heap, store, hits, (-1.0, -1, 0), min_score)
+    _push(heap, texts, hits, (-1.0, -1, 0), min_score)
     while heap and len(builder) < budget:
         chance, _, parent, depth, token, score, sign, group = heapq.heappop(heap)
         node = builder.add(parent, token, score, sign)
         if depth < MAX_DEPTH:
-            _push(heap, store, group, (chance, node, depth), min_score)
+            _push(heap, texts, group, (chance, node, depth), min_score)
     return builder.build()
 
 
 def _push(
     heap: list[tuple[float, int, int, int, int, float, int, Sequence[Hit]]],
-    store: TextStore,
+    texts: Places,
     hits: Sequence[Hit],
     above: tuple[float, int, int],
     min_score: float,
@@ -50,7 +58,7 @@ def _push(
         place, agreement = hit
         weight = agreement * agreement
         total += weight
-        token = store.token(place + depth)
+        token = texts.token(place + depth)
         if token in weights:
             weights[token] += weight
             groups[token].append(hit)
