@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paceline._version import __version__
-from paceline.pacer.costs import ForwardCost, Rehearsing, measure
+from paceline.pacer.costs import ForwardCost, Rehearsing, measure, quickest
 
 _STALE_SECONDS = 30 * 86400
 _CONTRADICTED = 1.5  # times slower or faster than remembered: another machine, or another load on it
@@ -60,16 +60,9 @@ def _key(target: Measurable, name: str) -> str:
 
 
 def _holds(costs: Mapping[int, ForwardCost], target: Measurable) -> bool:
-    """Whether a forward still takes about what it took; runs every row count."""
-    for count in target.row_counts:
-        target.rehearse(count, _SHORT)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        target.rehearse(target.row_counts[0], _SHORT)
-        seconds.append(time.perf_counter() - started)
-    ratio = min(seconds) / costs[target.row_counts[0]].at(_SHORT)
-    return 1 / _CONTRADICTED < ratio < _CONTRADICTED
+    """Whether forwards of every row count still take about what they took."""
+    ratios = [quickest(target, count, _SHORT, 2) / costs[count].at(_SHORT) for count in target.row_counts]
+    return min(ratios) > 1 / _CONTRADICTED and max(ratios) < _CONTRADICTED
 
 
 def _read(path: Path) -> dict[int, ForwardCost] | None:

@@ -9,7 +9,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Protocol
 
 from paceline.pacer.trackers import Quantile
@@ -119,10 +118,10 @@ def measure(target: Rehearsing, clock: Clock = time.perf_counter) -> dict[int, F
     counts = _by_worth(target.row_counts)
     for count in counts:
         if not near or clock() < deadline:
-            near[count] = _time(target, count, _NEAR, clock)
+            near[count] = quickest(target, count, _NEAR, _ROUNDS, clock)
     for count in counts:
         if count in near and clock() < deadline and target.rehearse(count, _FAR):
-            far = _time(target, count, _FAR, clock)
+            far = quickest(target, count, _FAR, _ROUNDS, clock)
             slopes[count] = max(far - near[count], 0.0) / (_FAR - _NEAR)
     return {count: _line(count, near, slopes) for count in target.row_counts}
 
@@ -132,13 +131,14 @@ def _by_worth(counts: Sequence[int]) -> list[int]:
     return sorted(counts, key=lambda count: (count & (count - 1) != 0, count))
 
 
-def _time(target: Rehearsing, count: int, context: int, clock: Clock) -> float:
+def quickest(target: Rehearsing, count: int, context: int, rounds: int, clock: Clock = time.perf_counter) -> float:
+    """Seconds of the quickest of some forwards after an untimed one: what noise adds is learnt while decoding."""
     samples = []
-    for _ in range(_ROUNDS + 1):
+    for _ in range(rounds + 1):
         started = clock()
         target.rehearse(count, context)
         samples.append(clock() - started)
-    return median(samples[1:])
+    return min(samples[1:])
 
 
 def _line(count: int, near: dict[int, float], slopes: dict[int, float]) -> ForwardCost:
