@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paceline.output import Output
 
 # Bits of the significand that are stored: neighbours at x lie 2**(floor(log2 |x|) - bits) apart.
-_SIGNIFICAND = {"bfloat16": 7, "float16": 10, "float32": 23}
+_SIGNIFICAND = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
 
 
 @dataclass(frozen=True, slots=True)

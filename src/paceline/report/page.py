@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from paceline._version import __version__
 from paceline.report.charts import Chart, acceptance_chart, reliability_chart, risk_chart, time_chart
 from paceline.report.places import Place, acceptance, places, reliability
-from paceline.report.views import FULL_ENTROPY, FULL_MARGIN, KINDS, view
+from paceline.report.views import KINDS, view
 
 if TYPE_CHECKING:
     from paceline.output import Output
@@ -29,7 +29,6 @@ def page(outputs: Sequence[Output], evaluation: Evaluation | None = None) -> str
         outputs=[view(output, drafters) for output in outputs],
         drafters=drafters,
         kinds=KINDS,
-        full={"entropy": FULL_ENTROPY, "margin": FULL_MARGIN},
         charts=_charts(outputs, found, drafters) if outputs else [],
         evaluation=evaluation,
         risk=_risk(evaluation),

@@ -107,7 +107,8 @@ def _draft_reasons(inside: Sequence[MeasuredToken], doubt: float | None, num_dra
     if doubt is None:
         return []
     corrected = sum(t.place.kind == "corrected" for t in inside)
-    return [f"drafts disagreed by {doubt:.2f} on average and were corrected at {corrected} of {num_drafted} tokens"]
+    overruled = f", and were corrected at {corrected} of {num_drafted} tokens" if corrected else ""
+    return [f"drafts disagreed by {doubt:.2f} on average{overruled}"]
 
 
 def _fragile_reasons(inside: Sequence[MeasuredToken]) -> list[str]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 NUM_ALTERNATIVES = 5
 KINDS = {"accepted": "c2", "corrected": "c5", "bonus": "c0", "plain": "neutral"}  # what a place is called, its colour
-FULL_ENTROPY = 4.0  # nats at which the colour is full
-FULL_MARGIN = 4.0  # from which there is none
+ENTROPY_SCALE = 2.5  # nats at which the colour has 63 % of its strength; it never quite has all
+MARGIN_SCALE = 1.5  # at which 37 % are left
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,10 @@ def _datum(token: MeasuredToken, drafters: Sequence[str]) -> dict[str, Any]:
 def _levels(token: MeasuredToken) -> dict[str, float | None]:
     """How strongly a token is coloured by each measure, from 0 to 1; None for no colour at all."""
     disagreement = token.place.disagreement
-    margin = min(max(token.token.margin, 0.0), FULL_MARGIN)
     return {
-        "entropy": round(min(token.token.entropy / FULL_ENTROPY, 1.0), 3),
+        "entropy": round(1.0 - math.exp(-token.token.entropy / ENTROPY_SCALE), 3),
         "probability": round(1.0 - token.probability, 3),
-        "margin": round(1.0 - margin / FULL_MARGIN, 3),
+        "margin": round(math.exp(-max(token.token.margin, 0.0) / MARGIN_SCALE), 3),
         "disagreement": None if disagreement is None else round(disagreement, 3),
     }
 
