@@ -46,7 +46,7 @@ class DraftTree:
 class Choice:
     """The target's token at one place, and what the model thought there.
 
-    `logprob`, `entropy` (nats), `top` and `logit` belong to the model itself, before any parameter; `margin` to the law.
+    `logprob`, `entropy` (nats), `top` and `logit` are the model's own, before any parameter; `margin` is the law's.
     """
 
     token: int

@@ -13,7 +13,8 @@ from paceline.report.places import Acceptance, Bin
 from paceline.trace import StepRecord
 
 NUM_COLOURS = 8
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 40  # around the plot
+_FEWEST_NODES = 4  # that the axis of the timeline shows
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40  # around the plot
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def reliability_chart(bins: Sequence[Bin]) -> Chart:
 
 def time_chart(seconds: Sequence[tuple[str, float]]) -> Chart:
     """One bar per component."""
-    chart = Chart("Time by component", "Wall-clock time of the whole output.", "", "milliseconds")
+    about = "Wall-clock time; committing includes choosing the tokens and what drafters and pacer learn from them."
+    chart = Chart("Time by component", about, "", "milliseconds", width=920, height=190, absent="It took no time.")
     top = max((value for _, value in seconds), default=0.0)
     if top <= 0.0:
         return chart
@@ -208,7 +210,7 @@ def timeline_chart(steps: Sequence[StepRecord]) -> Chart:
         absent="There was no step.",
     )
     spent = [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in steps]
-    total, largest = sum(spent), max((len(step.tree) for step in steps), default=0) or 1
+    total, largest = sum(spent), max(_FEWEST_NODES, *(len(step.tree) for step in steps), 0)
     if total <= 0.0:
         return chart
     start = 0.0
@@ -222,7 +224,7 @@ def timeline_chart(steps: Sequence[StepRecord]) -> Chart:
         chart.bar(*place, 0.0, accepted / largest, "taken", title)
         start += seconds
     chart.mark_x(total * 1e3, lambda tick: f"{tick:g}")
-    chart.mark_y(largest, lambda tick: f"{tick:g}" if tick == int(tick) else "")
+    chart.mark_y(largest, lambda tick: f"{tick:g}")
     chart.legend = [("offered", "draft nodes"), ("taken", "accepted")]
     return chart
 

@@ -67,8 +67,8 @@ class Evaluation:
         """What was measured."""
         drafted = np.mean([judged.uncertainty["disagreement"] > 0.0 for judged in self.fields])
         return (
-            f"{self.model or 'The model'}: {len(self.fields)} fields in the answers to {self.num_commands} held-out commands, "
-            f"{self.error_rate:.1%} of them wrong; {self.num_omitted} true fields are missing from the answers and not "
+            f"{self.model or 'The model'}: {len(self.fields)} fields in the answers to {self.num_commands} held-out "
+            f"commands, {self.error_rate:.1%} of them wrong; {self.num_omitted} true fields are missing from the answers and not "
             f"judged. Drafts stood beside {drafted:.0%} of the fields."
         )
 

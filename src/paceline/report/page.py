@@ -53,10 +53,10 @@ def _charts(outputs: Sequence[Output], found: Sequence[Place], drafters: Sequenc
     """All outputs together."""
     steps = [step for output in outputs for step in output.steps]
     seconds = [
-        ("prompt", sum(output.stats["prefill_seconds"] for output in outputs)),
+        ("reading the prompt", sum(output.stats["prefill_seconds"] for output in outputs)),
         ("drafting", sum(step.draft_seconds for step in steps)),
         ("forward", sum(step.forward_seconds for step in steps)),
-        ("commit", sum(step.commit_seconds for step in steps)),
+        ("committing", sum(step.commit_seconds for step in steps)),
     ]
     return [acceptance_chart(acceptance(found), drafters), reliability_chart(reliability(found)), time_chart(seconds)]
 
