@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from paceline.bundled import COMMANDS
 from paceline.report.evaluate import evaluate
 from paceline.report.fields import read_commands
 from paceline.report.page import page
-from paceline.bundled import COMMANDS
 from report.browser import Browser
 from report.support import saying
 
@@ -71,7 +71,16 @@ def background(browser: Browser, selector: str) -> str:
 
 
 def test_the_parts_of_the_page_are_visible(opened: Browser) -> None:
-    for part in ("h1", ".note", "#measures", "#legend .key", "article .text .t", "ol.spans li", "#scores", "#misjudged"):
+    for part in (
+        "h1",
+        ".note",
+        "#measures",
+        "#legend .key",
+        "article .text .t",
+        "ol.spans li",
+        "#scores",
+        "#misjudged",
+    ):
         assert visible(opened, part), part
     assert "Uncertainty is not error." in opened.evaluate("document.body.innerText")
     assert not visible(opened, "#tip")
@@ -137,7 +146,14 @@ def test_dark_mode_is_dark(opened: Browser) -> None:
 
 
 def test_hostile_tokens_are_shown_as_text_and_run_nothing(browser: Browser, tmp_path: Path) -> None:
-    texts = ["</script><script>window.ran = 1</script>", "<img src=x onerror='window.ran = 1'>", "שלום", "\n", "🙂", "<!--"]
+    texts = [
+        "</script><script>window.ran = 1</script>",
+        "<img src=x onerror='window.ran = 1'>",
+        "שלום",
+        "\n",
+        "🙂",
+        "<!--",
+    ]
     path = tmp_path / "hostile.html"
     path.write_text(saying(texts).report(), encoding="utf-8")
     browser.messages.clear()

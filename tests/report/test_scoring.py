@@ -35,7 +35,8 @@ def test_risk_ends_at_the_error_rate_and_ties_count_as_their_mean(pairs) -> None
     rng = np.random.default_rng(0)
     for k in (1, len(pairs)):
         kept = [
-            errors[np.lexsort((rng.random(len(pairs)), values))][:k].mean() for _ in range(1 if k == len(pairs) else 400)
+            errors[np.lexsort((rng.random(len(pairs)), values))][:k].mean()
+            for _ in range(1 if k == len(pairs) else 400)
         ]
         assert shares[k - 1] == pytest.approx(np.mean(kept), abs=0.15)
 

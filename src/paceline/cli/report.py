@@ -13,7 +13,7 @@ from rich.table import Table
 
 from paceline.bundled import COMMANDS
 from paceline.cli.generate import parse_drafters
-from paceline.cli.loading import load_with_progress
+from paceline.cli.loading import load_with_progress, slow_progress
 from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paceline.llm import LLM
     from paceline.output import Output
     from paceline.report.evaluate import Evaluation
+    from paceline.report.fields import Command
 
 _ALTERNATIVES = 5
 _COLUMNS = ("measure", "AUROC", "95 %", "of slots alone", "95 %", "AURC", "wrong among the surest half")
@@ -47,39 +48,40 @@ def report(
     sampling["logprobs"] = _ALTERNATIVES
     SamplingParams.from_options(sampling)  # refused before the model is loaded
     path = _writable(out or Path("report.html")) if out or texts else None
-    chosen = parse_drafters(drafters)
+    chosen, known = parse_drafters(drafters), _read(commands) if evaluate else []
     with load_with_progress(model, dtype=dtype, device=device, drafters=chosen) as llm:
         outputs = _decode(llm, texts, sampling)
-        evaluation = _evaluate(llm, chosen, commands) if evaluate else None
+        evaluation = _evaluate(llm, chosen, known) if evaluate else None
     _write(path, outputs, evaluation)
     if evaluation is not None:
         _show(evaluation)
 
 
 def _decode(llm: LLM, texts: Sequence[str], sampling: dict[str, Any]) -> list[Output]:
-    from paceline.bench.tables import progress
-
     if not texts:
         return []
     ids = [llm.encode(text) for text in texts]
     room = llm.target.max_length - max(map(len, ids))
     if room > 0:  # as in `generate`: the default never refuses a long prompt that fits
         sampling["max_tokens"] = min(sampling["max_tokens"], room)
-    with progress("decoding"):
+    with Console(stderr=True).status("decoding"):
         outputs: list[Output] = llm.generate(ids, **sampling)
     return outputs
 
 
-def _evaluate(llm: LLM, drafters: Any, path: Path) -> Evaluation:
-    """The evaluation under a pacer that asks every drafter at every step, so that its figures never depend on time."""
-    from paceline.bench.tables import progress
-    from paceline.llm import LLM
-    from paceline.report.evaluate import evaluate
+def _read(path: Path) -> list[Command]:
     from paceline.report.fields import read_commands
 
-    commands = read_commands(path)
+    return read_commands(path)
+
+
+def _evaluate(llm: LLM, drafters: Any, commands: Sequence[Command]) -> Evaluation:
+    """The evaluation under a pacer that asks every drafter at every step, so that its figures never depend on time."""
+    from paceline.llm import LLM
+    from paceline.report.evaluate import evaluate
+
     asking = LLM(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
-    with asking, progress("answering commands", len(commands)) as advance:
+    with asking, slow_progress("answering commands", len(commands)) as advance:
         return evaluate(asking, commands, advance)
 
 

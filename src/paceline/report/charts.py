@@ -123,7 +123,7 @@ class Chart:
 
 
 def ticks(top: float, most: int = 6) -> list[float]:
-    """Round numbers from 0 to `top`, at most about `most`: ticks(7) gives 0, 2, 4, 6."""
+    """Round numbers from 0 to `top`, about `most` at most; to 7, they are 0, 2, 4 and 6."""
     rough = top / most
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))

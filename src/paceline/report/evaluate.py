@@ -68,8 +68,8 @@ class Evaluation:
         drafted = np.mean([judged.uncertainty["disagreement"] > 0.0 for judged in self.fields])
         return (
             f"{self.model or 'The model'}: {len(self.fields)} fields in the answers to {self.num_commands} held-out "
-            f"commands, {self.error_rate:.1%} of them wrong; {self.num_omitted} true fields are missing from the answers and not "
-            f"judged. Drafts stood beside {drafted:.0%} of the fields."
+            f"commands, {self.error_rate:.1%} of them wrong; {self.num_omitted} true fields are missing from the "
+            f"answers and not judged. Drafts stood beside {drafted:.0%} of the fields."
         )
 
     @property
