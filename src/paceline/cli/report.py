@@ -15,6 +15,7 @@ from paceline.bundled import COMMANDS
 from paceline.cli.generate import parse_drafters
 from paceline.cli.loading import load_with_progress, slow_progress
 from paceline.errors import ConfigError
+from paceline.pacer import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def report(
     max_tokens: int = typer.Option(256, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
+    max_slowdown: float = typer.Option(MAX_SLOWDOWN, help="As in generate; at 10 drafters are asked nearly always."),
     out: Path = typer.Option(None, help="Where the page goes.", show_default="report.html, if there are prompts"),
     evaluate: bool = typer.Option(False, "--evaluate", help="Measure how well uncertainty foretells error."),
     commands: Path = typer.Option(COMMANDS, help="What to evaluate on.", show_default="bundled held-out commands"),
@@ -49,7 +51,7 @@ def report(
     SamplingParams.from_options(sampling)  # refused before the model is loaded
     path = _writable(out or Path("report.html")) if out or texts else None
     chosen, known = parse_drafters(drafters), _read(commands) if evaluate else []
-    with load_with_progress(model, dtype=dtype, device=device, drafters=chosen) as llm:
+    with load_with_progress(model, dtype=dtype, device=device, drafters=chosen, max_slowdown=max_slowdown) as llm:
         outputs = _decode(llm, texts, sampling)
         evaluation = _evaluate(llm, chosen, known) if evaluate else None
     _write(path, outputs, evaluation)
