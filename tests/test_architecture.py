@@ -14,10 +14,12 @@ MODULES = sorted(SRC.rglob("*.py"))
 LAYERS = [
     {"errors", "_version", "bundled"},
     {"params", "types"},
-    {"noise", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
+    {"trace", "noise", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
     {"verify", "request", "native"},
     {"scheduler", "pacer", "target", "drafters"},
     {"engine"},
+    {"report"},
+    {"output"},
     {"llm", "testing"},
     {"loading"},
     {"bench"},
@@ -39,6 +41,9 @@ TORCH_FREE = [
     "request",
     "scheduler",
     "pacer",
+    "trace",
+    "report",
+    "output",
 ]
 
 

@@ -47,3 +47,10 @@ def test_the_readmes_python_runs() -> None:
     for block in blocks:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_python_of_the_page_on_reports_runs() -> None:
+    (block,) = code_blocks(ROOT / "docs" / "report.md")
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "entropy" in done.stdout

@@ -9,8 +9,9 @@ from paceline._version import __version__
 
 if TYPE_CHECKING:
     from paceline.errors import ConfigError, DrafterError, ModelError, PacelineError, RequestError
-    from paceline.llm import LLM, Output, Stream
+    from paceline.llm import LLM, Stream
     from paceline.loading import load
+    from paceline.output import Output
     from paceline.params import SamplingParams
     from paceline.types import Drafter, DraftTree, StepOutcome, Token
 
@@ -35,8 +36,9 @@ __all__ = [
 # Importing torch and transformers takes seconds, so names are looked up when they are first used.
 _HOMES = {
     "paceline.errors": ("ConfigError", "DrafterError", "ModelError", "PacelineError", "RequestError"),
-    "paceline.llm": ("LLM", "Output", "Stream"),
+    "paceline.llm": ("LLM", "Stream"),
     "paceline.loading": ("load",),
+    "paceline.output": ("Output",),
     "paceline.params": ("SamplingParams",),
     "paceline.types": ("DraftTree", "Drafter", "StepOutcome", "Token"),
 }

@@ -18,6 +18,7 @@ from paceline.pacer import Pacing
 from paceline.pacer.base import StepTimes
 from paceline.request import Request
 from paceline.scheduler import Scheduler
+from paceline.trace import StepRecord
 from paceline.types import Drafter, DraftTree, StepOutcome, Target
 from paceline.verify import walk
 
@@ -123,7 +124,9 @@ class Engine:
         for outcome in outcomes:
             stats = outcome.request.stats
             stats.forward_seconds += times.committing - times.scoring
-            stats.decode_seconds += self._clock() - times.drafting
+            now = self._clock()
+            stats.decode_seconds += now - times.drafting
+            outcome.request.trace.append(_record(outcome, times, now))
             if outcome.request.finish_reason is not None:
                 self._finish(outcome.request)
 
@@ -160,6 +163,11 @@ class Engine:
             f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}",
             stacklevel=2,
         )
+
+
+def _record(outcome: StepOutcome, times: StepTimes, end: float) -> StepRecord:
+    seconds = (times.scoring - times.drafting, times.committing - times.scoring, end - times.committing)
+    return StepRecord(outcome.tree, outcome.path, len(outcome.tokens), *seconds)
 
 
 def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: int) -> None:

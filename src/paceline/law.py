@@ -68,16 +68,18 @@ class TargetLaw:
         """
         scores = self.process(logits)
         if self.params.is_greedy:
-            token = int(scores.argmax())
-            best = scores[token]
+            ids = largest(scores, 2)
+            sums = scores[ids]
         else:
-            [token], [best] = self.noise.best(scores, len(self._tokens))
+            ids, sums = self.noise.best(scores, len(self._tokens), 2)
+        best, *others = sums.tolist()
         if best == -np.inf:
             raise RequestError(
                 f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias, min_tokens and "
                 "the grammar leave nothing; allowed: at least one token"
             )
-        return _describe(int(token), logits, self.params.logprobs)
+        margin = best - others[0] if others else np.inf
+        return _describe(int(ids[0]), logits, self.params.logprobs, margin)
 
     def advance(self, token: int) -> None:
         """Append the chosen token to the history."""
@@ -214,7 +216,7 @@ def softmax(scores: Scores) -> Floats:
     return weights / weights.sum()  # type: ignore[no-any-return]
 
 
-def _describe(token: int, logits: Scores, num_top: int | None) -> Choice:
+def _describe(token: int, logits: Scores, num_top: int | None, margin: float) -> Choice:
     peak = float(logits.max())
     is_masked = logits.min() == -np.inf
     total = mean = 0.0
@@ -231,7 +233,8 @@ def _describe(token: int, logits: Scores, num_top: int | None) -> Choice:
     if num_top:
         top = tuple((int(t), float(logits[t]) - peak - log_total) for t in largest(logits, num_top))
     # Entropy = log Z - E[logit]
-    return Choice(token, float(logits[token]) - peak - log_total, log_total - mean / total, top)
+    logit = float(logits[token])
+    return Choice(token, logit - peak - log_total, log_total - mean / total, top, margin, logit)
 
 
 _NOTHING = -800.0  # its exp is 0 and, unlike -inf, so is its product with 0

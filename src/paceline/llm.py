@@ -9,7 +9,6 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
@@ -20,10 +19,11 @@ from paceline.engine import Engine
 from paceline.errors import ConfigError, RequestError
 from paceline.grammar import Compiler
 from paceline.law import LawContext, TargetLaw
+from paceline.output import Origin, Output
 from paceline.pacer import FixedPacer, Pacing
 from paceline.params import SamplingOptions, SamplingParams
 from paceline.request import NO_HINTS, Hints, Request
-from paceline.text import TextStream
+from paceline.text import TextStream, no_text
 from paceline.tokenizing import Tokenizer, eos_ids, sampling_defaults
 from paceline.types import Drafter, Environment, Target, Token
 
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int]
 Drafters = str | Sequence[str | Drafter]
-
-
-@dataclass(frozen=True)
-class Output:
-    """One sample of one prompt, finished."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    tokens: tuple[Token, ...]
-    finish_reason: str
-    seed: int
-    stats: dict[str, Any]
 
 
 class LLM:
@@ -70,6 +58,7 @@ class LLM:
         draft_model = draft_model_of(info.name) if info else None
         device = str(target.numerics()["device"])
         self._environment = Environment(tokenizer.inner if tokenizer else None, target.vocab_size, device, draft_model)
+        self._decode = tokenizer.decode if tokenizer else no_text
         self._lock = threading.Lock()
         self._made: dict[str, Drafter] = {}
         self._drafters = self._resolve(drafters)
@@ -194,12 +183,11 @@ class LLM:
         words = tuple(w for word in params.bad_words for w in self._tokenizer().spellings(word))
         context = LawContext(self.target.vocab_size, eos, words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
-        decode = self.tokenizer.decode if self.tokenizer else lambda ids: ""
         return [
             Request(
                 ids,
                 TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos)),
-                TextStream(decode, ids, params.stop_strings),
+                TextStream(self._decode, ids, params.stop_strings),
                 ends,
                 drafters,
                 seed,
@@ -242,7 +230,9 @@ class LLM:
         stats = request.stats.as_dict() | {"numerics": self.target.numerics(), "memory": self.target.memory()}
         assert request.finish_reason is not None
         ids = tuple(request.tokens[request.num_prompt_tokens :])
-        return Output(request.text, ids, tuple(tokens), request.finish_reason, request.seed, stats)
+        steps, name = tuple(request.trace), self.info.name if self.info else ""
+        origin = Origin(name, tuple(request.tokens[: request.num_prompt_tokens]), request.params, self._decode)
+        return Output(request.text, ids, tuple(tokens), request.finish_reason, request.seed, stats, steps, origin)
 
 
 class _Running:

@@ -68,8 +68,9 @@ class Noise:
         A token that passes it lies less than 37 below it, so the roundings to float32 of its score, of the sum and
         of the bar are below 2**-22 |bar| + 1e-5; those of the float64 sums are below 2**-51 |peak|.
         """
-        if count <= np.count_nonzero(scores > -np.inf) <= _FEW:
-            return np.flatnonzero(scores > -np.inf)
+        if np.count_nonzero(scores > -np.inf) <= _FEW:
+            allowed = np.flatnonzero(scores > -np.inf)
+            return allowed if count <= allowed.size else np.union1d(allowed, np.arange(min(count, scores.size)))
         with np.errstate(over="ignore"):  # to -inf, in float32
             looks = np.subtract(scores, peak, out=np.empty(scores.size, np.float32), casting="same_kind")
             looks += self._ceiling(position)
@@ -131,9 +132,14 @@ _UPPER_HALF = slice(1, None, 2) if sys.byteorder == "little" else slice(0, None,
 
 def largest(values: Scores, count: int) -> Ids:
     """Ids of the `count` largest of values (V,), largest first, a tie by the lower id."""
-    if count == 1:
-        return np.array([values.argmax()])
     count = min(count, values.size)
+    first = int(values.argmax())
+    if count == 1:
+        return np.array([first])
+    if count == 2:  # a pass is much cheaper than a partition
+        sides = ((0, values[:first]), (first + 1, values[first + 1 :]))
+        seconds = [start + int(side.argmax()) for start, side in sides if side.size]
+        return np.array([first, max(seconds, key=values.__getitem__)])
     smallest = np.partition(values, values.size - count)[values.size - count]
     ids = np.flatnonzero(~(values < smallest))
     return ids[np.argsort(-values[ids], kind="stable")][:count]

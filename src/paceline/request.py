@@ -15,6 +15,7 @@ from paceline.errors import RequestError
 from paceline.law import TargetLaw
 from paceline.stats import RequestStats
 from paceline.text import TextStream
+from paceline.trace import StepRecord
 from paceline.types import Choice, Token
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Request:
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
         self.error: RequestError | None = None  # why, if "error"; raised to whoever reads
         self.stats = RequestStats(num_prompt_tokens=len(prompt))
+        self.trace: list[StepRecord] = []  # one per step, by the engine
         self._text = text
         self._end_token_ids = end_token_ids
 
@@ -107,7 +109,8 @@ class Request:
             reason = "length"
         if reason is not None and not stopped:
             text += self._text.finish()
-        return Token(choice.token, text, source, choice.logprob, choice.entropy, choice.top), reason
+        about = (choice.logprob, choice.entropy, choice.top, choice.margin, choice.logit)
+        return Token(choice.token, text, source, *about), reason
 
     def _ends_its_grammar(self) -> bool:
         return self.law.end is not None and len(self.tokens) >= self.law.end

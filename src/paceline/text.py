@@ -11,6 +11,11 @@ Decode = Callable[[Sequence[int]], str]
 _INCOMPLETE = "\ufffd"  # what decoders put where a UTF-8 character is not finished
 
 
+def no_text(ids: Sequence[int]) -> str:
+    """The text of tokens where there is no tokenizer: none."""
+    return ""
+
+
 class TextStream:
     """The text of one output, token by token.
 

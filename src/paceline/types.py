@@ -5,6 +5,7 @@ Knows nothing of models, sampling or files. R rows, V vocabulary throughout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -45,13 +46,15 @@ class DraftTree:
 class Choice:
     """The target's token at one place, and what the model thought there.
 
-    `logprob`, `entropy` (nats) and `top` belong to the model's own distribution, before any parameter.
+    `logprob`, `entropy` (nats), `top` and `logit` are the model's own, before any parameter; `margin` is the law's.
     """
 
     token: int
     logprob: float
     entropy: float
     top: tuple[tuple[int, float], ...] = ()  # (token, logprob), likeliest first; empty unless asked for
+    margin: float = math.inf  # best less second best of score plus noise; inf where only one token is allowed
+    logit: float = 0.0  # the token's own; its size says how finely the model's dtype resolves the margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Token:
     logprob: float
     entropy: float
     top: tuple[tuple[int, float], ...] = ()
+    margin: float = math.inf  # as in `Choice`
+    logit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,11 @@ def plain_truncate(scores: np.ndarray, top_k: int, top_p: float, min_p: float) -
     return scores
 
 
+def difference_of_the_best_two(sums: np.ndarray) -> float:
+    second, best = np.sort(sums)[-2:]
+    return float(best) - float(second)
+
+
 def plain_top(sums: np.ndarray, count: int) -> list[int]:
     return sorted(range(sums.size), key=lambda i: (-sums[i], i))[:count]
 
@@ -95,7 +100,27 @@ def test_the_token_is_that_of_the_plain_formula(logits, temperature, top_k, top_
     law = TargetLaw(params, LawContext(logits.size), [0, 1], seed=3, sample=1)
     scores = plain_truncate(logits.astype(np.float64) / temperature, top_k, top_p, min_p)
     np.testing.assert_array_equal(law.process(logits), scores)
-    assert law.choose(logits).token == (scores + plain_noise(3, 1, 2, logits.size)).argmax()
+    choice, sums = law.choose(logits), scores + plain_noise(3, 1, 2, logits.size)
+    assert choice.token == sums.argmax()
+    assert choice.margin == difference_of_the_best_two(sums)
+    assert choice.logit == logits[choice.token]
+
+
+@settings(deadline=None, max_examples=200)
+@given(logits=shapes)
+def test_the_greedy_token_and_its_margin_are_those_of_the_plain_formula(logits) -> None:
+    choice = TargetLaw(SamplingParams(), LawContext(logits.size), [0, 1], seed=3).choose(logits)
+    assert choice.token == logits.argmax()
+    assert choice.margin == difference_of_the_best_two(logits.astype(np.float64))
+
+
+def test_the_margin_where_only_one_token_is_allowed_is_infinite() -> None:
+    logits = np.full(157, FORBIDDEN, np.float32)
+    logits[90] = 2.0
+    for temperature in (0.0, 1.0):
+        law = TargetLaw(SamplingParams(temperature=temperature), LawContext(157), [0, 1], seed=3)
+        assert law.choose(logits).margin == np.inf
+    assert TargetLaw(SamplingParams(), LawContext(1), [0], seed=3).choose(np.zeros(1, np.float32)).margin == np.inf
 
 
 @settings(deadline=None, max_examples=200)

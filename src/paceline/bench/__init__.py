@@ -9,6 +9,7 @@ memory    the bandwidth floor                   exactness     plain against spec
 models    random shapes and stock models        provenance    where a figure comes from
 tables    tables, progress bars, JSON files     decode_report a decode measurement as tables and JSON
 inflate   a Llama grown, its function unchanged tasks         kinds of text for the pacer to meet
+collecting  what the report's measures cost
 
 Only cli.py needs typer, and rich is optional, so that a bare machine can run the rest (scripts/gpu_check).
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paceline.bench.collecting import collecting_seconds
 from paceline.bench.contestants import GENERATE, PLAIN, Job, Pair, Setting
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.tables import progress
@@ -78,6 +79,7 @@ class DecodeRun:
     plan: DecodePlan
     settings: list[Setting]
     prompts: list[PromptRun]
+    collecting_seconds: float  # of a plain step, for what the report shows
 
     def mismatches(self) -> list[Mismatch]:
         """Every Paceline output of every repeat that differs from the first plain one."""
@@ -116,7 +118,8 @@ def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: Sequence[Prom
             _decode_prompt(run, settings, plan, advance)
             run.bare_forwards += _bare_forwards(pair, run)
     numerics = pair.llm.target.numerics()
-    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), encoded)
+    collecting = collecting_seconds(pair.llm.target.vocab_size)
+    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), encoded, collecting)
 
 
 def _fitting_ids(pair: Pair, prompt: Prompt, plan: DecodePlan) -> tuple[int, ...]:

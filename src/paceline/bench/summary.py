@@ -124,10 +124,10 @@ def _steps(samples: Sequence[Sample]) -> Steps:
 
 
 def decode_reach(run: DecodeRun, summary: Summary) -> list[Reach]:
-    """The lines at temperature 0: plain Paceline for every model, the rest for the bundled target."""
+    """The lines at temperature 0: plain Paceline and collecting for every model, the rest for the bundled target."""
     if run.plan.temperature != 0.0:
         return []
-    lines = [_reach_plain(summary)]
+    lines = [_reach_plain(summary), _reach_collecting(run, summary)]
     if run.name == DEFAULT_TARGET:
         lines.append(_reach_best(summary))
         lines += [_reach_host(summary, name) for name in (PLAIN, _best_on_host(run, summary))]
@@ -155,6 +155,14 @@ def _reach_host(summary: Summary, name: str) -> Reach:
     figure = f"{steps.outside_share:.1%} of {steps.step_seconds * 1e3:.2f} ms"
     text = f"time outside the forward is at most 15 % of a step ({name})"
     return Reach(text, figure, steps.outside_share <= 0.15)
+
+
+def _reach_collecting(run: DecodeRun, summary: Summary) -> Reach:
+    steps = summary.settings[PLAIN].steps
+    assert steps is not None
+    share = run.collecting_seconds / steps.step_seconds
+    figure = f"{share:.2%}: {run.collecting_seconds * 1e6:.1f} microseconds of {steps.step_seconds * 1e3:.2f} ms"
+    return Reach("collecting the report's measures costs at most 2 % of a plain step", figure, share <= 0.02)
 
 
 def _best_on_host(run: DecodeRun, summary: Summary) -> str:

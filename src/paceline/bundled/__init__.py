@@ -9,6 +9,7 @@ DEFAULT_TARGET = "paceline-tiny"
 DEFAULT_DRAFT = "paceline-tiny-draft"
 PROMPTS = ROOT / "prompts.jsonl"
 TASKS = ROOT / "tasks.jsonl"
+COMMANDS = ROOT / "commands.jsonl"  # held-out spoken commands and their true answers, from SNIPS (CC0)
 
 
 def bundled_names() -> list[str]:

@@ -10,6 +10,7 @@ from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.generate import generate
+from paceline.cli.report import report
 from paceline.errors import PacelineError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(drafters)
 app.command()(models)
+app.command()(report)
 app.add_typer(bench, name="bench")
 
 

@@ -19,7 +19,8 @@ from paceline.pacer import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
-    from paceline.llm import Output, Stream
+    from paceline.llm import Stream
+    from paceline.output import Output
 
 _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the order they first appear
 

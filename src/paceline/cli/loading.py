@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,6 +20,25 @@ def load_with_progress(model: str | None, **options: Any) -> LLM:
         from paceline.loading import load  # imports torch and transformers: seconds, so within the spinner
 
         return load(model, **options)
+
+
+@contextmanager
+def slow_progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error, shown on a terminal once two seconds have passed; call what it yields."""
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=total)
+    started = time.perf_counter()
+
+    def advance() -> None:
+        bar.advance(task)
+        if time.perf_counter() - started > 2 and bar.console.is_terminal and not bar.live.is_started:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:  # stopping a bar that never showed prints an empty line
+            bar.stop()
 
 
 class PrefillProgress:

@@ -1,0 +1,120 @@
+"""`paceline report`: where the model was unsure, as an HTML page, and how well that foretells error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from paceline.bundled import COMMANDS
+from paceline.cli.generate import parse_drafters
+from paceline.cli.loading import load_with_progress, slow_progress
+from paceline.errors import ConfigError
+from paceline.pacer import MAX_SLOWDOWN
+from paceline.params import SamplingParams
+
+if TYPE_CHECKING:
+    from paceline.llm import LLM
+    from paceline.output import Output
+    from paceline.report.evaluate import Evaluation
+    from paceline.report.fields import Command
+
+_ALTERNATIVES = 5
+_COLUMNS = ("measure", "AUROC", "95 %", "of slots alone", "95 %", "AURC", "wrong among the surest half")
+
+
+def report(
+    prompts: list[str] = typer.Argument(None, help="The texts to continue; - reads one from standard input."),
+    model: str = typer.Option(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
+    drafters: list[str] = typer.Option(["auto"], help="auto, none, or drafters with options; may be repeated."),
+    max_tokens: int = typer.Option(256, help="Most tokens to generate."),
+    temperature: float = typer.Option(0.0, help="0 is greedy."),
+    seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
+    max_slowdown: float = typer.Option(MAX_SLOWDOWN, help="As in generate; at 10 drafters are asked nearly always."),
+    out: Path = typer.Option(None, help="Where the page goes.", show_default="report.html, if there are prompts"),
+    evaluate: bool = typer.Option(False, "--evaluate", help="Measure how well uncertainty foretells error."),
+    commands: Path = typer.Option(COMMANDS, help="What to evaluate on.", show_default="bundled held-out commands"),
+    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+) -> None:
+    """Continue PROMPTS and show on one page where the model was unsure, who drafted what, and what it took."""
+    if not prompts and not evaluate:
+        raise ConfigError("there is nothing to report on; allowed: prompts, --evaluate, or both")
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or []]
+    sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    sampling["logprobs"] = _ALTERNATIVES
+    SamplingParams.from_options(sampling)  # refused before the model is loaded
+    path = _writable(out or Path("report.html")) if out or texts else None
+    chosen, known = parse_drafters(drafters), _read(commands) if evaluate else []
+    with load_with_progress(model, dtype=dtype, device=device, drafters=chosen, max_slowdown=max_slowdown) as llm:
+        outputs = _decode(llm, texts, sampling)
+        evaluation = _evaluate(llm, chosen, known) if evaluate else None
+    _write(path, outputs, evaluation)
+    if evaluation is not None:
+        _show(evaluation)
+
+
+def _decode(llm: LLM, texts: Sequence[str], sampling: dict[str, Any]) -> list[Output]:
+    if not texts:
+        return []
+    ids = [llm.encode(text) for text in texts]
+    room = llm.target.max_length - max(map(len, ids))
+    if room > 0:  # as in `generate`: the default never refuses a long prompt that fits
+        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+    with Console(stderr=True).status("decoding"):
+        outputs: list[Output] = llm.generate(ids, **sampling)
+    return outputs
+
+
+def _read(path: Path) -> list[Command]:
+    from paceline.report.fields import read_commands
+
+    return read_commands(path)
+
+
+def _evaluate(llm: LLM, drafters: Any, commands: Sequence[Command]) -> Evaluation:
+    """The evaluation under a pacer that asks every drafter at every step, so that its figures never depend on time."""
+    from paceline.llm import LLM
+    from paceline.report.evaluate import evaluate
+
+    asking = LLM(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
+    with asking, slow_progress("answering commands", len(commands)) as advance:
+        return evaluate(asking, commands, advance)
+
+
+def _writable(path: Path) -> Path:
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"--out is {str(path)!r}; allowed: a file in a folder that exists")
+    return path
+
+
+def _write(path: Path | None, outputs: Sequence[Output], evaluation: Evaluation | None) -> None:
+    from paceline.report.page import page
+
+    if path is None:
+        return
+    try:
+        path.write_text(page(outputs, evaluation), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out is {str(path)!r}: {error}; allowed: a file that can be written") from error
+    for output in outputs:
+        spans = output.uncertain_spans()
+        inside = sum(map(len, spans))
+        print(f"{len(output.tokens)} tokens, {inside} of them in {len(spans)} areas of high uncertainty")
+    print(path)
+
+
+def _show(evaluation: Evaluation) -> None:
+    table = Table(*_COLUMNS, box=None, pad_edge=False)
+    for row in evaluation.table:
+        table.add_row(*row)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(evaluation.sentence)
+    console.print(f"By chance the AURC would be {evaluation.error_rate:.3f}, at best {evaluation.least_aurc:.3f}.")
+    console.print("Uncertainty is not error: the page (--out) lists fields that were sure and wrong.")

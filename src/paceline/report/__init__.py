@@ -1,0 +1,9 @@
+"""Where the model was unsure, as one HTML page for people: `paceline report`. docs/report.md defines every measure.
+
+measures  what is known of each token          page      outputs and figures into template.html
+places    drafts beside what was emitted       charts    geometry of the pictures
+spans     areas of uncertainty                 evaluate  how well uncertainty foretells error
+scoring   AUROC, risk and coverage             fields    the fields of a JSON answer, right or wrong
+
+Everything comes from what decoding computes anyway. Knows nothing of models: an output, or an `LLM`, is given.
+"""
