@@ -73,14 +73,15 @@ class Pacer(Pacing):
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacing`."""
         paces = [self._paces[request.id] for request in requests]
-        if not any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True)):
+        overhead = self._overhead.value
+        is_awake = any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True))
+        if not is_awake or overhead > min(pace.account.balance for pace in paces):  # one that sleeps pays it too
             for pace in paces:
                 pace.stops["asleep"] += 1
             return [EMPTY] * len(requests)
         limit = min(self._budget, most)
         rooms = [room(r, min(limit, p.reach)) for r, p in zip(requests, paces, strict=True)]
-        overhead, share = self._overhead.value, self._share(requests)
-        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, share)
+        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, self._share(requests))
         for drafter in sorted(distinct(requests), key=self._usual):
             self._drafting.ask(drafter, ask)
         return self._drafting.choose()
@@ -88,7 +89,7 @@ class Pacer(Pacing):
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacing`."""
         rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
-        context = max(len(outcome.request.tokens) for outcome in outcomes)
+        context = max(len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes)  # as it was scored
         emitted = sum(len(outcome.tokens) for outcome in outcomes)
         has_drafts = rows > len(outcomes)
         undrafted = times.observing - times.scoring
