@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pacer.simulated import request_of
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import _NEVER, Experience, Pace
 from paceline.pacer.worth import DrafterCost, Habit, fresh_worth
 from paceline.testing import ScriptedDrafter
+from pacer.simulated import request_of
 
 PLAIN = 1e-2
 
@@ -86,7 +86,7 @@ def test_a_long_text_is_read_only_for_an_output_that_is_long_enough() -> None:
     def due_after(num_unread: int, max_tokens: int) -> int:
         experience, drafter = Experience(PLAIN / 2), ScriptedDrafter()
         pace = pace_of(experience)
-        habit, cost = pace.habit(drafter)
+        _, cost = pace.habit(drafter)
         taught(cost, 1e-4)
         taught(cost, 1e-4 + 1000 * 1e-4, unread=1000)
         request = request_of(5, max_tokens)
