@@ -104,7 +104,7 @@ def test_a_price_is_affordable_when_the_balance_has_grown_to_it() -> None:
     assert pace.affordable(request, 1e-2, 1e-4) == 0
     assert pace.affordable(request, 3e-2, 1e-4) == pytest.approx(1 + 100, abs=1)
     assert pace.affordable(request, 3e-2, 0.0) >= _NEVER
-    pace.account.book(Bill(elapsed=2e-2, believed=2e-2, overrun=0.0, plain=0.0))
+    pace.account.book(Bill(elapsed=2e-2, believed=2e-2, looking_on=0.0, plain=0.0))
     assert pace.affordable(request, 1e-2, 1e-4) == pytest.approx(1 + 100, abs=1)
 
 

@@ -73,15 +73,14 @@ class Pacer(Pacing):
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacing`."""
         paces = [self._paces[request.id] for request in requests]
-        overhead = self._overhead.value
-        is_awake = any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True))
-        if not is_awake or overhead > min(pace.account.balance for pace in paces):  # one that sleeps pays it too
+        if not any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True)):
             for pace in paces:
                 pace.stops["asleep"] += 1
             return [EMPTY] * len(requests)
         limit = min(self._budget, most)
         rooms = [room(r, min(limit, p.reach)) for r, p in zip(requests, paces, strict=True)]
-        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, self._share(requests))
+        overhead, share = self._overhead.value, self._share(requests)
+        self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, share)
         for drafter in sorted(distinct(requests), key=self._usual):
             self._drafting.ask(drafter, ask)
         return self._drafting.choose()
