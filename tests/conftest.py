@@ -15,9 +15,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import paceline
+
+hypothesis.settings.register_profile("paceline", deadline=None)  # other processes may hold any example up
+hypothesis.settings.load_profile("paceline")
 
 
 @pytest.fixture(scope="session")

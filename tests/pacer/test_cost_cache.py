@@ -14,7 +14,7 @@ import pytest
 
 from paceline.pacer import forward_costs
 from paceline.pacer.cache import cache_folder
-from paceline.pacer.costs import _FAR, _NEAR, measure
+from paceline.pacer.costs import _FAR, _NEAR, measure, quickest
 
 NAME = "/home/somebody/models/secret-model"
 
@@ -79,8 +79,8 @@ def remembered(path: Path) -> bool:
 def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of a target's costs on a clock that is not this machine's: only a sleep makes time pass."""
     now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr("paceline.pacer.cache.measure", lambda target: measure(target, lambda: now[0]))
+    monkeypatch.setattr("paceline.pacer.cache.quickest", lambda *args: quickest(*args, lambda: now[0]))
     monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return believe(folder, Timed())
 
@@ -105,6 +105,24 @@ def test_what_a_forward_contradicts_is_measured_again(folder, monkeypatch, facto
     path = settled(folder, monkeypatch)
     believe(folder, Timed(), factor)
     assert remembered(path) is holds
+
+
+def test_one_row_count_that_is_contradicted_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = settled(folder, monkeypatch)
+    says = json.loads(path.read_text())
+    says["3"][0] *= 2
+    path.write_text(json.dumps(says))
+    assert not remembered(path)
+
+
+def test_a_row_count_that_does_not_fit_contradicts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = settled(folder, monkeypatch)
+    rehearse = Timed.rehearse
+    monkeypatch.setattr(Timed, "rehearse", lambda target, rows, context: rows < 3 and rehearse(target, rows, context))
+    target = Timed()
+    forward_costs(target, NAME)
+    assert not target.is_measured
+    assert path.exists()
 
 
 def test_other_row_counts_are_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
