@@ -1,8 +1,8 @@
 """An index of the places where the last 2, 4 or 8 tokens stood before: hash chains, as in zlib's deflate.
 
-A table of heads leads to the newest place of each hash and `previous` from each place to the one before it. Orders have
-parts of the table to themselves, since a chain that goes through a place of another order would be lost there. Nothing is
-ever removed: whoever walks a chain compares the tokens, and stops where the next place is no older than the last,
+A table of heads leads to the newest place of each hash and `previous` from each place to the one before it. Each order
+has a part of the table to itself, since a chain that went through a place of another order would be lost there. Nothing
+is ever removed: whoever walks a chain compares the tokens, and stops where the next place is no older than the last,
 since the store has been written over there.
 """
 
