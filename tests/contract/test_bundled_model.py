@@ -14,7 +14,7 @@ from contract.keeping import SCENES
 from exactness.greedy import assert_greedy
 from paceline.bundled import ROOT
 from paceline.drafters import automatic
-from paceline.pacer import FixedPacer, Pacer
+from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
 
 PROMPT = "Once upon a time"
 OTHERS = [
@@ -52,9 +52,10 @@ def test_drafters_pacing_and_batches_change_no_bit(
         assert bits_of(inside) == plain
 
 
-def test_a_pacer_that_may_spend_freely_changes_no_bit(llm: paceline.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it drafts on any machine: where drafts do not pay, it is the guard's to keep it from them."""
-    monkeypatch.setattr(llm.engine, "pacer", Pacer(llm.engine.pacer.costs, max_slowdown=10.0))
+def test_a_pacer_to_whom_rows_are_free_changes_no_bit(llm: paceline.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It drafts on any machine; with measured costs, that is for the machine to say."""
+    costs = CostTable({rows: ForwardCost(1.0, 0.0) for rows in llm.target.row_counts})
+    monkeypatch.setattr(llm.engine, "pacer", Pacer(costs, max_slowdown=10.0))
     options = {"max_tokens": 50, "temperature": 0.7, "seed": 4}
     prompts = [PROMPT, *OTHERS]
     plain = [bits_of(llm.generate(prompt, drafters="none", **options)) for prompt in prompts]
