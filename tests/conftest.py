@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes; other thread counts have their own test
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one measures, the others remember
+    _cache = tempfile.TemporaryDirectory(prefix="paceline-tests-")
+    atexit.register(_cache.cleanup)
+    os.environ["PACELINE_CACHE"] = _cache.name
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import paceline
+
+hypothesis.settings.register_profile("paceline", deadline=None)  # other processes may hold any example up
+hypothesis.settings.load_profile("paceline")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,10 @@ import pytest
 
 from paceline.bundled import ROOT
 from paceline.cli import main
+from paceline.drafters import available
+from paceline.drafters.base import options_of
 
+ANY = next(iter(available()))  # some drafter
 PACELINE = [sys.executable, "-m", "paceline"]
 
 
@@ -88,7 +91,8 @@ def test_explain_says_who_brought_what_and_why_the_pacer_stopped(run, tmp_path: 
     lines = done.stderr.splitlines()
     [header] = [line for line in lines if line.startswith("drafter ")]
     assert header.split()[1:] == ["asked", "drafts", "given", "rows", "accepted", "ms", "spent", "ms", "saved"]
-    assert any(line.startswith("prediction ") for line in lines)
+    if "prediction" in available():
+        assert any(line.startswith("prediction ") for line in lines)
     assert any("why drafting went no further" in line for line in lines)
     assert "and the guard allowed" in lines[-1]
 
@@ -115,11 +119,9 @@ def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
         "tokens_per_second",
         "drafters",
     }
-    assert result["stats"]["drafters"]["suffix"].keys() >= {
-        "num_draft_tokens",
-        "num_accepted_draft_tokens",
-        "seconds",
-    }
+    assert result["stats"]["drafters"]
+    for drafter in result["stats"]["drafters"].values():
+        assert drafter.keys() >= {"num_draft_tokens", "num_accepted_draft_tokens", "seconds"}
 
 
 def test_quiet_prints_the_continuation_alone(run) -> None:
@@ -174,8 +176,8 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--max-slowdown", "-1"], "max_slowdown is -1.0; allowed: a number in [0, 10]"),
         (["generate", "Once", "--budget", "65"], "budget is 65; allowed: an integer from 0 to 64"),
         (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
-        (["generate", "Once", "--drafters", "suffix:min=3"], "has no option 'min=3'"),
-        (["generate", "Once", "--drafters", "none,suffix"], "'none' stands alone"),
+        (["generate", "Once", "--drafters", f"{ANY}:min=3"], "has no option 'min=3'"),
+        (["generate", "Once", "--drafters", f"none,{ANY}"], "'none' stands alone"),
         (["generate", "Once", "--model", "./nowhere"], "no model in the folder './nowhere'"),
         (["generate", "Once", "--dtype", "int3"], "dtype is 'int3'; allowed"),
         (["generate", "Once", "--device", "tpu"], "device is 'tpu'"),
@@ -192,6 +194,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, args: list[str], said: str) 
     assert done.stdout == ""
 
 
+@pytest.mark.skipif("model" not in available(), reason="there is no drafter that takes a draft model")
 def test_a_draft_model_of_another_vocabulary_is_refused_naming_the_first_difference(run, tmp_path: Path) -> None:
     folder = tmp_path / "draft"
     shutil.copytree(ROOT / "paceline-tiny-draft", folder)
@@ -243,8 +246,9 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 def test_drafters_and_models_are_listed(run) -> None:
     listed = run("drafters").stdout
-    assert "suffix" in listed
-    assert "min_match" in listed
+    for name, cls in available().items():
+        assert name in listed
+        assert all(field.name in listed for field in options_of(cls))
     assert "paceline-tiny-draft" in run("models").stdout
     verdict = run("models", "paceline-tiny").stdout
     assert "exact: identical bits proven" in " ".join(verdict.split())

@@ -10,8 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paceline
+from contract.keeping import SCENES
 from exactness.greedy import assert_greedy
 from paceline.bundled import ROOT
+from paceline.drafters import automatic
+from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
 
 PROMPT = "Once upon a time"
 OTHERS = [
@@ -29,15 +32,36 @@ def llm(request: pytest.FixtureRequest) -> Iterator[paceline.LLM]:
         yield loaded
 
 
-def test_drafters_and_batches_change_no_token(llm: paceline.LLM) -> None:
-    options = {"max_tokens": 70, "temperature": 1.0, "seed": 3}
-    plain = llm.generate(PROMPT, drafters="none", **options)
-    for drafters in (["suffix"], ["model"], ["suffix", "model"]):
-        alone = llm.generate(PROMPT, drafters=drafters, **options)
+def bits_of(output: paceline.Output) -> tuple:
+    return output.token_ids, output.text, [t.logprob for t in output.tokens]
+
+
+@pytest.mark.parametrize("pacing", ["paced", "fixed"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("scene", SCENES)
+def test_drafters_pacing_and_batches_change_no_bit(
+    llm: paceline.LLM, scene: str, temperature: float, pacing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"max_tokens": 50, "temperature": temperature, "seed": 3, **SCENES[scene]}
+    plain = bits_of(llm.generate(PROMPT, drafters="none", **options))
+    if pacing == "fixed":
+        monkeypatch.setattr(llm.engine, "pacer", FixedPacer(7))
+    for drafters in ("auto", *([name] for name in automatic(llm._environment))):
+        assert bits_of(llm.generate(PROMPT, drafters=drafters, **options)) == plain
         inside = llm.generate([*OTHERS[:2], PROMPT, *OTHERS[2:]], drafters=drafters, **options)[2]
-        assert alone.token_ids == inside.token_ids == plain.token_ids
-        assert [t.logprob for t in alone.tokens] == [t.logprob for t in plain.tokens]
-        assert [t.logprob for t in inside.tokens] == [t.logprob for t in plain.tokens]
+        assert bits_of(inside) == plain
+
+
+def test_a_pacer_to_whom_rows_are_free_changes_no_bit(llm: paceline.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It drafts on any machine; with measured costs, that is for the machine to say."""
+    costs = CostTable({rows: ForwardCost(1.0, 0.0) for rows in llm.target.row_counts})
+    monkeypatch.setattr(llm.engine, "pacer", Pacer(costs, max_slowdown=10.0))
+    options = {"max_tokens": 50, "temperature": 0.7, "seed": 4}
+    prompts = [PROMPT, *OTHERS]
+    plain = [bits_of(llm.generate(prompt, drafters="none", **options)) for prompt in prompts]
+    drafted = llm.generate(prompts, drafters="auto", **options)
+    assert [bits_of(output) for output in drafted] == plain
+    assert sum(output.stats["num_draft_tokens"] for output in drafted) > 0
 
 
 def test_streaming_changes_no_token(llm: paceline.LLM) -> None:

@@ -9,13 +9,24 @@ from collections.abc import Callable
 import numpy as np
 
 from law.reference import SPELLED, chi_square, enumerate_outputs, pattern_of, reference_scores
-from law.support import DRAFTERS, KINDS, Kind, RecordingLaw, branching, check_counters, decode, target_of
+from law.support import (
+    DRAFTERS,
+    KINDS,
+    Kind,
+    RecordingLaw,
+    branching,
+    check_counters,
+    decode,
+    registered,
+    target_of,
+)
 from paceline import LLM
 from paceline.noise import Noise
 from paceline.params import SamplingParams
-from paceline.request import Request
+from paceline.request import Hints, Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 from paceline.text import TextStream
+from paceline.types import Drafter, DraftTree, StepOutcome
 
 VOCAB = 5
 Check = Callable[[], None]
@@ -195,6 +206,35 @@ def a_continuation_says_what_the_whole_says() -> None:
     whole = llm.generate([1, 2], max_tokens=40, temperature=1.0, seed=3).token_ids
     second = llm.generate([1, 2, *whole[:15]], max_tokens=25, temperature=1.0, seed=3).token_ids
     assert whole[15:] == second
+
+
+@named
+def every_parameter_acts_inside_drafts() -> None:
+    target = target_of(VOCAB)
+    for name in ("top_k", "top_p", "min_p", "logit_bias", "bad_words", "min_tokens"):
+        kind = KINDS[name]
+        plain = decode(target, [kind.request(VOCAB, 25, seed=seed) for seed in range(5)])
+        drafters = [DRAFTERS["right then wrong"](target)]
+        assert decode(target, [kind.request(VOCAB, 25, seed=seed, drafters=drafters) for seed in range(5)]) == plain
+
+
+@named
+def no_tenants_text_drafts_for_another() -> None:
+    target, kind = target_of(VOCAB), KINDS["temperature 0.6"]
+
+    def drafts_of(drafter: Drafter, tenant: str, seed: int) -> list[DraftTree]:
+        outcomes: list[StepOutcome] = []
+        hints = Hints(tenant=tenant)
+        decode(target, [kind.request(VOCAB, 20, seed=seed, drafters=[drafter], hints=hints)], outcomes=outcomes)
+        return [outcome.tree for outcome in outcomes]
+
+    for make in registered().values():
+        told, alone = make(target), make(target)
+        for drafter in (told, alone):
+            drafts_of(drafter, "bob", 1)
+        for seed in range(2, 5):
+            drafts_of(told, "ann", seed)
+        assert drafts_of(told, "bob", 5) == drafts_of(alone, "bob", 5)
 
 
 @named

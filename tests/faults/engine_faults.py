@@ -9,7 +9,7 @@ from faults.registry import Patch, children_of, fault, harmless
 from paceline.engine import Engine
 from paceline.pacer import fixed
 from paceline.pacer.base import Room
-from paceline.request import Request
+from paceline.request import Hints, Request
 from paceline.stats import RequestStats
 from paceline.testing import ScriptedTarget
 from paceline.tree import MAX_DEPTH, merge
@@ -179,6 +179,17 @@ def _(patch: Patch) -> None:
         engine.abort(request)
 
     patch.setattr(Engine, "_dismiss", flawed)
+
+
+@fault("all tenants taken for one", checks.no_tenants_text_drafts_for_another)
+def _(patch: Patch) -> None:
+    init = Request.__init__
+
+    def flawed(request, *args) -> None:
+        init(request, *args)
+        request.hints = Hints(prediction=request.hints.prediction)
+
+    patch.setattr(Request, "__init__", flawed)
 
 
 @harmless("the path that was accepted")

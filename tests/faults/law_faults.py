@@ -11,6 +11,7 @@ from faults.registry import Patch, children_of, fault, harmless
 from paceline import engine
 from paceline.law import TargetLaw
 from paceline.noise import Noise
+from paceline.params import SamplingParams
 from paceline.request import Request
 from paceline.verify import Walk, walk
 
@@ -187,6 +188,27 @@ def _(patch: Patch) -> None:
 
     patch.setattr(engine, "walk", freezing)
     patch.setattr(TargetLaw, "_penalise", frozen)
+
+
+@fault("parameters left out inside drafts", checks.every_parameter_acts_inside_drafts)
+def _(patch: Patch) -> None:
+    def choose(law, scored, tree, node):
+        if node < 0:
+            return law.choose(scored)
+        with patch.context() as inner:
+            inner.setattr(law, "params", SamplingParams(temperature=law.params.temperature))
+            return law.choose(scored)
+
+    flawed_walk(patch, choose=choose)
+
+
+@fault(
+    "sampling turned to the likeliest token",
+    checks.outputs_follow_the_exact_law,
+    checks.samples_and_seeds_differ,
+)
+def _(patch: Patch) -> None:
+    noise_at(patch, lambda noise, position: np.zeros(noise._vocab_size))
 
 
 @fault(

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models
 
-from paceline.drafters import BaseDrafter, make
+from paceline.drafters import BaseDrafter, available, make
+from paceline.drafters.base import options_of
 from paceline.engine import Engine
+from paceline.errors import ConfigError, ModelError
 from paceline.grammar import Compiler
 from paceline.law import LawContext, TargetLaw
-from paceline.pacer import FixedPacer
+from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
 from paceline.params import SamplingParams
-from paceline.request import Request
+from paceline.request import NO_HINTS, Hints, Request
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 from paceline.text import TextStream
 from paceline.tree import TreeBuilder
@@ -70,6 +72,7 @@ class Kind:
         prompt: Sequence[int] | None = None,
         drafters: Sequence[Drafter] = (),
         law: type[TargetLaw] = TargetLaw,
+        hints: Hints = NO_HINTS,
     ) -> Request:
         prompt = self.prompt if prompt is None else prompt
         params = SamplingParams(**self.params, max_tokens=max_tokens)
@@ -77,14 +80,18 @@ class Kind:
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
         text = TextStream(lambda ids: "", prompt, ())
         grammar = compiler_of(vocab_size).start(params, self.eos)
-        return Request(prompt, law(params, context, prompt, seed, sample, grammar), text, ends, drafters, seed)
+        return Request(prompt, law(params, context, prompt, seed, sample, grammar), text, ends, drafters, seed, hints)
 
 
 def decode(
-    target: ScriptedTarget, requests: Sequence[Request], budget: int = 7, outcomes: list[StepOutcome] | None = None
+    target: ScriptedTarget,
+    requests: Sequence[Request],
+    budget: int = 7,
+    outcomes: list[StepOutcome] | None = None,
+    engine: Engine | None = None,
 ) -> list[tuple[int, ...]]:
     """The output of each request, decoded together; what happened in each step is added to `outcomes`."""
-    engine = Engine(target, FixedPacer(budget), max_running=1024)
+    engine = engine or Engine(target, FixedPacer(budget), max_running=1024)
     for request in requests:
         engine.add(request)
     for _ in range(sum(request.params.max_tokens for request in requests)):  # a step emits at least one token
@@ -95,6 +102,25 @@ def decode(
             break
     assert engine.scheduler.is_idle
     return [tuple(request.tokens[request.num_prompt_tokens :]) for request in requests]
+
+
+class ErraticClock:
+    """A clock on which everything takes as long as it likes: by it, a pacer decides now this and now that."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += float(self._random.lognormal(-8.0, 1.5))
+        return self._now
+
+
+def paced(target: ScriptedTarget, seed: int = 0, max_slowdown: float = 10.0, budget: int = 24) -> Engine:
+    """An engine whose pacer goes by measured cost and belief, on an erratic clock."""
+    clock = ErraticClock(seed)
+    costs = CostTable({rows: ForwardCost(1e-3 * (1 + 0.02 * rows), 1e-7) for rows in (1, 2, 4, 8, 16, 64, 256, 1024)})
+    return Engine(target, Pacer(costs, max_slowdown, budget, clock), max_running=1024, clock=clock)
 
 
 class RecordingLaw(TargetLaw):
@@ -148,14 +174,28 @@ def branching(target: ScriptedTarget) -> ScriptedDrafter:
     return ScriptedDrafter(script)
 
 
-# Every drafter in this table is held to the same exactness; a new one that needs no model belongs here.
+def registered() -> dict[str, Callable[[ScriptedTarget], Drafter]]:
+    """The registered drafters that need neither a tokenizer nor files, as ready to draft as their options let them."""
+    able: dict[str, Callable[[ScriptedTarget], Drafter]] = {}
+    for name, cls in available().items():
+        least = [f"{f.name}={f.metadata['ge']}" for f in options_of(cls) if f.name.startswith("min_")]
+        spec = f"{name}:{','.join(least)}"
+        try:
+            prepared(spec, 2)
+        except (ConfigError, ModelError):
+            continue
+        able[name] = lambda target, spec=spec: prepared(spec, target.vocab_size)
+    return able
+
+
+# Every drafter in this table is held to the same exactness.
 DRAFTERS: dict[str, Callable[[ScriptedTarget], Drafter]] = {
     "empty": lambda target: ScriptedDrafter(),
     "perfect": ScriptedDrafter.perfect,
     "adversarial": ScriptedDrafter.adversarial,
     "right then wrong": lambda target: ScriptedDrafter.adversarial(target, right=2),
     "branching": branching,
-    "suffix": lambda target: prepared("suffix:min_score=0.0", target.vocab_size),
+    **registered(),
 }
 
 KINDS: dict[str, Kind] = {

@@ -2,37 +2,96 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-from law.support import DRAFTERS, KINDS, Kind, decode, target_of
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from law.support import DRAFTERS, KINDS, Kind, decode, paced, registered, target_of
 from paceline import LLM
-from paceline.testing import ScriptedDrafter
+from paceline.engine import Engine
+from paceline.pacer import FixedPacer
+from paceline.request import NO_HINTS, Hints, Request
+from paceline.testing import ScriptedDrafter, ScriptedTarget
+from paceline.types import Drafter
 
 VOCAB = 5
+PACINGS: dict[str, Callable[[ScriptedTarget], Engine]] = {
+    "fixed": lambda target: Engine(target, FixedPacer(5), max_running=1024),
+    "paced": paced,
+}
 PROMPTS = [(1, 3), (2,), (0, 4, 4, 1, 2, 0, 3), (3, 1, 3, 1, 3)]
 
 
-def requests_of(kind: Kind, drafters=()):
+def requests_of(kind: Kind, drafters: Sequence[Drafter] = (), hints: Sequence[Hints] = [NO_HINTS]) -> list[Request]:
     """Requests of odd lengths, prompts and seeds."""
     return [
-        kind.request(VOCAB, 5 + 7 * (i % 4), seed=1000 + i, sample=i % 3, prompt=PROMPTS[i % 4], drafters=drafters)
+        kind.request(
+            VOCAB,
+            5 + 7 * (i % 4),
+            seed=1000 + i,
+            sample=i % 3,
+            prompt=PROMPTS[i % 4],
+            drafters=drafters,
+            hints=hints[i % len(hints)],
+        )
         for i in range(11)
     ]
 
 
+def predicted(outputs: Sequence[tuple[int, ...]]) -> list[Hints]:
+    """What callers expect: the outputs, but for a token in the middle."""
+    return [Hints(prediction=(*o[: len(o) // 2], VOCAB - 1, *o[len(o) // 2 + 1 :])) for o in outputs]
+
+
+@pytest.mark.parametrize("pacing", PACINGS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", DRAFTERS)
-def test_tokens_are_those_of_plain_decoding(name: str, kind: str) -> None:
+def test_tokens_are_those_of_plain_decoding(name: str, kind: str, pacing: str) -> None:
     target = target_of(VOCAB)
     plain = [decode(target, [request])[0] for request in requests_of(KINDS[kind])]
-    drafted = decode(target, requests_of(KINDS[kind], [DRAFTERS[name](target)]), budget=5)
-    assert drafted == plain
+    engine, drafters, hints = PACINGS[pacing](target), [DRAFTERS[name](target)], predicted(plain)
+    for _ in range(2):  # the second time for those who learn from the first
+        assert decode(target, requests_of(KINDS[kind], drafters, hints), engine=engine) == plain
 
 
-def test_tokens_do_not_depend_on_several_drafters_that_disagree() -> None:
-    target, kind = target_of(VOCAB), KINDS["all"]
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.integers(0, 999), st.sampled_from([0.0, 0.5, 10.0]), st.integers(1, 64))
+def test_tokens_depend_neither_on_drafters_that_disagree_nor_on_what_the_pacer_makes_of_them(
+    kind: str, seed: int, max_slowdown: float, budget: int
+) -> None:
+    target = target_of(VOCAB)
+    plain = decode(target, requests_of(KINDS[kind]))
+    engine, drafters = paced(target, seed, max_slowdown, budget), [make(target) for make in DRAFTERS.values()]
+    for _ in range(2):
+        assert decode(target, requests_of(KINDS[kind], drafters, predicted(plain)), engine=engine) == plain
+
+
+def test_on_an_erratic_clock_the_pacer_does_everything_it_can() -> None:
+    target, said, stops = target_of(VOCAB), Counter(), Counter()
+    for kind, max_slowdown in (("temperature 1", 10.0), ("regex", 10.0), ("top_p", 0.3)):
+        engine, drafters = paced(target, max_slowdown=max_slowdown), [make(target) for make in registered().values()]
+        hints = predicted(decode(target, requests_of(KINDS[kind])))
+        for _ in range(5):
+            requests = requests_of(KINDS[kind], drafters, hints)
+            decode(target, requests, engine=engine)
+            for request in requests:
+                said.update({name: d.num_draft_tokens for name, d in request.stats.drafters.items()})
+                stops.update(request.stats.pacing["stops"])
+    assert stops.keys() == {"asleep", "no drafts", "rows would not pay", "guard", "all drafts taken"}
+    assert {name for name in registered() if said[name]} == registered().keys()
+
+
+@pytest.mark.parametrize("pacing", PACINGS)
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
+def test_tokens_do_not_depend_on_several_drafters_that_disagree(temperature: float, pacing: str) -> None:
+    target, kind = target_of(VOCAB), Kind({**KINDS["all"].params, "temperature": temperature}, bad_words=((1, 4),))
     drafters = [make(target) for make in DRAFTERS.values()]
-    assert decode(target, requests_of(kind, drafters), budget=9) == decode(target, requests_of(kind))
+    plain = decode(target, requests_of(kind))
+    engine = PACINGS[pacing](target)
+    assert decode(target, requests_of(kind, drafters, predicted(plain)), engine=engine) == plain
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 6, 13])

@@ -95,11 +95,11 @@ def bits_of(output: Output) -> tuple:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize("name", ASKED)
-def test_the_same_bytes_with_every_drafter(bundled: LLM, name: str, temperature: float) -> None:
+def test_the_same_bytes_whatever_drafts(bundled: LLM, forced: LLM, name: str, temperature: float) -> None:
     how = {"max_tokens": 60, "temperature": temperature, "seed": 8, "logprobs": 2, "n": 2, **ASKED[name]}
     plain = [bits_of(output) for output in bundled.generate("Once upon a time", drafters="none", **how)]
-    for drafters in ("suffix", "model", ["suffix", "model"]):
-        assert [bits_of(o) for o in bundled.generate("Once upon a time", drafters=drafters, **how)] == plain
+    for llm in (bundled, forced):
+        assert [bits_of(o) for o in llm.generate("Once upon a time", drafters="auto", **how)] == plain
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -108,7 +108,7 @@ def test_the_same_bytes_beside_neighbours_with_other_grammars_and_with_none(bund
     every = [{**how, **asked} for asked in (*ASKED.values(), {})]
     alone = [bits_of(bundled.generate("Once upon a time", drafters="none", **one)) for one in every]
     ids = bundled.encode("Once upon a time")
-    chosen = bundled._resolve(["suffix", "model"])
+    chosen = bundled._resolve("auto")
     requests = [bundled._requests(ids, SamplingParams(**one), chosen)[0] for one in every]
     with bundled._running(requests):
         kept = [list(bundled._tokens_of(request)) for request in requests]

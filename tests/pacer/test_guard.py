@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from law.support import branching, target_of
@@ -81,7 +81,9 @@ class Auditor:
                 self.worst = max(self.worst, account.elapsed - account.bound)
 
 
-@settings(max_examples=60, deadline=None)
+@example(Costs(per_row=0.0, per_position=0.01), [("branching", 0.0, 1), ("fickle", 0.0, 1)], 0.0, 2, 0)
+@example(Costs(per_row=0.03), [("branching", 0.0, 1), ("fickle", 0.0, 1)], 0.0, 2, 0)
+@settings(max_examples=40, deadline=None)
 @given(machines, drafters, st.sampled_from([0.0, 0.02, 0.2]), st.integers(1, 3), st.integers(0, 99))
 def test_the_bound_holds_after_every_step(costs, specs, max_slowdown, num_requests, seed) -> None:
     place = world(target_of(VOCAB, seed).logits, VOCAB, costs, max_slowdown)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from paceline import ConfigError
 from paceline.drafters.history import HistoryDrafter
+from paceline.pacer.rehearsal import rehearse
+from paceline.pacer.worth import DrafterCost
 from paceline.request import Hints
 from paceline.types import DraftTree, Environment, StepOutcome, Token
 
@@ -191,3 +193,16 @@ def test_finishing_takes_no_longer_than_a_server_can_wait() -> None:
         drafter.finish(request)
         took.append(time.perf_counter() - started)
     assert sorted(took)[10] < 0.010
+
+
+def test_a_rehearsal_is_not_remembered(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.npz")
+    first = history(path=path)
+    tell(first, [1, 2, 3, 4])
+    first.close()
+    saved = Path(path).read_bytes()
+    second = history(path=path)  # has something to draft from, so it takes part
+    rehearse(second, 1000, DrafterCost(1.0), time.perf_counter)
+    assert len(second._store) == 4
+    second.close()
+    assert Path(path).read_bytes() == saved

@@ -131,6 +131,19 @@ def test_a_million_tokens_stay_within_the_cap_and_adding_is_quick() -> None:
     assert store.capacity * BYTES_PER_TOKEN <= 4 << 20
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 9])
+def test_in_a_full_store_everything_is_still_found(size: int) -> None:
+    """Hashes collide all the time then: no chain may end at a place of another order or owner."""
+    random, store = np.random.default_rng(1), TextStore(3000 * 25)
+    texts = [random.permutation(10_000)[:700] for _ in range(3)]
+    for owner, text in enumerate(texts, 1):
+        store.add(text, owner)
+    for owner, text in enumerate(texts, 1):
+        for place in range(size, 700, 7):
+            found = store.find(text[place - size : place].tolist(), owner)
+            assert text[place] in [store.token(hit) for hit, _ in found]
+
+
 def test_what_never_drafted_anything_goes_first() -> None:
     random, store = np.random.default_rng(0), TextStore(20 * GRANULE * 25)
     useful, useless = [*range(1000, 1200)], [*range(2000, 2200)]

@@ -61,17 +61,20 @@ def _key(target: Measurable, name: str) -> str:
 
 def _holds(costs: Mapping[int, ForwardCost], target: Measurable) -> bool:
     """Whether forwards of every row count still take about what they took."""
-    ratios = [quickest(target, count, _SHORT, 2) / costs[count].at(_SHORT) for count in target.row_counts]
-    return min(ratios) > 1 / _CONTRADICTED and max(ratios) < _CONTRADICTED
+    times = {count: quickest(target, count, _SHORT, 2) for count in target.row_counts}
+    ratios = [seconds / costs[count].at(_SHORT) for count, seconds in times.items() if seconds is not None]
+    return all(1 / _CONTRADICTED < ratio < _CONTRADICTED for ratio in ratios)
 
 
 def _read(path: Path) -> dict[int, ForwardCost] | None:
     try:
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             return None
-        return {int(rows): ForwardCost(*map(float, cost)) for rows, cost in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # none, or none that can be read
+        costs = {int(rows): ForwardCost(*map(float, cost)) for rows, cost in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # none, or none that can be read
         return None
+    is_sound = all(cost.at(_SHORT) > 0.0 and cost.slope >= 0.0 for cost in costs.values())
+    return costs if is_sound else None
 
 
 def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
@@ -79,6 +82,7 @@ def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
     text = json.dumps({rows: [cost.base, cost.slope] for rows, cost in costs.items()})
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            file = Path(folder) / path.name
+            file.write_text(text)
+            os.replace(file, path)

@@ -109,20 +109,16 @@ class CostTable:
 def measure(target: Rehearsing, clock: Clock = time.perf_counter) -> dict[int, ForwardCost]:
     """Time forwards at the target's row counts and two context lengths, within about two seconds.
 
-    Behind a short context first, powers of two first, then behind a long one: what is left when time is up costs in
-    proportion to the next larger that was measured. A count is run once untimed, for what is prepared at first use.
+    Behind a short context first, powers of two first, then behind a long one: what is left when time is up, or has no
+    room, costs as much as the next larger that was measured, or in proportion to the largest. A count is run once
+    untimed, for what is prepared at first use.
     """
     deadline = clock() + _SECONDS
-    near: dict[int, float] = {}
-    slopes: dict[int, float] = {}
     counts = _by_worth(target.row_counts)
-    for count in counts:
-        if not near or clock() < deadline:
-            near[count] = quickest(target, count, _NEAR, _ROUNDS, clock)
-    for count in counts:
-        if count in near and clock() < deadline and target.rehearse(count, _FAR):
-            far = quickest(target, count, _FAR, _ROUNDS, clock)
-            slopes[count] = max(far - near[count], 0.0) / (_FAR - _NEAR)
+    near = _times(target, counts[:1], _NEAR, clock) or _times(target, counts[:1], 0, clock)
+    near |= _times(target, counts[1:], _NEAR, clock, deadline)
+    far = _times(target, [count for count in counts if count in near], _FAR, clock, deadline)
+    slopes = {count: max(seconds - near[count], 0.0) / (_FAR - _NEAR) for count, seconds in far.items()}
     return {count: _line(count, near, slopes) for count in target.row_counts}
 
 
@@ -131,14 +127,33 @@ def _by_worth(counts: Sequence[int]) -> list[int]:
     return sorted(counts, key=lambda count: (count & (count - 1) != 0, count))
 
 
-def quickest(target: Rehearsing, count: int, context: int, rounds: int, clock: Clock = time.perf_counter) -> float:
-    """Seconds of the quickest of some forwards after an untimed one: what noise adds is learnt while decoding."""
+def quickest(
+    target: Rehearsing, count: int, context: int, rounds: int, clock: Clock = time.perf_counter
+) -> float | None:
+    """Seconds of the quickest of some forwards after an untimed one; None if they do not fit.
+
+    What noise adds is learnt while decoding.
+    """
+    if not target.rehearse(count, context):
+        return None
     samples = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         started = clock()
         target.rehearse(count, context)
         samples.append(clock() - started)
-    return min(samples[1:])
+    return min(samples)
+
+
+def _times(
+    target: Rehearsing, counts: Sequence[int], context: int, clock: Clock, deadline: float = float("inf")
+) -> dict[int, float]:
+    """Seconds of forwards behind a context, of the row counts that fit and come up before the deadline."""
+    found: dict[int, float] = {}
+    for count in counts:
+        seconds = quickest(target, count, context, _ROUNDS, clock) if clock() < deadline else None
+        if seconds is not None:
+            found[count] = seconds
+    return found
 
 
 def _line(count: int, near: dict[int, float], slopes: dict[int, float]) -> ForwardCost:

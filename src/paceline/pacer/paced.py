@@ -88,7 +88,7 @@ class Pacer(Pacing):
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacing`."""
         rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
-        context = max(len(outcome.request.tokens) for outcome in outcomes)
+        context = max(len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes)  # as it was scored
         emitted = sum(len(outcome.tokens) for outcome in outcomes)
         has_drafts = rows > len(outcomes)
         undrafted = times.observing - times.scoring

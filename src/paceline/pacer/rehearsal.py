@@ -51,4 +51,5 @@ def _propose(
             request.tokens.append(request.tokens[0])
             unread = 1
     finally:
+        del request.tokens[request.num_prompt_tokens :]  # who remembers outputs finds none
         drafter.finish(request)

@@ -1,7 +1,8 @@
 """An index of the places where the last 2, 4 or 8 tokens stood before: hash chains, as in zlib's deflate.
 
-A table of heads leads to the newest place of each hash and `previous` from each place to the one before it. Nothing is
-ever removed: whoever walks a chain compares the tokens, and stops where the next place is no older than the last,
+A table of heads leads to the newest place of each hash and `previous` from each place to the one before it. Each order
+has a part of the table to itself, since a chain that went through a place of another order would be lost there. Nothing
+is ever removed: whoever walks a chain compares the tokens, and stops where the next place is no older than the last,
 since the store has been written over there.
 """
 
@@ -24,7 +25,8 @@ class ChainIndex:
     """Places 1 to `size` - 1 by what stands before them; a place may be entered again when it is written over."""
 
     def __init__(self, size: int) -> None:
-        self._heads = np.zeros(max(2 * size, 2), np.int32)
+        self._part = max(2 * size // len(ORDERS), 1)  # heads of each order
+        self._heads = np.zeros(self._part * len(ORDERS), np.int32)
         self._previous = {order: np.zeros(size, np.int32) for order in ORDERS}
         self._head_view = self._heads.data
         self._previous_views = {order: table.data for order, table in self._previous.items()}
@@ -39,13 +41,13 @@ class ChainIndex:
         if len(tokens) <= ORDERS[-1]:
             return
         sums = tokens.astype(np.uint64)
-        for order in reversed(ORDERS):
+        for part, order in reversed(list(enumerate(ORDERS))):
             half = order // 2
             if len(sums) <= half:
                 return
             sums = sums[half:] + sums[:-half] * np.uint64(_POWERS[half])
             mixed = ((sums[:-1] ^ np.uint64(_salt(owner, order))) * np.uint64(_MIX)) >> np.uint64(32)
-            buckets = (mixed % np.uint64(len(self._heads))).astype(np.int64)
+            buckets = (mixed % np.uint64(self._part)).astype(np.int64) + part * self._part
             self._link(buckets, np.arange(first + order, first + len(tokens), dtype=np.int32), self._previous[order])
 
     def chains(self, context: Sequence[int], owner: int) -> Iterator[tuple[int, int, memoryview]]:
@@ -54,10 +56,10 @@ class ChainIndex:
         for size, token in enumerate(context[: -ORDERS[0] - 1 : -1], start=1):
             total += token * _POWERS[size - 1]
             sums[size] = total & _MASK
-        for order in ORDERS:
+        for part, order in enumerate(ORDERS):
             if order in sums:
                 mixed = ((sums[order] ^ _salt(owner, order)) * _MIX & _MASK) >> 32
-                yield order, self._head_view[mixed % len(self._head_view)], self._previous_views[order]
+                yield order, self._head_view[mixed % self._part + part * self._part], self._previous_views[order]
 
     def _link(self, buckets: NDArray[np.int64], places: NDArray[np.int32], previous: NDArray[np.int32]) -> None:
         """Put places, rising, in front of their buckets' chains."""
