@@ -20,6 +20,7 @@ LAYERS = [
     {"engine"},
     {"llm", "testing"},
     {"loading"},
+    {"doctor"},
     {"bench"},
     {"cli", "__main__"},
 ]

@@ -9,6 +9,7 @@ import typer
 from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
+from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.errors import PacelineError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(drafters)
 app.command()(models)
+app.command()(doctor)
 app.add_typer(bench, name="bench")
 
 
