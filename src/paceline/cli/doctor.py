@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from paceline.bundled import draft_model_of
 from paceline.cli.loading import load_with_progress
@@ -46,7 +47,7 @@ def doctor(
     show(_table(model or "the bundled model", visit))
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
-        console.print(f"[{_COLOURS[finding.severity]}]{finding.severity}[/]:", str(finding), markup=True)
+        console.print(f"[{_COLOURS[finding.severity]}]{finding.severity}[/]:", escape(str(finding)))
     write_json(json, _as_json(visit) | {"findings": [vars(finding) for finding in findings]})
 
 

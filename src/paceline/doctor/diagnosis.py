@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from paceline.doctor.facts import Facts
 
 PROBLEM, ADVICE, FACT = "problem", "advice", "fact"
-_ENOUGH = 8  # proposals from which it says something that none was accepted
+_ENOUGH = 50  # proposals from which it says something that none was accepted
 _OVERHEAD = 0.3  # share of a plain step beside the forward, from which that is what to mend
 _FLAT, _STEEP = 1.6, 4.0  # eight rows over one: below, rows are nearly free; above, they are not worth much
 

@@ -1,7 +1,6 @@
 """What the target said to each question, and what it thought: one pass, kept small enough to keep it all.
 
-Of the logits behind a token the likeliest few are kept, and the token's own. A law that chose it from all of them
-chooses it from these.
+Of the logits behind a token the likeliest few are kept, and the token's own.
 """
 
 from __future__ import annotations

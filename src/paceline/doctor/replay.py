@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,11 @@ from paceline.doctor.costs import Seconds
 from paceline.doctor.recording import Recording, Row
 from paceline.doctor.wrapped import WrappedTarget
 from paceline.engine import Engine
+from paceline.law import LawContext, TargetLaw
 from paceline.llm import LLM, Drafters
 from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer, Pacing
 from paceline.request import Request
-from paceline.types import DraftTree, Target
+from paceline.types import Choice, DraftTree, Target
 
 
 class ReplayClock:
@@ -116,6 +117,37 @@ class ReplayTarget(WrappedTarget):
         return logits
 
 
+class ToldLaw(TargetLaw):
+    """A law that takes its time, and then says what it is told: of the logits only the likeliest are known."""
+
+    def __init__(self, request: Request, vocab_size: int, tokens: Sequence[int]) -> None:
+        context = LawContext(vocab_size, frozenset(), ())
+        super().__init__(request.params, context, request.tokens, request.seed, 0, request.law.grammar)
+        self._told = tokens
+        self._num_told = 0
+
+    def choose(self, logits: NDArray[np.float32]) -> Choice:
+        """See `TargetLaw`."""
+        choice = super().choose(logits)
+        return replace(choice, token=self._told[self._num_told]) if self._num_told < len(self._told) else choice
+
+    def advance(self, token: int) -> None:
+        """See `TargetLaw`."""
+        super().advance(token)
+        self._num_told += 1
+
+
+class ReplayEngine(Engine):
+    """An engine whose requests are told what to say."""
+
+    told: Sequence[int] = ()
+
+    def add(self, request: Request) -> None:
+        """See `Engine`."""
+        request.law = ToldLaw(request, self.target.vocab_size, self.told)
+        super().add(request)
+
+
 class Replayer:
     """Decodes recordings again, under plain decoding and under a pacer of its own."""
 
@@ -126,7 +158,7 @@ class Replayer:
         self._target = ReplayTarget(llm.target, recordings, self._clock)
         self._recordings = recordings
         self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, info=llm.info)
-        self._llm.engine = Engine(self._target, FixedPacer(0), clock=self._clock)
+        self._llm.engine = self._engine = ReplayEngine(self._target, FixedPacer(0), clock=self._clock)
         self._pacer = Pacer(CostTable(table), clock=self._clock)
 
     def __enter__(self) -> Replayer:
@@ -147,13 +179,13 @@ class Replayer:
         recording = self._recordings[index]
         self._target.cost = cost
         self._target.play(index)
-        self._llm.engine.pacer = pacing
+        self._engine.pacer, self._engine.told = pacing, recording.tokens
         output = self._llm.generate(
             list(recording.ids),
             prediction=recording.question.prediction,
             tenant=f"{turn}, {recording.question.category}",
             **recording.sampling,
         )
-        assert output.token_ids == recording.tokens  # the law is the recording's
+        assert output.token_ids == recording.tokens  # it ended where it did
         host = output.stats["decode_seconds"] - output.stats["forward_seconds"]
         return Replayed(tuple(self._target.forwards), host, output.stats)
