@@ -206,9 +206,9 @@ def test_the_tables_and_the_json_say_it() -> None:
 
 
 def test_each_drafter_is_measured_at_its_best_length_unless_it_is_silent_or_hopeless() -> None:
-    run = run_of([prompt("story", seconds(4.0, near3=5.0, near7=4.9, far3=6.0, far7=7.0))])
+    run = run_of([prompt("story", seconds(4.0, near3=5.0, near7=4.9, far3=5.5, far7=7.0))])
     assert worth_measuring(run, "story") == ["near 7", "far 3"]
-    run = run_of([prompt("story", seconds(4.0, near3=5.0, near7=4.9, far3=6.2, far7=7.0))])
+    run = run_of([prompt("story", seconds(4.0, near3=5.0, near7=4.9, far3=5.7, far7=7.0))])
     assert worth_measuring(run, "story") == ["near 7"]
     run = run_of([prompt("story", seconds(4.0, near3=5.0, near7=4.9, far3=6.0), silent="near")])
     assert worth_measuring(run, "story") == ["far 3"]

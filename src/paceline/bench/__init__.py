@@ -9,9 +9,9 @@ memory    the bandwidth floor                   exactness     plain against spec
 models    random shapes and stock models        provenance    where a figure comes from
 tables    tables, progress bars, JSON files     decode_report a decode measurement as tables and JSON
 inflate   a Llama grown, its function unchanged tasks         kinds of text for the pacer to meet
-pacer     every drafter alone, and paced    pacer_summary  speed-ups by task, over the mix
-doctor    predictions against measurements  pacer_reach    the lines to reach
-subject   the target, bundled or inflated   pacer_report   a pacer measurement as tables and JSON
+pacer     every drafter alone, and paced        pacer_summary speed-ups by task and over the mix
+doctor    predictions against measurements      pacer_reach   the pacer's lines to reach
+subject   the target, bundled or inflated       pacer_report  a pacer measurement as tables and JSON
 watch     host time, step by step
 
 Only cli*.py need typer, and rich is optional, so that a bare machine can run the rest (scripts/gpu_check).
