@@ -15,7 +15,7 @@ from paceline.doctor.questions import Question
 from paceline.doctor.recording import Recording
 from paceline.doctor.visit import Visit, examine, num_units
 from paceline.llm import LLM
-from paceline.pacer import CostTable, FixedPacer, Pacer, Pacing
+from paceline.pacer import FixedPacer, Pacing
 
 Stats = dict[str, Any]
 
@@ -53,8 +53,8 @@ def bench_doctor(
     subject: Subject, tasks: Sequence[Task], max_tokens: int, repeats: int, advance: Callable[[], None]
 ) -> list[Figure]:
     """Predict, then measure the same prompts, in turns with plain decoding."""
+    pacer = subject.llm.engine.pacer
     visit = examine(subject.llm, questions_of(tasks), max_tokens, subject.drafters, advance)
-    pacer = Pacer(CostTable(visit.costs.table))
     for recording in reversed(visit.recordings):  # as the replays' pacer was warmed
         _decode(subject.llm, recording, pacer, "warm-up")
         advance()

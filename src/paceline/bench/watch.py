@@ -12,7 +12,7 @@ from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
 from paceline.target.hf import Decoder
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome
 
 
 @dataclass
@@ -63,6 +63,10 @@ class WatchedPacer(Pacing):
     meter: Meter
     steps: list[HostStep] = field(default_factory=list)
     _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
+        self.inner.meet(drafter, vocab_size)
 
     def begin(self, request: Request) -> None:
         """See `Pacing`."""

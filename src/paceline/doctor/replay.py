@@ -157,9 +157,9 @@ class Replayer:
         self._clock = ReplayClock()
         self._target = ReplayTarget(llm.target, recordings, self._clock)
         self._recordings = recordings
-        self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, info=llm.info)
-        self._llm.engine = self._engine = ReplayEngine(self._target, FixedPacer(0), clock=self._clock)
         self._pacer = Pacer(CostTable(table), clock=self._clock)
+        self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, pacer=self._pacer, info=llm.info)
+        self._llm.engine = self._engine = ReplayEngine(self._target, self._pacer, clock=self._clock)
 
     def __enter__(self) -> Replayer:
         return self
