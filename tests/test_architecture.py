@@ -22,6 +22,7 @@ LAYERS = [
     {"output"},
     {"llm", "testing"},
     {"loading"},
+    {"doctor"},
     {"bench"},
     {"cli", "__main__"},
 ]

@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat: `paceline bench step` and `paceline bench decode`.
+"""Measurements that anyone can repeat: `paceline bench step`, `decode`, `pacer` and `doctor`.
 
 step      forward time by row count             decode        whole outputs, beside transformers
 forwards  one forward as a contestant           contestants   what `decode` lets compete
@@ -9,7 +9,10 @@ memory    the bandwidth floor                   exactness     plain against spec
 models    random shapes and stock models        provenance    where a figure comes from
 tables    tables, progress bars, JSON files     decode_report a decode measurement as tables and JSON
 inflate   a Llama grown, its function unchanged tasks         kinds of text for the pacer to meet
-collecting  what the report's measures cost
+pacer     every drafter alone, and paced        pacer_summary speed-ups by task and over the mix
+doctor    predictions against measurements      pacer_reach   the pacer's lines to reach
+subject   the target, bundled or inflated       pacer_report  a pacer measurement as tables and JSON
+watch     host time, step by step               collecting    what the report's measures cost
 
-Only cli.py needs typer, and rich is optional, so that a bare machine can run the rest (scripts/gpu_check).
+Only cli*.py need typer, and rich is optional, so that a bare machine can run the rest (scripts/gpu_check).
 """

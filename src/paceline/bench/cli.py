@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from paceline.bench.cli_doctor import doctor
+from paceline.bench.cli_pacer import pacer
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
 from paceline.errors import ConfigError
@@ -14,6 +16,8 @@ from paceline.errors import ConfigError
 STORIES = Path("../shared/models/stories260K")  # measured too where it stands beside the checkout
 
 app = typer.Typer(help="Measure Paceline beside transformers on this machine.", no_args_is_help=True)
+app.command()(pacer)
+app.command()(doctor)
 
 _DEVICE = typer.Option("auto", help="auto, cpu, cuda or cuda:N.")
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")

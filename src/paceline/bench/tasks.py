@@ -2,7 +2,9 @@
 
 The bundled model does not copy what it reads. What it does is answer alike when asked alike, so the passages to be
 copied, and the earlier answers of a session, were written by the model itself: asked again, it repeats them at length,
-and after an edited request in part. Noise is sampled at a temperature that makes every token about equally likely.
+and after an edited request in part. Noise is sampled at a temperature that makes the 64 likeliest tokens about equally
+likely. The cut matters: a draft model shares the target's random numbers and foresees what these alone decide, but not
+what is left of the vocabulary.
 """
 
 from __future__ import annotations

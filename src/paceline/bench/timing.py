@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _RESAMPLES = 1000
 _FEWEST_ROUNDS = 3  # rounds that a time limit never cuts
@@ -89,6 +90,16 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     ratios = np.median(above[rounds], 1) / np.median(below[rounds], 1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Ratio(float(np.median(above) / np.median(below)), float(low), float(high))
+
+
+def ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Ratio:
+    """The ratio of two sums over jobs of medians over rounds, from (jobs, rounds) each; rounds are drawn jointly."""
+    count = numerator.shape[1]
+    rounds = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+    above, below = (np.median(samples[:, rounds], 2).sum(0) for samples in (numerator, denominator))
+    low, high = np.quantile(above / below, [0.025, 0.975])
+    value = np.median(numerator, 1).sum() / np.median(denominator, 1).sum()
+    return Ratio(float(value), float(low), float(high))
 
 
 def self_ratio(samples: Sequence[float]) -> float | None:

@@ -9,6 +9,7 @@ import typer
 from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
+from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
 from paceline.errors import PacelineError
@@ -23,6 +24,7 @@ app.command()(generate)
 app.command()(drafters)
 app.command()(models)
 app.command()(report)
+app.command()(doctor)
 app.add_typer(bench, name="bench")
 
 

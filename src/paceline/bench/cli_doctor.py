@@ -1,0 +1,40 @@
+"""`paceline bench doctor`: arguments are parsed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def doctor(
+    model: str = typer.Option("bundled", help="bundled, inflated (to 134 M parameters), a folder or a hub name."),
+    dtype: str = typer.Option("auto", help="auto (the checkpoint's), float32, bfloat16 or float16."),
+    tasks: str = typer.Option(None, help="Names of tasks with commas between them.", show_default="all"),
+    prompts: int = typer.Option(3, min=1, help="Prompts of each task."),
+    max_tokens: int = typer.Option(64, min=1, help="Most tokens of an output."),
+    repeats: int = typer.Option(3, min=1, help="Measured rounds; their median counts."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    json: Path = typer.Option(None, "--json", help="Write all figures and their provenance to this file."),
+) -> None:
+    """Hold the predictions of `paceline doctor` against measured runs of the bench tasks."""
+    from paceline.bench.doctor import bench_doctor, doctor_reach, doctor_table, num_doctor_units
+    from paceline.bench.pacer import chosen_tasks
+    from paceline.bench.provenance import provenance
+    from paceline.bench.subject import load_subject
+    from paceline.bench.tables import progress, show, write_json
+    from paceline.bench.tasks import read_tasks
+    from paceline.target.loading import parse_device
+
+    chosen = chosen_tasks(read_tasks(None), tasks, prompts)
+    origin = provenance(parse_device(device))
+    with (
+        load_subject(model, dtype, device) as subject,
+        progress(f"{model}: predicting and measuring", num_doctor_units(chosen, repeats)) as advance,
+    ):
+        figures = bench_doctor(subject, chosen, max_tokens, repeats, advance)
+        title = f"{subject.name}, {subject.dtype}"
+    reach = doctor_reach(figures)
+    show(doctor_table(title, figures), reach)
+    lines = [line.as_dict() for line in reach]
+    write_json(json, {"provenance": origin, "figures": [f.as_dict() for f in figures], "reach": lines})

@@ -1,0 +1,90 @@
+"""How long drafting and pacing take beside the draft model's forwards, step by step. It changes no decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from paceline.pacer import Pacing
+from paceline.pacer.base import Ask, StepTimes
+from paceline.request import Request
+from paceline.target.hf import Decoder
+from paceline.types import Drafter, DraftTree, StepOutcome
+
+
+@dataclass
+class Meter:
+    """Seconds spent in forwards so far, whoever's model it was."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def forward_meter() -> Iterator[Meter]:
+    """A meter of all forwards and prefills, for as long as this lasts."""
+    meter = Meter()
+    originals = {name: getattr(Decoder, name) for name in ("forward", "prefill")}
+    for name, original in originals.items():
+        setattr(Decoder, name, _metered(original, meter))
+    try:
+        yield meter
+    finally:
+        for name, original in originals.items():
+            setattr(Decoder, name, original)
+
+
+def _metered(method: Any, meter: Meter) -> Any:
+    def run(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return method(*arguments)
+        finally:
+            meter.seconds += time.perf_counter() - started
+
+    return run
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """One step: its rows, and the seconds of drafting, learning and pacing that were no forward of a draft model."""
+
+    rows: int
+    seconds: float
+
+
+@dataclass
+class WatchedPacer(Pacing):
+    """A pacer as it is, with a list of what its steps took."""
+
+    inner: Pacing
+    meter: Meter
+    steps: list[HostStep] = field(default_factory=list)
+    _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
+        self.inner.meet(drafter, vocab_size)
+
+    def begin(self, request: Request) -> None:
+        """See `Pacing`."""
+        self.inner.begin(request)
+
+    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+        """See `Pacing`."""
+        before = self.meter.seconds
+        trees = self.inner.draft(requests, most, ask)
+        self._modelled = self.meter.seconds - before
+        return trees
+
+    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """See `Pacing`."""
+        self.inner.settle(outcomes, times)
+        seconds = times.scoring - times.drafting + time.perf_counter() - times.observing - self._modelled
+        self.steps.append(HostStep(sum(len(outcome.tree) + 1 for outcome in outcomes), seconds))
+
+    def end(self, request: Request) -> None:
+        """See `Pacing`."""
+        self.inner.end(request)

@@ -1,0 +1,94 @@
+"""`paceline doctor`: what to expect on one's own text before deploying, and what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from paceline.bundled import draft_model_of
+from paceline.cli.loading import load_with_progress
+from paceline.errors import ModelError
+
+if TYPE_CHECKING:
+    from paceline.bench.tables import Table
+    from paceline.doctor.facts import DraftModel
+    from paceline.doctor.visit import Visit
+    from paceline.llm import LLM
+
+_COLOURS = {"problem": "red", "advice": "yellow", "fact": "green"}
+
+
+def doctor(
+    model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
+    prompts: Path = typer.Option(None, help='Lines {"prompt": ..., "output": ...}.', show_default="the bundled ones"),
+    draft: str = typer.Option(None, help="A draft model.", show_default="the one known for the model, if any"),
+    max_tokens: int = typer.Option(64, min=1, help="Tokens to decode where no output is given."),
+    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    json: Path = typer.Option(None, "--json", help="Write all figures to this file."),
+) -> None:
+    """Predict acceptance and speed-up on your own text, and say what to change."""
+    from paceline.bench.tables import progress, show, write_json
+    from paceline.doctor.diagnosis import diagnose
+    from paceline.doctor.facts import gather
+    from paceline.doctor.questions import read_questions
+    from paceline.doctor.visit import examine, num_units
+
+    questions = read_questions(prompts)
+    with load_with_progress(model, dtype=dtype, device=device, drafters="none") as llm:
+        drafters, known = _choose(llm, draft)
+        with progress("recording and replaying", num_units(questions)) as advance:
+            visit = examine(llm, questions, max_tokens, drafters, advance)
+        findings = diagnose(gather(llm, visit, known))
+    show(_table(model or "the bundled model", visit))
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        console.print(f"[{_COLOURS[finding.severity]}]{finding.severity}[/]:", escape(str(finding)))
+    write_json(json, _as_json(visit) | {"findings": [vars(finding) for finding in findings]})
+
+
+def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
+    """The drafters that a user gets unasked, with the draft model unless it is refused."""
+    from paceline.doctor.facts import draft_model
+    from paceline.drafters.base import automatic, make
+    from paceline.types import Environment
+
+    known = draft or (draft_model_of(llm.info.name) if llm.info else None)
+    tokenizer = llm.tokenizer.inner if llm.tokenizer else None
+    device = str(llm.target.numerics()["device"])
+    environment = Environment(tokenizer, llm.target.vocab_size, device, known)
+    if known is None:
+        return automatic(environment), None
+    others = automatic(Environment(tokenizer, llm.target.vocab_size, device, None))
+    own = [f"{name}:path={known}" for name in automatic(environment) if name not in others]
+    try:
+        for spec in own:
+            drafter = make(spec)
+            drafter.attach(environment)
+            drafter.close()
+    except ModelError as error:
+        return others, draft_model(known, str(error))
+    return others + own, draft_model(known)
+
+
+def _table(name: str, visit: Visit) -> Table:
+    from paceline.bench.tables import Table
+
+    columns = ("text", "prompts", "tokens", "speed-up", "tokens a step", "accepted of drafted")
+    table = Table(f"{name}: what to expect under the pacer", columns)
+    for category in (*visit.categories, None):
+        found = visit.prediction(category)
+        figures = (found.speedup, found.mean_acceptance_length, found.acceptance_rate)
+        counts = (str(found.num_prompts), str(found.num_tokens))
+        table.rows.append((category or "all together", *counts, *(str(figure) for figure in figures)))
+    table.notes.append("Over plain decoding, prefill left out; in brackets where a measured figure will be, 19 of 20")
+    return table
+
+
+def _as_json(visit: Visit) -> dict[str, Any]:
+    found = {category: visit.prediction(category).as_dict() for category in visit.categories}
+    return {"prediction": visit.prediction().as_dict(), "by_category": found}

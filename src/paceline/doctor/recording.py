@@ -1,0 +1,133 @@
+"""What the target said to each question, and what it thought: one pass, kept small enough to keep it all.
+
+Of the logits behind a token the likeliest few are kept, and the token's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.doctor.questions import Question
+from paceline.doctor.wrapped import WrappedTarget
+from paceline.errors import RequestError
+from paceline.llm import LLM
+from paceline.noise import largest
+from paceline.pacer import FixedPacer
+from paceline.pacer.base import StepTimes
+from paceline.request import Request
+from paceline.testing import ScriptedDrafter
+from paceline.types import DraftTree, StepOutcome, Target
+
+_KEPT = 96  # logits of a row: more than any drafter asks for
+NOTHING = -1e4  # the logit of those that were not kept
+_READING = 63  # tokens of a given output that one forward reads
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The likeliest tokens at one place, and their logits."""
+
+    tokens: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    def write(self, row: NDArray[np.float32]) -> None:
+        """Write it into a row of logits (V,)."""
+        row.fill(NOTHING)
+        row[self.tokens] = self.logits
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One question and its answer."""
+
+    question: Question
+    ids: tuple[int, ...]  # the prompt
+    sampling: dict[str, Any]  # as decoded, and as to be decoded again
+    tokens: tuple[int, ...]  # the output
+    rows: tuple[Row, ...]  # behind each output token
+
+
+def record(llm: LLM, question: Question, max_tokens: int) -> Recording:
+    """Decode a question plainly, or read its answer where that is given.
+
+    Raises:
+        RequestError: a given output that is empty.
+    """
+    ids = llm.encode(question.prompt)
+    room = min(llm.target.max_length, llm.target.capacity)
+    if question.output is None:
+        sampling: dict[str, Any] = {"seed": 0} | question.sampling | {"max_tokens": max_tokens}
+        return _decoded(llm, question, tuple(ids[-(room - max_tokens) :]), sampling)
+    output = _continuation(llm, question, ids)[: room - 1]
+    return _read(llm, question, tuple(ids[-(room - len(output)) :]), output)
+
+
+def _continuation(llm: LLM, question: Question, ids: Sequence[int]) -> tuple[int, ...]:
+    """The tokens of a given output: those behind the prompt's own, or its own where the two grow together."""
+    whole = llm.encode(question.prompt + (question.output or ""))
+    output = whole[len(ids) :] if whole[: len(ids)] == list(ids) else llm.encode(question.output or "")
+    if not output:
+        raise RequestError(f"the output after {question.prompt[-40:]!r} has no tokens; allowed: at least one")
+    return tuple(output)
+
+
+def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[str, Any]) -> Recording:
+    scribe = _Scribe(0)
+    before, llm.engine.pacer = llm.engine.pacer, scribe
+    try:
+        output = llm.generate(list(ids), drafters="none", **sampling)
+    finally:
+        llm.engine.pacer = before
+    return Recording(question, ids, sampling, output.token_ids, tuple(scribe.rows))
+
+
+def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int, ...]) -> Recording:
+    """The answer as a draft that is always right, some dozens of tokens to a forward."""
+    sampling = {"temperature": 0.0, "max_tokens": len(output), "ignore_eos": True}
+    drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
+    scribe = _Scribe(_READING)
+    with LLM(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
+        reader.generate(list(ids), max_tokens=len(output), ignore_eos=True)
+    return Recording(question, ids, sampling, output, tuple(scribe.rows))
+
+
+@dataclass(frozen=True)
+class _Scribe(FixedPacer):
+    """Keeps the rows behind all emitted tokens of one request."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """See `Pacing`."""
+        for outcome in outcomes:
+            for node, token in zip((-1, *outcome.path), outcome.tokens, strict=False):
+                self.rows.append(_kept(outcome.logits[node + 1], token.id))
+
+
+def _kept(logits: NDArray[np.float32], token: int) -> Row:
+    tokens = largest(logits, min(_KEPT, logits.size))
+    if token not in tokens:
+        tokens = np.append(tokens, token)
+    return Row(tokens.astype(np.int64), logits[tokens].astype(np.float32))
+
+
+class _ForcedTarget(WrappedTarget):
+    """The target, were it a little keener on the tokens of a given output."""
+
+    def __init__(self, inner: Target, output: tuple[int, ...]) -> None:
+        super().__init__(inner)
+        self._output = output
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """See `Target`: along the output, its next token is the likeliest."""
+        scores = self.inner.score(work)
+        for (request, _), logits in zip(work, scores, strict=True):
+            wanted = self._output[request.num_output_tokens :]
+            for row, token in zip(logits, wanted, strict=False):
+                row[token] = max(row[token], np.nextafter(row.max(), np.float32(np.inf)))
+        return scores

@@ -1,0 +1,191 @@
+"""Drafting simulated without the target: drafters, pacer and engine are real, what the target says is recorded.
+
+Time is real but for forwards, which take what the cost table says. Rows beside the recorded path were never computed;
+they are what the target last thought after the same token, or say nothing. So drafters that learn from them learn a
+little less than they would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.doctor.costs import Seconds
+from paceline.doctor.recording import Recording, Row
+from paceline.doctor.wrapped import WrappedTarget
+from paceline.engine import Engine
+from paceline.law import LawContext, TargetLaw
+from paceline.llm import LLM, Drafters
+from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer, Pacing
+from paceline.request import Request
+from paceline.types import Choice, DraftTree, Target
+
+
+class ReplayClock:
+    """Seconds of the replay."""
+
+    def __init__(self) -> None:
+        self._shift = 0.0
+
+    def __call__(self) -> float:
+        """Now."""
+        return time.perf_counter() + self._shift
+
+    @contextmanager
+    def instead(self, seconds: float) -> Iterator[None]:
+        """Let what is done here take so long."""
+        started = time.perf_counter()
+        yield
+        self._shift += seconds - (time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One recording decoded again."""
+
+    forwards: tuple[tuple[int, int], ...]  # (rows, context) of each step
+    host_seconds: float  # of decoding, beside the target's forwards
+    stats: dict[str, Any]  # those of the output
+
+    def seconds(self, cost: Seconds) -> float:
+        """Decoding time under these costs."""
+        return self.host_seconds + sum(cost(*forward) for forward in self.forwards)
+
+
+class ReplayTarget(WrappedTarget):
+    """A target that says what it said, and says it in no time but by the clock. One request at a time."""
+
+    def __init__(self, inner: Target, recordings: Sequence[Recording], clock: ReplayClock) -> None:
+        super().__init__(inner)
+        self.cost: Seconds = lambda rows, context: 0.0
+        self.forwards: list[tuple[int, int]] = []
+        self._clock = clock
+        self._recordings = recordings
+        self._now = 0
+        self._said: dict[int, Row] = {}  # token -> the row behind it, of what has been said
+
+    def play(self, index: int) -> None:
+        """Turn to a recording."""
+        self._now, self.forwards = index, []
+        self._said = {}
+        for other in (*self._recordings[index + 1 :], *self._recordings[:index]):
+            before = (other.ids[-1], *other.tokens)
+            self._said.update(zip(before, other.rows, strict=False))
+
+    def reserve(self, request: Request) -> bool:
+        """See `Target`."""
+        return True
+
+    def prefill(self, request: Request) -> None:
+        """See `Target`."""
+
+    def commit(self, request: Request, path: Sequence[int]) -> None:
+        """See `Target`."""
+
+    def free(self, request: Request) -> None:
+        """See `Target`."""
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """See `Target`."""
+        ((request, tree),) = work
+        rows, context = len(tree) + 1, len(request.tokens)
+        self.forwards.append((rows, context))
+        with self._clock.instead(self.cost(rows, context)):
+            return [self._logits(request, tree)]
+
+    def _logits(self, request: Request, tree: DraftTree) -> NDArray[np.float32]:
+        recording = self._recordings[self._now]
+        logits = np.zeros((len(tree) + 1, self.vocab_size), np.float32)
+        places = [request.num_output_tokens]  # of each row in the recording; -1 beside it
+        for token, parent in zip(tree.tokens, tree.parents, strict=True):
+            place = places[parent + 1]
+            is_said = 0 <= place < len(recording.tokens) and recording.tokens[place] == token
+            places.append(place + 1 if is_said else -1)
+        for row, place, token in zip(logits, places, (request.tokens[-1], *tree.tokens), strict=True):
+            on_path = 0 <= place < len(recording.rows)
+            thought = recording.rows[place] if on_path else self._said.get(token)
+            if thought is not None:
+                thought.write(row)
+            if on_path and thought is not None:
+                self._said[token] = thought
+        return logits
+
+
+class ToldLaw(TargetLaw):
+    """A law that takes its time, and then says what it is told: of the logits only the likeliest are known."""
+
+    def __init__(self, request: Request, vocab_size: int, tokens: Sequence[int]) -> None:
+        context = LawContext(vocab_size, frozenset(), ())
+        super().__init__(request.params, context, request.tokens, request.seed, 0, request.law.grammar)
+        self._told = tokens
+        self._num_told = 0
+
+    def choose(self, logits: NDArray[np.float32]) -> Choice:
+        """See `TargetLaw`."""
+        choice = super().choose(logits)
+        return replace(choice, token=self._told[self._num_told]) if self._num_told < len(self._told) else choice
+
+    def advance(self, token: int) -> None:
+        """See `TargetLaw`."""
+        super().advance(token)
+        self._num_told += 1
+
+
+class ReplayEngine(Engine):
+    """An engine whose requests are told what to say."""
+
+    told: Sequence[int] = ()
+
+    def add(self, request: Request) -> None:
+        """See `Engine`."""
+        request.law = ToldLaw(request, self.target.vocab_size, self.told)
+        super().add(request)
+
+
+class Replayer:
+    """Decodes recordings again, under plain decoding and under a pacer of its own."""
+
+    def __init__(
+        self, llm: LLM, recordings: Sequence[Recording], table: dict[int, ForwardCost], drafters: Drafters
+    ) -> None:
+        self._clock = ReplayClock()
+        self._target = ReplayTarget(llm.target, recordings, self._clock)
+        self._recordings = recordings
+        self._pacer = Pacer(CostTable(table), clock=self._clock)
+        self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, pacer=self._pacer, info=llm.info)
+        self._llm.engine = self._engine = ReplayEngine(self._target, self._pacer, clock=self._clock)
+
+    def __enter__(self) -> Replayer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._llm.close()
+
+    def plain(self, index: int, cost: Seconds) -> Replayed:
+        """Without drafts."""
+        return self._replay(index, cost, FixedPacer(0), "plain")
+
+    def paced(self, index: int, cost: Seconds, turn: str) -> Replayed:
+        """Under the pacer, which has learnt from all replays before; no drafter knows the answer from another turn."""
+        return self._replay(index, cost, self._pacer, turn)
+
+    def _replay(self, index: int, cost: Seconds, pacing: Pacing, turn: str) -> Replayed:
+        recording = self._recordings[index]
+        self._target.cost = cost
+        self._target.play(index)
+        self._engine.pacer, self._engine.told = pacing, recording.tokens
+        output = self._llm.generate(
+            list(recording.ids),
+            prediction=recording.question.prediction,
+            tenant=f"{turn}, {recording.question.category}",
+            **recording.sampling,
+        )
+        assert output.token_ids == recording.tokens  # it ended where it did
+        host = output.stats["decode_seconds"] - output.stats["forward_seconds"]
+        return Replayed(tuple(self._target.forwards), host, output.stats)

@@ -1,0 +1,66 @@
+"""A target that passes everything on: what differs is for subclasses to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.request import Request
+from paceline.types import DraftTree, Target
+
+
+class WrappedTarget:
+    """A `Target` that is another one."""
+
+    on_prefill: Callable[[int], None] | None = None
+
+    def __init__(self, inner: Target) -> None:
+        self.inner = inner
+        self.vocab_size = inner.vocab_size
+        self.max_length = inner.max_length
+        self.capacity = inner.capacity
+        self.generation_config = getattr(inner, "generation_config", None)
+
+    @property
+    def row_counts(self) -> Sequence[int]:
+        """See `Target`."""
+        return self.inner.row_counts
+
+    def reserve(self, request: Request) -> bool:
+        """See `Target`."""
+        return self.inner.reserve(request)
+
+    def prefill(self, request: Request) -> None:
+        """See `Target`."""
+        self.inner.prefill(request)
+
+    def max_budget(self, num_requests: int) -> int:
+        """See `Target`."""
+        return self.inner.max_budget(num_requests)
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """See `Target`."""
+        return self.inner.score(work)
+
+    def rehearse(self, num_rows: int, context: int) -> bool:
+        """See `Target`."""
+        return self.inner.rehearse(num_rows, context)
+
+    def commit(self, request: Request, path: Sequence[int]) -> None:
+        """See `Target`."""
+        self.inner.commit(request, path)
+
+    def free(self, request: Request) -> None:
+        """See `Target`."""
+        self.inner.free(request)
+
+    def numerics(self) -> dict[str, Any]:
+        """See `Target`."""
+        return self.inner.numerics()
+
+    def memory(self) -> dict[str, int]:
+        """See `Target`."""
+        return self.inner.memory()

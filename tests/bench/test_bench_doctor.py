@@ -1,0 +1,86 @@
+"""Predictions against measurements: the comparison on made-up figures, and a tiny run from end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from paceline.bench.doctor import Figure, compare, doctor_reach, doctor_table, questions_of
+from paceline.bench.tasks import Task
+from paceline.doctor.costs import MeasuredCosts
+from paceline.doctor.prediction import Interval
+from paceline.doctor.recording import Recording
+from paceline.doctor.replay import Replayed
+from paceline.doctor.visit import Visit
+from paceline.pacer import ForwardCost
+
+Bench = Callable[..., Result]
+COSTS = MeasuredCosts({1: ForwardCost(1.0, 0.0)}, (1,), np.ones((3, 1)))
+
+
+def stats(steps: int, drafted: int, accepted: int, seconds: float) -> dict[str, Any]:
+    return {
+        "num_emitted_tokens": 12,
+        "num_steps": steps,
+        "num_draft_tokens": drafted,
+        "num_accepted_draft_tokens": accepted,
+        "decode_seconds": seconds,
+    }
+
+
+def visit_of(*categories: str) -> Visit:
+    tasks = [Task(category, "prompt") for category in categories]
+    recordings = [Recording(question, (1,), {}, (2,) * 12, ()) for question in questions_of(tasks)]
+    plain = [Replayed(((1, 5),) * 12, 0.0, stats(12, 0, 0, 12.0)) for _ in tasks]
+    paced = [Replayed(((1, 5),) * 6, 0.0, stats(6, 20, 6, 6.0)) for _ in tasks]
+    return Visit(recordings, COSTS, plain, [paced])
+
+
+def test_measured_figures_are_of_the_task_s_prompts_together() -> None:
+    plain = [[stats(12, 0, 0, s) for s in seconds] for seconds in ((8.0, 4.0, 1.0), (10.0, 4.0, 1.0), (12.0, 4.0, 1.0))]
+    paced = [[stats(4, 10, 5, 4.0), stats(6, 10, 5, 3.0), stats(12, 0, 0, 1.0)] for _ in range(3)]
+    figures = compare(visit_of("a", "a", "b"), plain, paced)
+    assert [(f.task, f.name) for f in figures[:3]] == [
+        ("a", "speed-up"),
+        ("a", "tokens a step"),
+        ("a", "acceptance rate"),
+    ]
+    assert [f.measured for f in figures] == pytest.approx([14 / 7, 24 / 10, 0.5, 1.0, 1.0, 0.0])
+    assert figures[0].predicted.value == pytest.approx(2.0)
+    assert [f.holds for f in figures] == [True, False, False, False, False, False]
+    row = doctor_table("made-up", figures).rows[0]
+    assert row[0] == "a"
+    assert row[1].endswith("· 2.00")
+    assert row[2].endswith("· 2.40 !")
+
+
+@pytest.mark.parametrize(("num_wrong", "expected"), [(1, True), (2, False)])
+def test_nine_of_ten_intervals_must_hold(num_wrong: int, expected: bool) -> None:
+    figures = [Figure("a", "speed-up", Interval(1.0, 0.9, 1.1), 1.0 + (i < num_wrong)) for i in range(10)]
+    assert doctor_reach(figures)[0].is_reached is expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.2, True), (0.21, False)])
+def test_intervals_of_speed_ups_must_be_narrow(width: float, expected: bool) -> None:
+    narrow = Figure("a", "speed-up", Interval(1.0, 1.0 - width, 1.0 + width), 1.0)
+    wide = Figure("a", "tokens a step", Interval(1.0, 0.1, 9.0), 1.0)
+    assert doctor_reach([narrow, narrow, wide, wide, wide])[1].is_reached is expected
+
+
+def test_a_tiny_run_from_end_to_end(bench: Bench, tiny: str, tmp_path: Path) -> None:
+    path = tmp_path / "doctor.json"
+    options = ("--tasks", "story,noise,copy", "--prompts", 1, "--max-tokens", 5, "--repeats", 1)
+    result = bench("doctor", "--model", tiny, *options, "--json", path)
+    assert result.exit_code == 0, result.output
+    assert "the doctor's intervals hold" in result.output
+    found = json.loads(path.read_text())
+    assert len(found["figures"]) == 9
+    assert all(figure["measured"] >= 0.0 for figure in found["figures"])
+    assert {figure["task"] for figure in found["figures"]} == {"story", "noise", "copy"}
+    assert len(found["reach"]) == 2
