@@ -1,0 +1,56 @@
+"""Paceline through the same pipe, with the project's own interpreter.
+
+`auto` is what `drafters="auto"` takes, and the draft model that the peers have too; it runs twice, for the noise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+import paceline
+from paceline.drafters import automatic
+from paceline.types import Environment
+from peers.protocol import Decode, Modes, Target, Turn, serve
+
+
+def modes(target: Target) -> Modes:
+    """Plain decoding, and drafting with and without the draft model."""
+    torch.set_num_threads(target.threads)
+    llm = paceline.load(target.folder, drafters="none")
+    calls = itertools.count()
+
+    def decode(drafters: Sequence[str]) -> Decode:
+        def run(turn: Turn) -> Sequence[int]:
+            # A tenant of its own, or what an earlier turn answered to this very prompt would draft for it.
+            output = llm.generate(
+                list(turn.ids),
+                drafters=drafters,
+                tenant=f"turn {next(calls)}",
+                max_tokens=turn.max_tokens,
+                temperature=turn.temperature,
+                seed=turn.seed,
+                ignore_eos=True,
+            )
+            tokens: Sequence[int] = output.token_ids
+            return tokens
+
+        return run
+
+    without = _drafters(llm, None)
+    found = {"auto": lambda: decode(_drafters(llm, target.draft)), "none": lambda: decode([])}
+    if target.draft is not None:
+        found["auto without draft model"] = lambda: decode(without)
+    return found | {"auto again": lambda: decode(_drafters(llm, target.draft))}
+
+
+def _drafters(llm: paceline.LLM, draft: str | None) -> list[str]:
+    """What "auto" would take, were this draft model the known one."""
+    names = automatic(Environment(None, llm.target.vocab_size, "cpu", draft))
+    return [f"model:path={draft}" if name == "model" else name for name in names]
+
+
+if __name__ == "__main__":
+    serve(modes, ["torch", "transformers"])

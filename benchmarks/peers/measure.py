@@ -1,0 +1,100 @@
+"""Rounds in which all modes of all peers take turns, so that what disturbs the machine disturbs everybody."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from peers.process import PeerError, PeerProcess
+from peers.protocol import Turn
+
+PACELINE = "paceline"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in tokens, the same for everybody."""
+
+    task: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What everybody decodes, and how often."""
+
+    max_tokens: int
+    temperature: float
+    repeats: int
+    rest: float = 0.25  # seconds before a turn: OpenMP runtimes let threads spin for up to 0.2 s after their work
+
+
+@dataclass
+class Contestant:
+    """One mode of one peer: its outputs and times so far, or why there are none."""
+
+    peer: str
+    mode: str
+    process: PeerProcess | None
+    failure: str | None = None
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # by prompt, one for each round
+    outputs: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As tables have it."""
+        return f"{self.peer} {self.mode}".strip()
+
+    def take(self, index: int, turn: Turn, is_warm_up: bool = False) -> None:
+        """Decode prompt `index` and keep what came of it; a contestant that fails is out from then on."""
+        if self.process is None or self.failure is not None:
+            return
+        try:
+            tokens, seconds = self.process.decode(turn)
+        except PeerError as error:
+            self._withdraw(str(error))
+            return
+        if len(tokens) != turn.max_tokens:
+            self._withdraw(f"{len(tokens)} tokens instead of {turn.max_tokens}")
+        elif not is_warm_up:
+            self.seconds.setdefault(index, []).append(seconds)
+            self.outputs.setdefault(index, []).append(tokens)
+
+    def _withdraw(self, why: str) -> None:
+        """Out of this run, and of later ones: some peers never come back from a failed request."""
+        assert self.process is not None
+        self.failure = why
+        self.process.withdraw(self.mode, why)
+
+
+def line_up(peers: dict[str, PeerProcess | str]) -> list[Contestant]:
+    """Contestants in the order of their turns: one peer follows another. A string says why a peer is absent."""
+    groups = [_group(name, peer) for name, peer in peers.items()]
+    return [one for turn in itertools.zip_longest(*groups) for one in turn if one is not None]
+
+
+def _group(name: str, peer: PeerProcess | str) -> list[Contestant]:
+    if isinstance(peer, str):
+        return [Contestant(name, "", None, peer)]
+    failed = [Contestant(name, mode, None, why) for mode, why in peer.failed.items()]
+    return [Contestant(name, mode, peer) for mode in peer.modes] + failed
+
+
+def measure(contestants: Sequence[Contestant], prompts: Sequence[Prompt], plan: Plan) -> Iterator[None]:
+    """One untimed turn each, on the longest prompt, then the rounds; yields after each."""
+    longest = max(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    for contestant in contestants:
+        contestant.take(longest, _turn(contestant, prompts[longest], longest, plan), is_warm_up=True)
+    yield
+    for _ in range(plan.repeats):
+        for index, prompt in enumerate(prompts):
+            for contestant in contestants:
+                time.sleep(plan.rest if contestant.failure is None else 0.0)
+                contestant.take(index, _turn(contestant, prompt, index, plan))
+        yield
+
+
+def _turn(contestant: Contestant, prompt: Prompt, index: int, plan: Plan) -> Turn:
+    return Turn(contestant.mode, prompt.ids, plan.max_tokens, plan.temperature, seed=index)

