@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +102,7 @@ def main(
     targets: str = typer.Option("bundled,inflated", help="bundled, inflated (to 134 M), or folders of checkpoints."),
     dtypes: str = typer.Option("bfloat16", help="bfloat16, float32."),
     peers: str = typer.Option(",".join(RECIPES), help="Who competes."),
-    tasks: str = typer.Option("story,copy,command,session", help="Kinds of text."),
+    tasks: str = typer.Option("story,copy,command", help="Kinds of text: also maths, session."),
     prompts: int = typer.Option(2, min=1, help="Prompts of each task."),
     max_tokens: int = typer.Option(64, min=1, help="Tokens of every output."),
     temperatures: str = typer.Option("0,1", help="0 is greedy."),
@@ -120,7 +122,8 @@ def main(
     if install_only:
         return
     settings = Settings(_split(tasks), prompts, max_tokens, _numbers(temperatures), repeats, rest)
-    record = Record(json, markdown_file, provenance(torch.device("cpu")))
+    command = shlex.join(["benchmarks/peers/run", *sys.argv[1:]])
+    record = Record(json, markdown_file, provenance(torch.device("cpu")) | {"command": command})
     for name, dtype in itertools.product(_split(targets), _split(dtypes)):
         compete(name, dtype, settings, venue, installed, record)
     if any(not line.is_reached for run in record.runs for line in same_bytes(run)):
