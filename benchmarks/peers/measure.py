@@ -83,10 +83,11 @@ def _group(name: str, peer: PeerProcess | str) -> list[Contestant]:
 
 
 def measure(contestants: Sequence[Contestant], prompts: Sequence[Prompt], plan: Plan) -> Iterator[None]:
-    """One untimed turn each, on the longest prompt, then the rounds; yields after each."""
-    longest = max(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-    for contestant in contestants:
-        contestant.take(longest, _turn(contestant, prompts[longest], longest, plan), is_warm_up=True)
+    """Two untimed turns each, on the longest and the shortest prompt, then the rounds; yields after each."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    for index in (order[-1], order[0]):
+        for contestant in contestants:
+            contestant.take(index, _turn(contestant, prompts[index], index, plan), is_warm_up=True)
     yield
     for _ in range(plan.repeats):
         for index, prompt in enumerate(prompts):

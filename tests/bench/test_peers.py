@@ -57,7 +57,7 @@ def modes(target):
 def decode(turn):
     global count
     count += 1
-    if count == 3:
+    if count == 4:
         print("out of luck", file=sys.stderr)
         os._exit(3)
     return [5] * turn.max_tokens
@@ -117,8 +117,8 @@ def test_one_peer_follows_another_and_one_round_the_last(adapters: Adapters, tmp
     contestants = rounds(adapters(one=GOOD, two=GOOD))
     turns = [line.split()[0].split(".")[-1] + " " + " ".join(line.split()[1:]) for line in open_turns(tmp_path)]
     order = ["one first", "two first", "one second", "two second"]
-    assert turns[:4] == [f"{name} 20" for name in order]  # untimed, on the longest prompt
-    assert turns[4:] == [f"{name} {last}" for _ in range(2) for last in (10, 20, 30) for name in order]
+    assert turns[:8] == [f"{name} {last}" for last in (20, 10) for name in order]  # untimed: the longest, the shortest
+    assert turns[8:] == [f"{name} {last}" for _ in range(2) for last in (10, 20, 30) for name in order]
     assert [len(times) for times in contestants[0].seconds.values()] == [2, 2, 2]
     assert contestants[0].outputs[1] == [(20, 21, 22, 23)] * 2
 
