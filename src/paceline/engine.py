@@ -19,6 +19,7 @@ from paceline.pacer.base import StepTimes
 from paceline.request import Request
 from paceline.scheduler import Scheduler
 from paceline.trace import StepRecord
+from paceline.tree import EMPTY
 from paceline.types import Drafter, DraftTree, StepOutcome, Target
 from paceline.verify import walk
 
@@ -93,9 +94,11 @@ class Engine:
             request.stats.drafter(drafter.name).num_proposals += 1
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._guarded(drafter, requests))
+            last: list[DraftTree] = [EMPTY] * len(requests)
             for trees in drafter.propose(requests, budgets):
-                for tree, budget in zip(trees, budgets, strict=True):
-                    _check_proposal(drafter, tree, budget, self.target.vocab_size)
+                for tree, budget, known in zip(trees, budgets, last, strict=True):
+                    _check_proposal(drafter, tree, budget, self.target.vocab_size, len(known))
+                last = trees
                 yield trees
 
     def _commit(self, request: Request, tree: DraftTree, logits: NDArray[np.float32]) -> StepOutcome:
@@ -170,15 +173,17 @@ def _record(outcome: StepOutcome, times: StepTimes, end: float) -> StepRecord:
     return StepRecord(outcome.tree, outcome.path, len(outcome.tokens), *seconds)
 
 
-def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: int) -> None:
+def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: int, start: int) -> None:
+    """Refuse a tree whose nodes from `start` on, or whose size, break the port."""
     size = len(tree)
     if not len(tree.parents) == len(tree.scores) == len(tree.sources) == size:
         raise DrafterError(f"drafter {drafter.name!r} proposed a tree whose fields differ in length")
     if size > budget:
         raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; its budget was {budget}")
-    if any(not -1 <= parent < node for node, parent in enumerate(tree.parents)):
-        raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
-    if any(not 0 <= score <= 1 for score in tree.scores):
-        raise DrafterError(f"drafter {drafter.name!r} proposed a score that is no probability")
-    if any(not 0 <= token < vocab_size for token in tree.tokens):
-        raise DrafterError(f"drafter {drafter.name!r} proposed a token outside the vocabulary of {vocab_size}")
+    for node in range(start, size):
+        if not -1 <= tree.parents[node] < node:
+            raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
+        if not 0 <= tree.scores[node] <= 1:
+            raise DrafterError(f"drafter {drafter.name!r} proposed a score that is no probability")
+        if not 0 <= tree.tokens[node] < vocab_size:
+            raise DrafterError(f"drafter {drafter.name!r} proposed a token outside the vocabulary of {vocab_size}")

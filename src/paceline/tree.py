@@ -83,10 +83,6 @@ class TreeUnion:
             else:
                 places.append(self._enter(above, tree.tokens[node], depth, tree.sources[node], chance))
 
-    def places(self, drafter: int) -> Sequence[int]:
-        """Where the nodes of a drafter's tree stand here, in their order; -1 if they are too deep."""
-        return self._places.get(drafter, ())
-
     def weigh(self, agreed: Agreement) -> None:
         """Compute `chances` and `reach`.
 

@@ -14,21 +14,30 @@ from paceline.types import Drafter, DraftTree, StepOutcome
 class Growth:
     """What the drafters proposed for one request in this step."""
 
-    __slots__ = ("_beliefs", "_reach", "_worth", "proposed", "room", "union")
+    __slots__ = ("_beliefs", "_is_weighed", "_reach", "_union", "_worth", "proposed", "room")
 
     def __init__(self, beliefs: Beliefs, room: Room) -> None:
         self.room = room
-        self.union = TreeUnion(room.depth)
+        self._union = TreeUnion(room.depth)
+        self._is_weighed = True
         self.proposed: dict[int, tuple[Drafter, DraftTree]] = {}  # id of the drafter -> its newest tree
         self._beliefs = beliefs
         self._reach: dict[int, list[float]] = {}
         self._worth: dict[int, float] = {}
 
     @property
+    def union(self) -> TreeUnion:
+        """All proposals as one, weighed when it is looked at: stages may follow each other unseen."""
+        if not self._is_weighed:
+            self._union.weigh(self._beliefs.agreed)
+            self._is_weighed = True
+        return self._union
+
+    @property
     def coverage(self) -> float:
         """The chance that the next token is among the drafts."""
-        roots = (r for r, parent in zip(self.union.reach, self.union.parents, strict=True) if parent < 0)
-        return sum(roots)
+        union = self.union
+        return sum([reach for reach, parent in zip(union.reach, union.parents, strict=True) if parent < 0])
 
     def take(self, drafter: Drafter, tree: DraftTree) -> float:
         """Take in a drafter's tree; the tokens that its new nodes would bring, each by its own calibrated chances."""
@@ -41,8 +50,8 @@ class Growth:
             reach.append(chance * reach[parent] if parent >= 0 else chance)
         self.proposed[key] = (drafter, tree)
         if chances:
-            self.union.add(key, tree, chances)
-            self.union.weigh(self._beliefs.agreed)
+            self._union.add(key, tree, chances)
+            self._is_weighed = False
         gain = sum(reach[start:])
         self._worth[key] = self._worth.get(key, 0.0) + gain
         return gain
