@@ -50,6 +50,7 @@ def chosen_in(tree: ast.Module) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             values = [*node.args] if called in CALLS else []
             values += [keyword.value for keyword in node.keywords if keyword.arg in KEYWORDS]
+            values = [value for value in values if not isinstance(value, ast.Dict)]  # figures by name choose nothing
             for constant in (inner for value in values for inner in ast.walk(value) if isinstance(inner, ast.Constant)):
                 if isinstance(constant.value, str):
                     yield constant.value.split(":")[0]
@@ -72,6 +73,7 @@ llm.generate("Once", drafters=["fourth:depth=3", other])
 base.make(f"fifth:{options}")
 make("sixth")
 print("seventh", {"eighth": 3})
+Facts(drafters={"ninth": 3})
 """
     tree = ast.parse(code)
     assert {f"paceline.drafters.{name}" for name in ("first", "second", "third")} <= set(imports_of(tree))
