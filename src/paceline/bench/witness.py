@@ -36,9 +36,9 @@ class Trace:
     num_accepted: int = 0
     law: TargetLaw | None = None  # as it began, where rows are kept
 
-    def tail(self, start: int) -> Trace:
-        """What is expected of a request that has the first `start` tokens in its prompt."""
-        return Trace(self.tokens[start:], self.digests[start:])
+    def tail(self, start: int, count: int) -> Trace:
+        """What is expected of a request for `count` tokens that has the first `start` in its prompt."""
+        return Trace(self.tokens[start : start + count], self.digests[start : start + count])
 
 
 @dataclass(frozen=True)
