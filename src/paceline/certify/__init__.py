@@ -11,5 +11,6 @@ controls     faulty engines on which the checks must fail
 slot_order   one of them: attention that adds up keys in slot order
 certificate  what was found, and its JSON
 page         the same as one HTML file
-run          the order of it all
+files       hashes of model files
+run         the order of it all
 """

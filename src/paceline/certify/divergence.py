@@ -3,6 +3,8 @@
 - *law*: the logits have plain decoding's bits and another token was chosen from them;
 - *arithmetic*: on fresh caches too, the row gets other bits in its tree and batch than alone;
 - *state*: on fresh caches the row has the same bits as alone: the cache it was computed over held something else.
+  If it was off by no more than rounding, the cache held the right rows, rounded otherwise: *arithmetic* of an earlier
+  step. That line is a judgement; the others are not.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ _EXPLANATIONS = {
     "law": "the logits have the bits of plain decoding, and another token was chosen from them",
     "arithmetic": "scored again over a fresh cache, the row has other bits in its draft tree and batch than alone",
     "state": "scored again over a fresh cache, the row has the bits that it has alone: the cache held something else",
+    "earlier": "scored again over a fresh cache, the row has the bits that it has alone, and it was off by no more than "
+    "rounding: an earlier step has stored rows that were rounded otherwise",
     "unknown": "the step could not be scored again: the cache has no room for it",
 }
+
+_ROUNDING = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}  # of a row's largest logit
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,16 @@ def explain(llm: LLM, mismatch: Mismatch, label: str) -> Divergence:
     history = (*work.tokens, *_path_tokens(work.tree, mismatch.node))
     plain = _score(llm.target, [StepWork(history, EMPTY)])
     again = _score(llm.target, mismatch.step)
-    cause = "law" if mismatch.has_equal_bits else "unknown"
-    if cause == "unknown" and plain is not None and again is not None:
-        replayed = again[mismatch.place][mismatch.node + 1]
-        cause = "state" if replayed.tobytes() == plain[0][0].tobytes() else "arithmetic"
     row = plain[0][0] if plain is not None else mismatch.row
     lower, higher = np.partition(row, row.size - 2)[-2:]
+    difference = float(np.abs(mismatch.row.astype(np.float64) - row).max())
+    kind = "unknown"
+    if mismatch.has_equal_bits:
+        kind = "law"
+    elif plain is not None and again is not None:
+        is_rounding = difference <= _ROUNDING[llm.target.numerics().get("dtype", "float32")] * np.abs(row).max()
+        is_even = again[mismatch.place][mismatch.node + 1].tobytes() == row.tobytes()
+        kind = ("earlier" if is_rounding else "state") if is_even else "arithmetic"
     return Divergence(
         label,
         mismatch.request,
@@ -73,11 +83,11 @@ def explain(llm: LLM, mismatch: Mismatch, label: str) -> Divergence:
         mismatch.expected_token,
         _text(llm, mismatch.expected_token),
         float(higher - lower),
-        float(np.abs(mismatch.row.astype(np.float64) - row).max()),
+        difference,
         sum(len(one.tree) + 1 for one in mismatch.step),
         len(_path_tokens(work.tree, mismatch.node)),
-        cause,
-        _EXPLANATIONS[cause],
+        "arithmetic" if kind == "earlier" else kind,
+        _EXPLANATIONS[kind],
     )
 
 

@@ -45,7 +45,8 @@ class Plan:
         model: a bundled name, a folder or a hub name.
         dtype: as in `load`.
         device: as in `load`.
-        drafters: drafters with their options, each of them also compared alone; empty: random trees only.
+        drafters: drafters with their options, each of them also compared alone; none at all: random trees only;
+            None: every drafter that works with its default options.
         prompts: texts.
         max_tokens: tokens of every output, at most.
         seed: where all seeds come from.
@@ -56,7 +57,7 @@ class Plan:
     model: str
     dtype: str
     device: str
-    drafters: tuple[str, ...]
+    drafters: tuple[str, ...] | None
     prompts: tuple[str, ...]
     max_tokens: int = 48
     seed: int = 0
