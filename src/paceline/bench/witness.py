@@ -162,7 +162,7 @@ class RandomTrees:
         builder = TreeBuilder("scripted")
         rest = self._expected[prompt_of(request)][request.num_output_tokens :]
         parent = -1
-        for token in rest[: self._rng.integers(0, _MAX_DEPTH + 1)]:
+        for token in rest[: int(self._rng.integers(0, _MAX_DEPTH + 1))]:
             wrong = [(token + int(self._rng.integers(1, 50))) % self._vocab_size for _ in range(2)]
             above = parent
             for child in self._rng.permutation([token, *wrong[: self._rng.integers(0, 3)]]):

@@ -51,9 +51,7 @@ class BytesResult:
         return total.is_equal and total.accepted_draft_tokens > 0
 
 
-def comparisons(
-    ways: Sequence[Way], cases: Sequence[Case], prompts: Sequence[Ids], seed: int
-) -> Iterator[Comparison]:
+def comparisons(ways: Sequence[Way], cases: Sequence[Case], prompts: Sequence[Ids], seed: int) -> Iterator[Comparison]:
     """Comparisons without end, the most telling first: every way and every case once, then all of them, round by round.
 
     Each round has other prompts and another seed. The order is a function of the arguments.
@@ -61,16 +59,14 @@ def comparisons(
     rng = np.random.default_rng(seed)
     cells = list(itertools.product(ways, cases))
     first = [(ways[i % len(ways)], cases[i % len(cases)]) for i in range(max(len(ways), len(cases)))]
-    group = group_of(prompts, 0)
-    for i, (way, case) in enumerate(first):
-        if way.applies_to(case):
-            yield Comparison(way, case, group[i % _GROUP :][:1] if way.is_alone else group, 0)
     for number in itertools.count():
         group = group_of(prompts, number)
-        for index in rng.permutation(len(cells)):
-            way, case = cells[index]
+        order = [cells[index] for index in rng.permutation(len(cells))]
+        if number == 0:
+            order = first + [cell for cell in order if cell not in first]
+        for i, (way, case) in enumerate(order):
             if way.applies_to(case):
-                yield Comparison(way, case, group, number)
+                yield Comparison(way, case, group[i % len(group) :][:1] if way.is_alone else group, number)
 
 
 def group_of(prompts: Sequence[Ids], number: int) -> tuple[Ids, ...]:

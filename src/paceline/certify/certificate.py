@@ -94,7 +94,7 @@ def agreements(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Agreemen
 
     Outputs must be the same bytes only where the numeric path is the same.
     """
-    is_same_path = then["model"]["numerics"] == now["model"]["numerics"] and _versions(then) == _versions(now)
+    is_same_path = _numerics(then) == _numerics(now) and _versions(then) == _versions(now)
     points = [
         ("verdict", then["verdict"], now["verdict"], True),
         ("model files", _digest_of(then), _digest_of(now), True),
@@ -109,12 +109,16 @@ def _decisions(found: Mapping[str, Any]) -> str:
     return f"{found['bytes']['total']['decisions']:,}"
 
 
+def _numerics(found: Mapping[str, Any]) -> Any:
+    return found["model"]["numerics"]
+
+
 def _versions(found: Mapping[str, Any]) -> Any:
     return found["provenance"]["versions"]
 
 
 def _path(found: Mapping[str, Any]) -> str:
-    numerics = found["model"]["numerics"]
+    numerics = _numerics(found)
     names = ", ".join(f"{name} {version}" for name, version in _versions(found).items())
     return f"{numerics['path']}, {numerics['dtype']}, {numerics['device']}, {numerics.get('threads')} threads; {names}"
 

@@ -29,8 +29,8 @@ _EXPLANATIONS = {
     "law": "the logits have the bits of plain decoding, and another token was chosen from them",
     "arithmetic": "scored again over a fresh cache, the row has other bits in its draft tree and batch than alone",
     "state": "scored again over a fresh cache, the row has the bits that it has alone: the cache held something else",
-    "earlier": "scored again over a fresh cache, the row has the bits that it has alone, and it was off by no more than "
-    "rounding: an earlier step has stored rows that were rounded otherwise",
+    "earlier": "scored again over a fresh cache, the row has the bits that it has alone, and it was off by no more "
+    "than rounding: an earlier step has stored rows that were rounded otherwise",
     "unknown": "the step could not be scored again: the cache has no room for it",
 }
 
@@ -95,9 +95,9 @@ def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]
     """Logits of trees over freshly prefilled caches; None if there is no room for them."""
     requests = [fresh_request(work.tokens, target.vocab_size) for work in step]
     try:
-        if not all([target.reserve(request) for request in requests]):
-            return None
         for request in requests:
+            if not target.reserve(request):
+                return None
             target.prefill(request)
         return target.score([(r, work.tree) for r, work in zip(requests, step, strict=True)])
     finally:

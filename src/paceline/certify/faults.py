@@ -14,8 +14,8 @@ from paceline.certify.controls import (
     FaultyPacing,
     FrozenPenalties,
     NoiseAtTheWrongIndex,
-    SteppedLaw,
     StaleRow,
+    SteppedLaw,
 )
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.plan import Case, Plan
@@ -109,7 +109,10 @@ class FaultBench:
 
 
 _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {
-    "penalties frozen over the draft": (FrozenPenalties, "what was generated is counted at the beginning of a step only"),
+    "penalties frozen over the draft": (
+        FrozenPenalties,
+        "what was generated is counted at the beginning of a step only",
+    ),
     "noise re-used at the wrong index": (NoiseAtTheWrongIndex, "all tokens of a step are drawn with its first's noise"),
 }
 
@@ -128,8 +131,12 @@ def _bytes_control(name: str, planted: str, result: BytesResult, target: Target)
     if first is None:
         found = f"not found in {result.total.decisions:,} decisions"
         return Control(name, planted, "same bytes", False, found, "", dtype)
+    is_same = first.token == first.expected_token
+    what = (
+        "the same token from logits" if is_same else f"{first.token_text!r} in place of {first.expected_text!r}, logits"
+    )
     found = (
-        f"after {result.total.decisions:,} decisions: token {first.index} of an output, "
-        f"{first.expected_text!r} became {first.token_text!r}, logits off by {first.row_difference:.2g}"
+        f"within {result.total.decisions:,} decisions: token {first.index} of an output, {what} "
+        f"off by {first.row_difference:.2g}"
     )
     return Control(name, planted, "same bytes", True, found, first.cause, dtype)

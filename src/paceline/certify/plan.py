@@ -1,4 +1,4 @@
-"""What a certificate compares: model, drafters, prompts, kinds of sampling, seed and time. Written to JSON and read back.
+"""What a certificate compares: model, drafters, prompts, kinds of sampling, seed and time; written to JSON, read back.
 
 Knows nothing of how anything is compared.
 """

@@ -97,7 +97,7 @@ class ReferenceLaw:
         return Chances(weights / weights.sum(), ties.tolist() if is_cut else ())
 
     def _counted(self, generated: Sequence[int], vocab_size: int) -> torch.Tensor:
-        """frequency * count + presence * (count > 0), over generated tokens."""
+        """(1, V): frequency * count + presence * (count > 0), over generated tokens."""
         penalty = torch.zeros(1, vocab_size, dtype=torch.float64)
         for token, count in Counter(generated).items():
             penalty[0, token] = self._params.frequency_penalty * count + self._params.presence_penalty

@@ -14,12 +14,11 @@ from paceline.certify.certificate import Certificate, Control, agreements, bytes
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
 from paceline.certify.law import LawCheck, LawResult
-from paceline.certify.plan import Case, Plan, Sizes, cases_for, plan_from
+from paceline.certify.plan import Plan, Sizes, cases_for, plan_from
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Arena, Ids, Way, ways_for
 from paceline.drafters import available
 from paceline.errors import PacelineError, first_line
-from paceline.llm import LLM
 from paceline.loading import load
 from paceline.target.loading import parse_device
 
@@ -184,7 +183,7 @@ def not_shown(prefill_is_decoding: bool) -> list[str]:
         "transformers describes.",
         "Grammars, stop strings and bad words against the reference, which lacks them. A grammar was compared plain "
         "against speculative.",
-        "Presence and frequency penalties against transformers, which lacks them: they were held against their formula.",
+        "Presence and frequency penalties against transformers, which lacks them: they were held to their formula.",
     ]
     if not prefill_is_decoding:
         found.append(

@@ -100,7 +100,7 @@ def _masked_attention(
     """(R, H, D_v) float32 of queries (R, H, D)."""
     group = query.shape[1] // layer.shape.num_kv_heads
     keys, values = (t.transpose(0, 1).flatten(1, 2).float() for t in (layer.keys, layer.values))  # (H_kv, slots, D)
-    heads = query.float().transpose(0, 1).unflatten(0, (-1, group))  # (H_kv, G, R, D)
+    heads = query.float().transpose(0, 1).reshape(len(keys), group, len(query), -1)  # (H_kv, G, R, D)
     scores = heads @ keys.transpose(1, 2)[:, None] * scaling
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap

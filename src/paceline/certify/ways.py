@@ -137,7 +137,12 @@ class Way:
 def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding: bool) -> list[Way]:
     """The ways to try; `cases` are for requests of several kinds in one batch."""
     found = [
-        Way(f"{name} alone", f"{name}, {_BUDGET} draft nodes a step", partial(_alone, (name,), FixedPacer(_BUDGET)), True)
+        Way(
+            f"{name} alone",
+            f"{name}, {_BUDGET} draft nodes a step",
+            partial(_alone, (name,), FixedPacer(_BUDGET)),
+            True,
+        )
         for name in drafters
     ]
     if drafters:
