@@ -97,12 +97,13 @@ def agreements(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Agreemen
     is_same_path = _numerics(then) == _numerics(now) and _versions(then) == _versions(now)
     points = [
         ("verdict", then["verdict"], now["verdict"], True),
-        ("model files", _digest_of(then), _digest_of(now), True),
         ("numeric path and versions", _path(then), _path(now), False),
         ("plain outputs and logits", then["bytes"]["fingerprint"], now["bytes"]["fingerprint"], is_same_path),
         ("decisions compared", _decisions(then), _decisions(now), is_same_path),
     ]
-    return [Agreement(what, str(a), str(b), a == b, required) for what, a, b, required in points]
+    found = [Agreement(what, str(a), str(b), a == b, required) for what, a, b, required in points]
+    files = [one["model"]["files"] for one in (then, now)]
+    return [*found, Agreement("model files", _short(files[0]), _short(files[1]), files[0] == files[1], True)]
 
 
 def _decisions(found: Mapping[str, Any]) -> str:
@@ -123,8 +124,8 @@ def _path(found: Mapping[str, Any]) -> str:
     return f"{numerics['path']}, {numerics['dtype']}, {numerics['device']}, {numerics.get('threads')} threads; {names}"
 
 
-def _digest_of(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(found["model"]["files"].items()))
+def _short(files: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(files.items()))
 
 
 def _counts(tally: Tally) -> dict[str, int]:

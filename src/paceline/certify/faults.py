@@ -31,6 +31,13 @@ _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
 _MOST_ROUNDS = 6
 _MAX_TOKENS = 32
 _LONGEST = 160  # tokens of a prompt
+# Kinds of sampling in which each part of the law has much to say.
+_CASES = [
+    Case("greedy", {"temperature": 0.0}),
+    Case("strong penalties", {"temperature": 1.0, "frequency_penalty": 2.0, "repetition_penalty": 1.5}),
+    Case("temperature 1", {"temperature": 1.0}),
+    Case("strong penalties, greedy", {"temperature": 0.0, "frequency_penalty": 2.0, "presence_penalty": 2.0}),
+]
 _CACHE = 3 * (_LONGEST + _MAX_TOKENS + 64)
 
 Tell = Callable[[str], None]
@@ -99,13 +106,13 @@ class FaultBench:
         return Control("argmax fallback", planted, "right law", not result.has_fair_draws, found, "law", dtype)
 
     def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer) -> BytesResult:
-        ways = [way for way in ways_for((), self._cases, False) if way.name.startswith("random trees")]
-        found = comparisons(ways, self._cases, self._prompts, self._plan.seed)
+        ways = [way for way in ways_for((), _CASES, False) if way.name.startswith("random trees")]
+        found = comparisons(ways, _CASES, self._prompts, self._plan.seed)
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, _until_different)
 
     def _arena(self, target: Target, plant: Plant) -> Arena:
         llm = LLM(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
-        return Arena(llm, min(_MAX_TOKENS, self._plan.max_tokens), plant)
+        return Arena(llm, _MAX_TOKENS, plant)
 
 
 _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {

@@ -46,8 +46,8 @@ def claim(found: Mapping[str, Any]) -> str:
     if found["verdict"] == "PASS":
         return (
             f"In {total['decisions']:,} decisions speculative decoding chose plain decoding's tokens, from logits of "
-            f"the same bits. Plain decoding follows the fp32 reference in {audit['decisions']:,} greedy decisions, and its "
-            "samples the exact probabilities. Every planted fault was found."
+            f"the same bits. Plain decoding follows the fp32 reference in {audit['decisions']:,} greedy decisions, and "
+            "its samples the exact probabilities. Every planted fault was found."
         )
     if found["verdict"] == "VOID":
         names = ", ".join(control["name"] for control in found["controls"] if not control["is_caught"])

@@ -69,7 +69,7 @@ class Plan:
             raise ConfigError(f"max_tokens is {self.max_tokens}; allowed: at least 8")
         if not self.seconds > 0:
             raise ConfigError(f"seconds is {self.seconds}; allowed: above 0")
-        if not self.prompts or not all(self.prompts):
+        if not self.prompts or not all(isinstance(text, str) and text for text in self.prompts):
             raise ConfigError("there are no prompts, or an empty one; allowed: at least one, and none empty")
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,6 +88,8 @@ def plan_from(found: Mapping[str, Any]) -> Plan:
     try:
         plan = dict(found["plan"])
         sizes = Sizes(**plan.pop("sizes"))
+        found["verdict"], found["model"]["numerics"]["path"], found["model"]["files"]  # what is compared afterwards
+        found["provenance"]["versions"], found["bytes"]["fingerprint"], found["bytes"]["total"]["decisions"]
         plan |= {name: tuple(plan[name]) for name in ("drafters", "prompts")}
         return Plan(**plan, sizes=sizes)
     except (KeyError, TypeError, ValueError) as error:

@@ -32,7 +32,7 @@ def certify(
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     max_tokens: int = typer.Option(48, min=8, help="Most tokens of every output."),
     seed: int = typer.Option(0, help="Where all seeds come from."),
-    seconds: float = typer.Option(75.0, min=1.0, help="About how long; the least coverage is done in any case."),
+    seconds: float = typer.Option(75.0, min=0.1, help="About how long; the least coverage is done in any case."),
     out: Path = typer.Option(None, help="The certificate; its JSON lies beside it.", show_default="certificate.html"),
     json: bool = typer.Option(False, "--json", help="Print the JSON object instead of a summary."),
     verify: Path = typer.Option(None, help="Run this certificate again, HTML or JSON, and compare.", metavar="FILE"),
@@ -73,9 +73,12 @@ def _plan(
 ) -> Plan:
     from paceline.bench.decode import read_prompts
     from paceline.certify.plan import Plan
+    from paceline.drafters import make
 
     chosen = parse_drafters(drafters)
     names = {"auto": None, "none": ()}[chosen] if isinstance(chosen, str) else tuple(chosen)
+    for name in names or ():
+        make(name)  # refused before the model is loaded
     texts = tuple(prompt.text for prompt in read_prompts(prompts))
     dtype, device = numerics
     max_tokens, seed, seconds = amounts
