@@ -67,14 +67,12 @@ def test_a_planted_fault_is_found_with_its_cause(name: str, bench: FaultBench):
 
 
 def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(faults, "_MOST_COMPARISONS", 5)
     monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale._inner.commit(request, path))
-    assert bench._bytes(llm.target, partial(FaultyPacing, kind=SteppedLaw)).is_equal
-    assert bench._bytes(StaleRow(llm.target)).is_equal
+    assert bench._bytes(llm.target, partial(FaultyPacing, kind=SteppedLaw), 5).is_equal
+    assert bench._bytes(StaleRow(llm.target), most=5).is_equal
 
 
 def test_a_fault_that_is_none_is_not_found(bench: FaultBench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(faults, "_MOST_COMPARISONS", 5)
     monkeypatch.setattr(faults, "_MOST_ROUNDS", 1)
     monkeypatch.setattr(faults, "ArgmaxFallback", SteppedLaw)
     monkeypatch.setattr(
@@ -106,7 +104,7 @@ def test_where_the_dtype_hides_slot_order_it_is_planted_in_float32(llm: LLM, pro
         asked.append(target.numerics()["dtype"])
         return target if len(asked) == 1 else real(target, cache_tokens)
 
-    monkeypatch.setattr(faults, "_MOST_COMPARISONS", 1)
+    monkeypatch.setattr(faults, "_MOST_HIDDEN", 1)
     monkeypatch.setattr(faults, "slot_order_target", hidden_at_first)
     monkeypatch.setattr(faults, "load_target", lambda model, dtype, device: (llm.target, None))
     plan = Plan("paceline-tiny", "auto", "cpu", (), ("unused",))

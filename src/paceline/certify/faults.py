@@ -28,6 +28,7 @@ from paceline.target.loading import load_target
 from paceline.types import Target
 
 _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
+_MOST_HIDDEN = 4  # comparisons before a fault is taken to be hidden by the dtype
 _MOST_ROUNDS = 6
 _MAX_TOKENS = 32
 _LONGEST = 160  # tokens of a prompt
@@ -76,7 +77,7 @@ class FaultBench:
         """In the model's dtype; where that hides it, in float32 on the same weights."""
         name, planted = "attention in slot order", "masked attention adds up keys in the order of their cache slots"
         target = cast(HFTarget, self._llm.target)
-        result = self._bytes(slot_order_target(target, _CACHE))
+        result = self._bytes(slot_order_target(target, _CACHE), most=_MOST_HIDDEN)
         if result.is_equal and target.numerics()["dtype"] != "float32":
             target = load_target(self._plan.model, dtype="float32", device=self._plan.device)[0]
             result = self._bytes(slot_order_target(target, _CACHE))
@@ -105,10 +106,12 @@ class FaultBench:
         planted = "the likeliest token is taken at a quarter of all places, whatever was drawn"
         return Control("argmax fallback", planted, "right law", not result.has_fair_draws, found, "law", dtype)
 
-    def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer) -> BytesResult:
+    def _bytes(
+        self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS
+    ) -> BytesResult:
         ways = [way for way in ways_for((), _CASES, False) if way.name.startswith("random trees")]
         found = comparisons(ways, _CASES, self._prompts, self._plan.seed)
-        return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, _until_different)
+        return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 
     def _arena(self, target: Target, plant: Plant) -> Arena:
         llm = LLM(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
@@ -124,8 +127,8 @@ _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {
 }
 
 
-def _until_different(result: BytesResult) -> bool:
-    return result.divergence is None and result.num_comparisons < _MOST_COMPARISONS
+def _until_different(most: int, result: BytesResult) -> bool:
+    return result.divergence is None and result.num_comparisons < most
 
 
 def _until_unfair(result: LawResult) -> bool:

@@ -6,6 +6,7 @@ have, are OpenAI's formula. V is the vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -49,8 +50,10 @@ class ReferenceModel:
     def logits(self, tokens: Sequence[int], count: int) -> NDArray[np.float32]:
         """(count, V) logits of the last `count` tokens, from one forward over all of them."""
         ids = torch.tensor([list(tokens)], device=self._model.device)
+        takes_count = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        few = {"logits_to_keep": count} if takes_count else {}  # a long prompt's logits would fill the memory
         with torch.inference_mode():
-            found = self._model(input_ids=ids, use_cache=False).logits[0, -count:]
+            found = self._model(input_ids=ids, use_cache=False, **few).logits[0, -count:]
         return found.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
