@@ -53,37 +53,54 @@ class Chances:
 
 
 class Bettor:
-    """Bets on the tokens of some contexts: a mixture of strategies, each begun with the same share."""
+    """Bets on tokens: half of the money by strategies that look no further back, the rest by what a context has taught.
+
+    The i-th context has a share of 1 / (i (i + 1)), set aside before it is met: so the sum is still a fair game.
+    """
 
     def __init__(self) -> None:
-        self._wealth = np.zeros(len(_TILTS) + 1 + len(_PRIORS))
+        self._steady = np.zeros(len(_TILTS) + 1)
+        self._learnt: dict[Hashable, Floats] = {}  # a context's wealth by prior
         self._seen: dict[Hashable, Counter[int]] = {}
         self.num_tokens = 0
 
     @property
+    def num_contexts(self) -> int:
+        """Contexts met so far."""
+        return len(self._seen)
+
+    @property
     def log_wealth(self) -> float:
-        """The logarithm of the mixture's wealth; 0 at the start."""
-        return log_mean_exp(self._wealth)
+        """The logarithm of the wealth of all strategies together; 0 at the start."""
+        learnt = [log_mean_exp(wealth) - np.log(i * (i + 1)) for i, wealth in enumerate(self._learnt.values(), 1)]
+        untouched = -np.log(len(learnt) + 1)
+        return log_mean_exp(np.array([log_mean_exp(self._steady), log_sum_exp(np.array([*learnt, untouched]))]))
 
     def bet(self, context: Hashable, chances: Chances, drawn: int) -> None:
         """Bet on a token that was drawn in a context; one that has no chance makes infinitely rich."""
         token = chances.stands_for(drawn)
         seen = self._seen.setdefault(context, Counter())
+        wealth = self._learnt.setdefault(context, np.zeros(len(_PRIORS)))
         own = float(chances.values[token])
         if own <= 0.0:
-            self._wealth[:] = np.inf
+            self._steady[:] = np.inf
         else:
-            total = seen.total()
-            learnt = [(seen[token] / own + prior) / (total + prior) for prior in _PRIORS]
-            self._wealth += np.log([*chances.odds(token), *learnt])
+            total, priors = seen.total(), np.array(_PRIORS)
+            self._steady += np.log(chances.odds(token))
+            wealth += np.log((seen[token] / own + priors) / (total + priors))
         seen[token] += 1
         self.num_tokens += 1
 
 
+def log_sum_exp(values: Floats) -> float:
+    """log(sum(exp(values)))."""
+    peak = float(np.max(values))
+    return peak if np.isinf(peak) else peak + float(np.log(np.sum(np.exp(values - peak))))
+
+
 def log_mean_exp(values: Floats) -> float:
     """log(mean(exp(values)))."""
-    peak = float(np.max(values))
-    return peak if np.isinf(peak) else peak + float(np.log(np.mean(np.exp(values - peak))))
+    return log_sum_exp(values) - float(np.log(values.size))
 
 
 def p_value(log_wealth: float) -> float:

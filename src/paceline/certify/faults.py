@@ -106,9 +106,7 @@ class FaultBench:
         planted = "the likeliest token is taken at a quarter of all places, whatever was drawn"
         return Control("argmax fallback", planted, "right law", not result.has_fair_draws, found, "law", dtype)
 
-    def _bytes(
-        self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS
-    ) -> BytesResult:
+    def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS) -> BytesResult:
         ways = [way for way in ways_for((), _CASES, False) if way.name.startswith("random trees")]
         found = comparisons(ways, _CASES, self._prompts, self._plan.seed)
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))

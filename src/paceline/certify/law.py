@@ -27,8 +27,8 @@ from paceline.tokenizing import eos_ids
 # Relative to the largest logit of a row: how far a logit may be off, and how near two must be to count as a tie.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _TOKENS = 2  # of a sampled continuation
-_FORKS = 400  # further samples of the first token, without the engine
-_DRAWS = 48  # samples of a prompt through the engine
+_DRAWS = 24  # samples of a prompt through the engine
+_PLACES, _FORKS = 8, 50  # places of a long output, and what the law chooses there for so many further samples
 
 
 @dataclass
@@ -81,7 +81,7 @@ class LawResult:
     @property
     def has_fair_draws(self) -> bool:
         """True unless the tokens' probabilities are refuted at the stated chance of a false alarm."""
-        return bool(self.draws) and p_value(self.log_wealth) > FALSE_ALARM
+        return any(draws.tokens for draws in self.draws.values()) and p_value(self.log_wealth) > FALSE_ALARM
 
     @property
     def is_right(self) -> bool:
@@ -110,8 +110,9 @@ class LawCheck:
         self._cases = [case for case in cases if covers(case)]
         target = arena.llm.target
         self._eos = sorted(eos_ids(arena.llm.tokenizer, getattr(target, "generation_config", None)))
-        self._bettors: dict[tuple[str, int], Bettor] = {}
-        self.result = LawResult(Audit(tolerance=TOLERANCES[dtype]))
+        sampled = [case.name for case in self._cases if not case.is_greedy]
+        self._bettors = {name: Bettor() for name in sampled}
+        self.result = LawResult(Audit(tolerance=TOLERANCES[dtype]), {name: Draws(name) for name in sampled})
 
     def run(
         self, prompts: Sequence[Ids], reference: ReferenceModel | None, goes_on: Callable[[LawResult], bool]
@@ -161,33 +162,45 @@ class LawCheck:
                 )
 
     def _draw(self, prompt: Ids, case: Case, number: int) -> None:
-        """Continuations of a few tokens, drawn by the engine, and more first tokens from the same law."""
-        law, seed = self._law(prompt, case), self._seed + 1000 * (number + 1)
-        bettor = self._bettors.setdefault((case.name, number), Bettor())
+        """Samples of a few tokens and one long output, drawn by the engine; and more tokens at places of the latter."""
+        seed = self._seed + 1000 * (number + 1)
+        game = _Game(self._law(prompt, case), self._bettors[case.name], number)
         options = self._arena.options(case, seed) | {"max_tokens": _TOKENS, "n": _DRAWS}
         options["min_tokens"] = min(case.sampling.get("min_tokens", 0), _TOKENS)
-        traces = self._traces(prompt, options)
-        known: dict[tuple[bytes, tuple[int, ...]], Chances] = {}
+        traces = [*self._traces(prompt, options), *self._traces(prompt, self._arena.options(case, seed + 1))]
         for trace in traces:
-            for index, (row, token) in enumerate(zip(trace.rows, trace.tokens, strict=True)):
-                context = (digest(row), tuple(trace.tokens[:index]))
-                if context not in known:
-                    known[context] = law.chances(context[1], row)
-                bettor.bet(context, known[context], token)
-        draws = self.result.draws.setdefault(case.name, Draws(case.name))
+            for index, token in enumerate(trace.tokens):
+                game.bet(trace, index, token)
+        self._fork(traces[-1], game, seed + 2)
+        draws = self.result.draws[case.name]
         draws.engine_tokens += sum(len(trace.tokens) for trace in traces)
-        self._fork(traces[0], law, bettor, seed)
-        draws.tokens = sum(b.num_tokens for (name, _), b in self._bettors.items() if name == case.name)
-        draws.contexts += len(known)
-        wealth = [b.log_wealth for (name, _), b in self._bettors.items() if name == case.name]
-        draws.log_wealth = log_mean_exp(np.array(wealth))
+        draws.tokens, draws.contexts = game.bettor.num_tokens, game.bettor.num_contexts
+        draws.log_wealth = game.bettor.log_wealth
 
-    def _fork(self, trace: Trace, law: ReferenceLaw, bettor: Bettor, seed: int) -> None:
-        """More first tokens: the engine's own law and logits for further samples."""
-        row = trace.rows[0]
-        chances = law.chances((), row)
-        assert trace.law is not None  # kept with the rows
-        for i in range(_FORKS):
-            fork = copy.copy(trace.law)
-            fork.noise = Noise(seed, _DRAWS + i, row.size)
-            bettor.bet((digest(row), ()), chances, fork.choose(row).token)
+    def _fork(self, trace: Trace, game: _Game, seed: int) -> None:
+        """What the engine's own law chooses for other samples, from the engine's logits, along an output."""
+        law = trace.law
+        assert law is not None  # kept with the rows
+        step = max(len(trace.tokens) // _PLACES, 1)
+        for index, (row, token) in enumerate(zip(trace.rows, trace.tokens, strict=True)):
+            for sample in range(_FORKS if index % step == 0 else 0):
+                fork = copy.copy(law)
+                fork.noise = Noise(seed, sample, row.size)
+                game.bet(trace, index, fork.choose(row).token)
+            law.advance(token)
+
+
+class _Game:
+    """Bets on tokens after one prompt in one kind of sampling; the chances of each context are found once."""
+
+    def __init__(self, law: ReferenceLaw, bettor: Bettor, number: int) -> None:
+        self._law, self.bettor, self._number = law, bettor, number
+        self._known: dict[tuple[bytes, tuple[int, ...]], Chances] = {}
+
+    def bet(self, trace: Trace, index: int, token: int) -> None:
+        """Bet on a token in the place of a trace's `index`-th."""
+        row = trace.rows[index]
+        context = (digest(row), tuple(trace.tokens[:index]))
+        if context not in self._known:
+            self._known[context] = self._law.chances(context[1], row)
+        self.bettor.bet((self._number, *context), self._known[context], token)
