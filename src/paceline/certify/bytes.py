@@ -14,7 +14,7 @@ from paceline.certify.plan import Case
 from paceline.certify.ways import Arena, Ids, Tally, Way
 
 _GROUP = 3  # prompts that are decoded together
-_LONG = 150  # tokens that every third prompt is brought to: more than two tiles of attention
+LONG = 150  # tokens that every third prompt is brought to: more than two tiles of attention
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,19 @@ class BytesResult:
         return total.is_equal and total.accepted_draft_tokens > 0
 
 
-def comparisons(ways: Sequence[Way], cases: Sequence[Case], prompts: Sequence[Ids], seed: int) -> Iterator[Comparison]:
+def comparisons(
+    ways: Sequence[Way], cases: Sequence[Case], prompts: Sequence[Ids], seed: int, longest: int = LONG
+) -> Iterator[Comparison]:
     """Comparisons without end, the most telling first: every way and every case once, then all of them, round by round.
 
-    Each round has other prompts and another seed. The order is a function of the arguments.
+    Each round has other prompts, prolonged to `longest` tokens at most, and another seed. The order is a function of
+    the arguments.
     """
     rng = np.random.default_rng(seed)
     cells = list(itertools.product(ways, cases))
     first = [(ways[i % len(ways)], cases[i % len(cases)]) for i in range(max(len(ways), len(cases)))]
     for number in itertools.count():
-        group = group_of(prompts, number)
+        group = group_of(prompts, number, longest)
         order = [cells[index] for index in rng.permutation(len(cells))]
         if number == 0:
             order = first + [cell for cell in order if cell not in first]
@@ -69,12 +72,12 @@ def comparisons(ways: Sequence[Way], cases: Sequence[Case], prompts: Sequence[Id
                 yield Comparison(way, case, group[i % len(group) :][:1] if way.is_alone else group, number)
 
 
-def group_of(prompts: Sequence[Ids], number: int) -> tuple[Ids, ...]:
+def group_of(prompts: Sequence[Ids], number: int, longest: int = LONG) -> tuple[Ids, ...]:
     """The prompts of a round, distinct; the last is followed by others until it is long."""
     at = [prompts[(number * _GROUP + i) % len(prompts)] for i in range(_GROUP)]
     following = itertools.islice(itertools.cycle(prompts), number * _GROUP + _GROUP, None)
-    while len(at[-1]) < _LONG:
-        at[-1] = (*at[-1], *next(following))[:_LONG]
+    while len(at[-1]) < longest:
+        at[-1] = (*at[-1], *next(following))[:longest]
     return tuple(dict.fromkeys(at))
 
 

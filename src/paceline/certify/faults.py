@@ -7,7 +7,7 @@ from functools import partial
 from typing import cast
 
 from paceline.certify.betting import FALSE_ALARM
-from paceline.certify.bytes import BytesCheck, BytesResult, comparisons
+from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
 from paceline.certify.certificate import Control
 from paceline.certify.controls import (
     ArgmaxFallback,
@@ -28,9 +28,9 @@ from paceline.target.loading import load_target
 from paceline.types import Target
 
 _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
-_MOST_HIDDEN = 4  # comparisons before a fault is taken to be hidden by the dtype
+_MOST_HIDDEN = 2  # comparisons before a fault is taken to be hidden by the dtype
 _MOST_ROUNDS = 6
-_MAX_TOKENS = 32
+_FEWEST_TOKENS, _MAX_TOKENS = 16, 32  # of an output
 _LONGEST = 160  # tokens of a prompt
 # Kinds of sampling in which each part of the law has much to say.
 _CASES = [
@@ -60,8 +60,10 @@ class FaultBench:
 
     def __init__(self, llm: LLM, plan: Plan, cases: Sequence[Case], prompts: Sequence[Ids]) -> None:
         self._llm, self._plan = llm, plan
+        self._max_tokens = min(max(plan.max_tokens or _MAX_TOKENS, _FEWEST_TOKENS), _MAX_TOKENS)
         self._cases = [case for case in cases if "regex" not in case.sampling]
-        self._prompts = [prompt[-_LONGEST:] for prompt in prompts]
+        self._longest = min(_LONGEST, llm.target.max_length - self._max_tokens)
+        self._prompts = [prompt[-self._longest :] for prompt in prompts]
 
     def all(self) -> dict[str, Try]:
         """By name."""
@@ -108,12 +110,12 @@ class FaultBench:
 
     def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS) -> BytesResult:
         ways = [way for way in ways_for((), _CASES, False) if way.name.startswith("random trees")]
-        found = comparisons(ways, _CASES, self._prompts, self._plan.seed)
+        found = comparisons(ways, _CASES, self._prompts, self._plan.seed, min(LONG, self._longest))
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 
     def _arena(self, target: Target, plant: Plant) -> Arena:
         llm = LLM(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
-        return Arena(llm, _MAX_TOKENS, plant)
+        return Arena(llm, self._max_tokens, plant)
 
 
 _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {

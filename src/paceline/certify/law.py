@@ -27,7 +27,6 @@ from paceline.tokenizing import eos_ids
 # Relative to the largest logit of a row: how far a logit may be off, and how near two must be to count as a tie.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _TOKENS = 2  # of a sampled continuation
-_DRAWS = 24  # samples of a prompt through the engine
 _PLACES, _FORKS = 8, 50  # places of a long output, and what the law chooses there for so many further samples
 
 
@@ -165,7 +164,7 @@ class LawCheck:
         """Samples of a few tokens and one long output, drawn by the engine; and more tokens at places of the latter."""
         seed = self._seed + 1000 * (number + 1)
         game = _Game(self._law(prompt, case), self._bettors[case.name], number)
-        options = self._arena.options(case, seed) | {"max_tokens": _TOKENS, "n": _DRAWS}
+        options = self._arena.options(case, seed) | {"max_tokens": _TOKENS, "n": max(self._arena.max_tokens // 2, 2)}
         options["min_tokens"] = min(case.sampling.get("min_tokens", 0), _TOKENS)
         traces = [*self._traces(prompt, options), *self._traces(prompt, self._arena.options(case, seed + 1))]
         for trace in traces:

@@ -14,6 +14,7 @@ from typing import Any
 from paceline.errors import ConfigError
 
 FORMAT = 1
+LEAST_TOKENS, MOST_TOKENS = 8, 48  # of an output, where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Plan:
         drafters: drafters with their options, each of them also compared alone; none at all: random trees only;
             None: every drafter that works with its default options.
         prompts: texts.
-        max_tokens: tokens of every output, at most.
+        max_tokens: tokens of every output, at most; None: 48, or fewer where the model is slow.
         seed: where all seeds come from.
         seconds: when no further comparison is begun; each part's least coverage is done in any case.
         sizes: how much to do instead, whatever time it takes.
@@ -59,14 +60,14 @@ class Plan:
     device: str
     drafters: tuple[str, ...] | None
     prompts: tuple[str, ...]
-    max_tokens: int = 48
+    max_tokens: int | None = None
     seed: int = 0
     seconds: float = 75.0
     sizes: Sizes | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 8:
-            raise ConfigError(f"max_tokens is {self.max_tokens}; allowed: at least 8")
+        if self.max_tokens is not None and self.max_tokens < LEAST_TOKENS:
+            raise ConfigError(f"max_tokens is {self.max_tokens}; allowed: at least {LEAST_TOKENS}")
         if not self.seconds > 0:
             raise ConfigError(f"seconds is {self.seconds}; allowed: above 0")
         if not self.prompts or not all(isinstance(text, str) and text for text in self.prompts):

@@ -9,16 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from paceline.bench.provenance import provenance
-from paceline.certify.bytes import BytesCheck, BytesResult, comparisons
+from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
 from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
 from paceline.certify.law import LawCheck, LawResult
-from paceline.certify.plan import Plan, Sizes, cases_for, plan_from
+from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, Plan, Sizes, cases_for, plan_from
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Arena, Ids, Way, ways_for
 from paceline.drafters import available
-from paceline.errors import PacelineError, first_line
+from paceline.errors import ConfigError, PacelineError, first_line
 from paceline.loading import load
 from paceline.target.loading import parse_device
 
@@ -26,6 +26,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the share of 
 
 _BYTES_UNTIL, _LAW_UNTIL = 0.5, 0.75  # shares of the time
 _MOST_LAW_ROUNDS = 12
+_LEAST_OUTPUTS = 60  # about so many does the least coverage decode, plain and speculative
 
 
 def certify(plan: Plan, on_progress: Progress = lambda what, share: None) -> Certificate:
@@ -59,8 +60,9 @@ class _Certifier:
         with self._timed("loading"):
             self._tell("loading")
             self._llm = load(self._plan.model, dtype=self._plan.dtype, device=self._plan.device, drafters="none")
-            room = self._llm.target.max_length - self._plan.max_tokens
-            self._prompts: list[Ids] = [tuple(self._llm.encode(text)[-room:]) for text in self._plan.prompts]
+            self._prompts = self._encode()
+            if self._plan.max_tokens is None:
+                self._plan = replace(self._plan, max_tokens=self._affordable_tokens())
             cases = cases_for(self._llm.target.vocab_size, self._prompts)
             self._cases = [case for case in cases if self._works(f"sampling: {case.name}", **case.sampling)]
             self._drafters = self._working_drafters()
@@ -72,7 +74,7 @@ class _Certifier:
     def run(self) -> Certificate:
         """All parts, one after the other."""
         ways = ways_for(self._drafters, self._cases, self._prefill_is_decoding())
-        arena = Arena(self._llm, self._plan.max_tokens)
+        arena = Arena(self._llm, self._plan.max_tokens or MOST_TOKENS)
         same = self._compare(arena, ways)
         law = self._hold_against_reference(arena)
         with self._timed("controls"):
@@ -101,7 +103,7 @@ class _Certifier:
             return done < sizes.comparisons if sizes else done < least or self._share() < _BYTES_UNTIL
 
         with self._timed("same bytes"):
-            found = comparisons(ways, self._cases, self._prompts, self._plan.seed)
+            found = comparisons(ways, self._cases, self._prompts, self._plan.seed, min(LONG, self._room))
             return BytesCheck(arena, self._plan.seed).run(found, goes_on)
 
     def _hold_against_reference(self, arena: Arena) -> LawResult:
@@ -122,6 +124,25 @@ class _Certifier:
     def _plant(self) -> list[Control]:
         return run_controls(self._llm, self._plan, self._cases, self._prompts, self._tell)
 
+    def _encode(self) -> list[Ids]:
+        """The prompts' tokens; of one too long for the model only the end."""
+        self._room = self._llm.target.max_length - (self._plan.max_tokens or MOST_TOKENS)
+        if self._room < 1:
+            raise ConfigError(
+                f"the model's context is {self._llm.target.max_length} tokens; --max-tokens leaves no prompt"
+            )
+        return [tuple(self._llm.encode(text)[-self._room :]) for text in self._plan.prompts]
+
+    def _affordable_tokens(self) -> int:
+        """Tokens of an output with which the least coverage takes about its share of the time."""
+        seconds = []
+        for _ in range(2):  # what is prepared at first use is prepared in the first
+            started = time.perf_counter()
+            self._try(ignore_eos=True)
+            seconds.append((time.perf_counter() - started) / LEAST_TOKENS)
+        affordable = _BYTES_UNTIL * self._plan.seconds / (_LEAST_OUTPUTS * min(seconds))
+        return min(max(int(affordable), LEAST_TOKENS), MOST_TOKENS)
+
     def _working_drafters(self) -> list[str]:
         """Those that were asked for, or all that work with their default options."""
         if self._plan.drafters is not None:
@@ -139,7 +160,7 @@ class _Certifier:
         return True
 
     def _try(self, **options: Any) -> None:
-        self._llm.generate(list(self._prompts[0][:8]), **{"max_tokens": 8, **options})
+        self._llm.generate(list(self._prompts[0][:8]), **{"max_tokens": LEAST_TOKENS, **options})
 
     def _prefill_is_decoding(self) -> bool:
         decoder = getattr(self._llm.target, "decoder", None)

@@ -30,7 +30,7 @@ def certify(
     prompts: Path = typer.Option(None, help='Lines {"category": ..., "prompt": ...}.', show_default="bundled"),
     dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    max_tokens: int = typer.Option(48, min=8, help="Most tokens of every output."),
+    max_tokens: int = typer.Option(None, min=8, help="Most tokens of every output.", show_default="48, fewer if slow"),
     seed: int = typer.Option(0, help="Where all seeds come from."),
     seconds: float = typer.Option(75.0, min=0.1, help="About how long; the least coverage is done in any case."),
     out: Path = typer.Option(None, help="The certificate; its JSON lies beside it.", show_default="certificate.html"),
@@ -69,7 +69,7 @@ def _plan(
     drafters: list[str],
     prompts: Path | None,
     numerics: tuple[str, str],
-    amounts: tuple[int, int, float],
+    amounts: tuple[int | None, int, float],
 ) -> Plan:
     from paceline.bench.decode import read_prompts
     from paceline.certify.plan import Plan
