@@ -19,7 +19,7 @@ from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
 from paceline.tree import TreeBuilder
-from paceline.types import DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome
 
 _MAX_DEPTH = 6
 
@@ -78,6 +78,10 @@ class Witness(Pacing):
         self.mismatches: list[Mismatch] = []  # at most one for each request, in order of time
         self._expected, self._keep_rows = expected, keep_rows
         self._of_request: dict[int, int] = {}
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
+        self.inner.meet(drafter, vocab_size)
 
     def begin(self, request: Request) -> None:
         """See `Pacing`."""
@@ -159,7 +163,7 @@ class RandomTrees:
 
     def grow(self, request: Request, budget: int) -> DraftTree:
         """A path along the true continuation with wrong siblings and wrong ends."""
-        builder = TreeBuilder("scripted")
+        builder = TreeBuilder("random trees")
         rest = self._expected[prompt_of(request)][request.num_output_tokens :]
         parent = -1
         for token in rest[: int(self._rng.integers(0, _MAX_DEPTH + 1))]:

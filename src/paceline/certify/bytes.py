@@ -61,7 +61,7 @@ def comparisons(
     """
     rng = np.random.default_rng(seed)
     cells = list(itertools.product(ways, cases))
-    first = [(ways[i % len(ways)], cases[i % len(cases)]) for i in range(max(len(ways), len(cases)))]
+    first = least_coverage(ways, cases)
     for number in itertools.count():
         group = group_of(prompts, number, longest)
         order = [cells[index] for index in rng.permutation(len(cells))]
@@ -70,6 +70,18 @@ def comparisons(
         for i, (way, case) in enumerate(order):
             if way.applies_to(case):
                 yield Comparison(way, case, group[i % len(group) :][:1] if way.is_alone else group, number)
+
+
+def least_coverage(ways: Sequence[Way], cases: Sequence[Case]) -> list[tuple[Way, Case]]:
+    """Cells in which every way and every case occurs."""
+    found: list[tuple[Way, Case]] = []
+    for i in range(max(len(ways), len(cases))):
+        way, case = ways[i % len(ways)], cases[i % len(cases)]
+        able = next(one for one in ways if one.applies_to(case))
+        fitting = next(one for one in cases if way.applies_to(one))
+        wanted = [(way, case)] if way.applies_to(case) else [(able, case), (way, fitting)]
+        found += [cell for cell in wanted if cell not in found]
+    return found
 
 
 def group_of(prompts: Sequence[Ids], number: int, longest: int = LONG) -> tuple[Ids, ...]:

@@ -17,7 +17,7 @@ from paceline.noise import Ids, Scores
 from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
-from paceline.types import Choice, DraftTree, StepOutcome, Target
+from paceline.types import Choice, Drafter, DraftTree, StepOutcome, Target
 
 _LARGE_NOISE = 1.25  # a Gumbel variate is above it a quarter of the time
 
@@ -100,6 +100,10 @@ class FaultyPacing(Pacing):
 
     def __init__(self, inner: Pacing, kind: type[SteppedLaw]) -> None:
         self._inner, self._kind = inner, kind
+
+    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+        """See `Pacing`."""
+        self._inner.meet(drafter, vocab_size)
 
     def begin(self, request: Request) -> None:
         """See `Pacing`."""

@@ -30,15 +30,8 @@ from paceline.types import Target
 _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
 _MOST_HIDDEN = 2  # comparisons before a fault is taken to be hidden by the dtype
 _MOST_ROUNDS = 6
-_FEWEST_TOKENS, _MAX_TOKENS = 16, 32  # of an output
+_FEWEST_TOKENS, _MAX_TOKENS = 16, 24  # of an output
 _LONGEST = 160  # tokens of a prompt
-# Kinds of sampling in which each part of the law has much to say.
-_CASES = [
-    Case("greedy", {"temperature": 0.0}),
-    Case("strong penalties", {"temperature": 1.0, "frequency_penalty": 2.0, "repetition_penalty": 1.5}),
-    Case("temperature 1", {"temperature": 1.0}),
-    Case("strong penalties, greedy", {"temperature": 0.0, "frequency_penalty": 2.0, "presence_penalty": 2.0}),
-]
 _CACHE = 3 * (_LONGEST + _MAX_TOKENS + 64)
 
 Tell = Callable[[str], None]
@@ -62,6 +55,7 @@ class FaultBench:
         self._llm, self._plan = llm, plan
         self._max_tokens = min(max(plan.max_tokens or _MAX_TOKENS, _FEWEST_TOKENS), _MAX_TOKENS)
         self._cases = [case for case in cases if "regex" not in case.sampling]
+        self._telling = _telling_cases(prompts)
         self._longest = min(_LONGEST, llm.target.max_length - self._max_tokens)
         self._prompts = [prompt[-self._longest :] for prompt in prompts]
 
@@ -109,8 +103,8 @@ class FaultBench:
         return Control("argmax fallback", planted, "right law", not result.has_fair_draws, found, "law", dtype)
 
     def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS) -> BytesResult:
-        ways = [way for way in ways_for((), _CASES, False) if way.name.startswith("random trees")]
-        found = comparisons(ways, _CASES, self._prompts, self._plan.seed, min(LONG, self._longest))
+        ways = [way for way in ways_for((), self._telling, False) if way.name.startswith("random trees")]
+        found = comparisons(ways, self._telling, self._prompts, self._plan.seed, min(LONG, self._longest))
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 
     def _arena(self, target: Target, plant: Plant) -> Arena:
@@ -125,6 +119,21 @@ _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {
     ),
     "noise re-used at the wrong index": (NoiseAtTheWrongIndex, "all tokens of a step are drawn with its first's noise"),
 }
+
+
+def _telling_cases(prompts: Sequence[Ids]) -> list[Case]:
+    """Kinds of sampling in which each part of the law has much to say, whatever the model.
+
+    A few tokens are so much likelier than the rest that they come again and again, which penalties are about.
+    """
+    few = list(dict.fromkeys(token for prompt in prompts for token in prompt))[:6]
+    penalties = {"frequency_penalty": 2.0, "presence_penalty": 2.0, "logit_bias": dict.fromkeys(few, 1000.0)}
+    return [
+        Case("greedy", {"temperature": 0.0}),
+        Case("six tokens, penalised", {"temperature": 1.0, **penalties}),
+        Case("temperature 1", {"temperature": 1.0}),
+        Case("six tokens, penalised, greedy", {"temperature": 0.0, **penalties}),
+    ]
 
 
 def _until_different(most: int, result: BytesResult) -> bool:

@@ -40,12 +40,23 @@ class Audit:
     widest_tie: float = 0.0  # the largest gap among those, relative to the row's largest logit
     first_wrong: str = ""  # where a token is not the reference's, and no tie; empty if nowhere
     largest_error: float = 0.0  # of a logit, relative to the row's largest
+    errors: list[float] = field(default_factory=list)  # each row's largest
     tolerance: float = 0.0
 
     @property
     def is_right(self) -> bool:
         """True if decisions were audited, logits are near enough, and no token is wrong."""
-        return bool(self.decisions) and not self.first_wrong and self.largest_error <= self.tolerance
+        return bool(self.decisions) and not self.first_wrong and self.median_error <= self.tolerance
+
+    @property
+    def median_error(self) -> float:
+        """The median row's largest error of a logit: single rows may be rounded far off, most may not."""
+        return float(np.median(self.errors)) if self.errors else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        found = {name: value for name, value in vars(self).items() if name != "errors"}
+        return found | {"is_right": self.is_right, "median_error": self.median_error}
 
 
 @dataclass
@@ -92,7 +103,7 @@ class LawResult:
         draws = [asdict(d) | {"p_value": d.p_value} for d in self.draws.values()]
         return {
             "is_right": self.is_right,
-            "audit": asdict(self.audit) | {"is_right": self.audit.is_right},
+            "audit": self.audit.as_dict(),
             "draws": draws,
             "has_fair_draws": self.has_fair_draws,
             "p_value": p_value(self.log_wealth),
@@ -148,6 +159,7 @@ class LawCheck:
             scores = law.scores(trace.tokens[:index], row)
             gap = float(scores.max() - scores[token]) / scale
             audit.decisions += 1
+            audit.errors.append(error)
             audit.largest_error = max(audit.largest_error, error)
             if gap == 0.0:
                 audit.equal += 1

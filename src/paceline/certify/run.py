@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from paceline.bench.provenance import provenance
-from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
+from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons, least_coverage
 from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
@@ -94,7 +94,7 @@ class _Certifier:
         )
 
     def _compare(self, arena: Arena, ways: Sequence[Way]) -> BytesResult:
-        least = max(len(ways), len(self._cases))
+        least = len(least_coverage(ways, self._cases))
         sizes = self._plan.sizes
 
         def goes_on(result: BytesResult) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 
 from paceline.bench.witness import Mismatch, RandomTrees, Trace, Witness
 from paceline.certify.plan import Case
+from paceline.drafters import BaseDrafter
 from paceline.llm import LLM, Stream
 from paceline.pacer import FixedPacer, Pacing
-from paceline.testing import ScriptedDrafter
-from paceline.types import Drafter
+from paceline.request import Request
+from paceline.types import Drafter, DraftTree
 
 Ids = tuple[int, ...]
 Plant = Callable[[Pacing], Pacing]  # what stands between the witness and the pacer: a fault, or nothing
@@ -70,11 +71,23 @@ def _num_equal(ours: Sequence[object], theirs: Sequence[object]) -> int:
     return sum(a == b for a, b in zip(ours, theirs, strict=False))
 
 
+class TreeDrafter(BaseDrafter):
+    """Drafts the random trees that it is given. One for each LLM, which keeps every drafter that it meets."""
+
+    name = "random trees"
+    trees: RandomTrees
+
+    def propose_one(self, request: Request, budget: int) -> DraftTree:
+        """See `BaseDrafter`."""
+        return self.trees.grow(request, budget)
+
+
 class Arena:
     """An LLM under a witness, and the plain outputs that everything else is compared with, each decoded once."""
 
     def __init__(self, llm: LLM, max_tokens: int, plant: Plant = lambda pacer: pacer) -> None:
         self.llm = llm
+        self.trees = TreeDrafter()
         self.max_tokens = max_tokens
         self.pacer = llm.engine.pacer  # the LLM's own
         self._plant = plant
@@ -202,8 +215,8 @@ def _batch(
 def _random_trees(arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
     expected = [arena.plain(prompt, case, seed) for prompt in prompts]
     truth = {prompt: trace.tokens for prompt, trace in zip(prompts, expected, strict=True)}
-    trees = ScriptedDrafter(RandomTrees(truth, arena.llm.target.vocab_size, seed).grow)
-    return arena.compare(prompts, expected, [trees], FixedPacer(_LARGE_BUDGET), arena.options(case, seed))
+    arena.trees.trees = RandomTrees(truth, arena.llm.target.vocab_size, seed)
+    return arena.compare(prompts, expected, [arena.trees], FixedPacer(_LARGE_BUDGET), arena.options(case, seed))
 
 
 def _samples(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
