@@ -13,6 +13,7 @@ pacer     every drafter alone, and paced        pacer_summary speed-ups by task 
 doctor    predictions against measurements      pacer_reach   the pacer's lines to reach
 subject   the target, bundled or inflated       pacer_report  a pacer measurement as tables and JSON
 watch     host time, step by step               collecting    what the report's measures cost
+witness   what each request emitted, and where it parted from what was expected
 
 Only cli*.py need typer, and rich is optional, so that a bare machine can run the rest (scripts/gpu_check).
 """

@@ -9,6 +9,7 @@ import typer
 from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
+from paceline.cli.certify import certify
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
@@ -25,6 +26,7 @@ app.command()(drafters)
 app.command()(models)
 app.command()(report)
 app.command()(doctor)
+app.command()(certify)
 app.add_typer(bench, name="bench")
 
 

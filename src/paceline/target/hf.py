@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.request import Request
-from paceline.target.forward import forward_for
+from paceline.target.forward import Forward, forward_for
 from paceline.target.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.target.pool import PAGE_SIZE, CachedSequence, PagePool
 from paceline.target.rows import TreeWork
@@ -22,15 +22,25 @@ SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the
 
 
 class Decoder:
-    """A model with its page pool: forwards over rows, at the row counts that were proven to share their bits."""
+    """A model with its page pool: forwards over rows, at the row counts that were proven to share their bits.
 
-    def __init__(self, model: PreTrainedModel, pool: PagePool, row_counts: Sequence[int], max_length: int) -> None:
+    `forward` is another way to run the model than the one that suits it best.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pool: PagePool,
+        row_counts: Sequence[int],
+        max_length: int,
+        forward: Forward | None = None,
+    ) -> None:
         self.model = model
         self.pool = pool
         self.row_counts = tuple(row_counts)  # ascending
         # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
         # a position table would end before them, and some rotary scalings would change for all rows.
-        self._forward = forward_for(model, pool, max_length - 1)
+        self._forward = forward or forward_for(model, pool, max_length - 1)
 
     @property
     def max_rows(self) -> int:

@@ -1,0 +1,96 @@
+"""A certificate as one HTML file that loads nothing; the JSON object lies within it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from paceline.certify.plan import EMBEDDED
+
+_TEMPLATE = Path(__file__).with_name("template.html")
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The HTML of a certificate's JSON object. All text is escaped: prompts and names are not ours."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "thousands": lambda number: f"{number:,}",
+        "millions": lambda number: f"{number / 1e6:,.1f} M",
+        "figure": lambda number: f"{number:.3g}",
+        "p": _p_value,
+        "plain": lambda sampling: ", ".join(f"{name} {value}" for name, value in sampling.items()),
+        "tojson_text": lambda text: json.dumps(text, ensure_ascii=False),
+    }
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        c=found,
+        claim=claim(found),
+        total=found["bytes"]["total"],
+        audit=found["law"]["audit"],
+        drawn=sum(draws["tokens"] for draws in found["law"]["draws"]),
+        caught=sum(control["is_caught"] for control in found["controls"]),
+        grid=_grid(found["bytes"]),
+        tag=_tag,
+        embedded=_embedded(found),
+    )
+
+
+def claim(found: Mapping[str, Any]) -> str:
+    """The verdict in one sentence."""
+    total, audit = found["bytes"]["total"], found["law"]["audit"]
+    if found["verdict"] == "PASS":
+        return (
+            f"In {total['decisions']:,} decisions speculative decoding chose plain decoding's tokens, from logits of "
+            f"the same bits. Plain decoding follows the fp32 reference in {audit['decisions']:,} greedy decisions, and "
+            "its samples the exact probabilities. Every planted fault was found."
+        )
+    if found["verdict"] == "VOID":
+        names = ", ".join(control["name"] for control in found["controls"] if not control["is_caught"])
+        return f"Nothing was found, but neither was a planted fault: {names}."
+    wrong = []
+    if not found["bytes"]["is_equal"]:
+        bits, tokens = (total["decisions"] - total[name] for name in ("equal_bits", "equal_tokens"))
+        wrong.append(f"of {total['decisions']:,} decisions {bits:,} rest on other logit bits than plain decoding's")
+        wrong.append(f"{tokens:,} are other tokens")
+        if not total["accepted_draft_tokens"]:
+            wrong.append("no draft was accepted, so that little was compared")
+    if not found["law"]["is_right"]:
+        wrong.append("plain decoding does not follow the reference")
+    points = [point["what"] for point in found["verification"] if point["is_required"] and not point["is_equal"]]
+    if points:
+        wrong.append(f"it is not the certificate that was verified: other {', other '.join(points)}")
+    text = "; ".join(wrong)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _grid(compared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    cells = {(cell["way"], cell["case"]): cell for cell in compared["cells"]}
+    rows = []
+    for way in compared["ways"]:
+        own = [cells.get((way["name"], case["name"])) for case in compared["cases"]]
+        some = [cell for cell in own if cell]
+        counts = {
+            "accepted": sum(c["accepted_draft_tokens"] for c in some),
+            "drafted": sum(c["draft_tokens"] for c in some),
+        }
+        rows.append({**way, "cells": own, **counts})
+    return rows
+
+
+def _tag(is_good: bool, good: str, bad: str, kind: str = "bad") -> Markup:
+    return Markup('<span class="tag {}">{}</span>').format("good" if is_good else kind, good if is_good else bad)
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1e}"
+
+
+def _embedded(found: Mapping[str, Any]) -> Markup:
+    """The JSON in a script element, which ends at the first "</": so none is left."""
+    text = json.dumps(found).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return Markup(f"{EMBEDDED}{text}</script>")

@@ -1,0 +1,214 @@
+"""A certificate from a plan: load, compare, hold against the reference, plant faults, write down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from paceline.bench.provenance import provenance
+from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons, least_coverage
+from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
+from paceline.certify.faults import run_controls
+from paceline.certify.files import file_hashes
+from paceline.certify.law import LawCheck, LawResult
+from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, Plan, Sizes, cases_for, plan_from
+from paceline.certify.reference import ReferenceModel
+from paceline.certify.ways import Arena, Ids, Way, ways_for
+from paceline.drafters import available
+from paceline.errors import ConfigError, PacelineError, first_line
+from paceline.loading import load
+from paceline.target.loading import parse_device
+
+Progress = Callable[[str, float], None]  # what is being done, and the share of the whole that is behind us
+
+_BYTES_UNTIL, _LAW_UNTIL = 0.5, 0.75  # shares of the time
+_MOST_LAW_ROUNDS = 12
+_LEAST_OUTPUTS = 60  # about so many does the least coverage decode, plain and speculative
+
+
+def certify(plan: Plan, on_progress: Progress = lambda what, share: None) -> Certificate:
+    """The certificate of a plan. Runs for about `plan.seconds`, or as long as the least coverage takes."""
+    with _Certifier(plan, on_progress) as certifier:
+        return certifier.run()
+
+
+def verify(then: Mapping[str, Any], on_progress: Progress = lambda what, share: None) -> Certificate:
+    """A certificate that runs the plan of an earlier one again, and says in what the two agree.
+
+    Raises:
+        ConfigError: the earlier one holds no plan.
+    """
+    plan = plan_from(then)
+    certificate = certify(plan, on_progress)
+    certificate.agreements = agreements(then, certificate.as_dict())
+    return certificate
+
+
+class _Certifier:
+    """One run."""
+
+    def __init__(self, plan: Plan, on_progress: Progress) -> None:
+        self._plan, self._on_progress = plan, on_progress
+        self._started = time.perf_counter()
+        self._left_out: dict[str, str] = {}
+        self._seconds: dict[str, float] = {}
+
+    def __enter__(self) -> _Certifier:
+        with self._timed("loading"):
+            self._tell("loading")
+            self._llm = load(self._plan.model, dtype=self._plan.dtype, device=self._plan.device, drafters="none")
+            self._prompts = self._encode()
+            if self._plan.max_tokens is None:
+                self._plan = replace(self._plan, max_tokens=self._affordable_tokens())
+            cases = cases_for(self._llm.target.vocab_size, self._prompts)
+            self._cases = [case for case in cases if self._works(f"sampling: {case.name}", **case.sampling)]
+            self._drafters = self._working_drafters()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._llm.close()
+
+    def run(self) -> Certificate:
+        """All parts, one after the other."""
+        ways = ways_for(self._drafters, self._cases, self._prefill_is_decoding())
+        arena = Arena(self._llm, self._plan.max_tokens or MOST_TOKENS)
+        same = self._compare(arena, ways)
+        law = self._hold_against_reference(arena)
+        with self._timed("controls"):
+            controls = self._plant()
+        self._seconds["total"] = time.perf_counter() - self._started
+        sizes = Sizes(same.num_comparisons, law.num_rounds)
+        return Certificate(
+            plan=replace(self._plan, drafters=tuple(self._drafters), sizes=sizes),
+            model=self._model(),
+            provenance=provenance(parse_device(self._plan.device)),
+            bytes=bytes_as_dict(same, ways, self._cases),
+            law=law.as_dict(),
+            controls=controls,
+            left_out=self._left_out,
+            not_shown=not_shown(self._prefill_is_decoding()),
+            seconds={name: round(value, 1) for name, value in self._seconds.items()},
+        )
+
+    def _compare(self, arena: Arena, ways: Sequence[Way]) -> BytesResult:
+        least = len(least_coverage(ways, self._cases))
+        sizes = self._plan.sizes
+
+        def goes_on(result: BytesResult) -> bool:
+            self._tell(f"same bytes: {result.total.decisions:,} decisions")
+            done = result.num_comparisons
+            return done < sizes.comparisons if sizes else done < least or self._share() < _BYTES_UNTIL
+
+        with self._timed("same bytes"):
+            found = comparisons(ways, self._cases, self._prompts, self._plan.seed, min(LONG, self._room))
+            return BytesCheck(arena, self._plan.seed).run(found, goes_on)
+
+    def _hold_against_reference(self, arena: Arena) -> LawResult:
+        sizes = self._plan.sizes
+
+        def goes_on(result: LawResult) -> bool:
+            self._tell(f"right law: {result.audit.decisions:,} decisions audited")
+            done = result.num_rounds
+            if sizes:
+                return done < sizes.law_rounds
+            return not done or (self._share() < _LAW_UNTIL and done < _MOST_LAW_ROUNDS)
+
+        with self._timed("right law"):
+            reference = ReferenceModel(self._plan.model, self._plan.device)
+            check = LawCheck(arena, self._cases, self._plan.seed, self._llm.target.numerics()["dtype"])
+            return check.run(self._prompts, reference, goes_on)
+
+    def _plant(self) -> list[Control]:
+        return run_controls(self._llm, self._plan, self._cases, self._prompts, self._tell)
+
+    def _encode(self) -> list[Ids]:
+        """The prompts' tokens; of one too long for the model only the end."""
+        self._room = self._llm.target.max_length - (self._plan.max_tokens or MOST_TOKENS)
+        if self._room < 1:
+            raise ConfigError(
+                f"the model's context is {self._llm.target.max_length} tokens; --max-tokens leaves no prompt"
+            )
+        return [tuple(self._llm.encode(text)[-self._room :]) for text in self._plan.prompts]
+
+    def _affordable_tokens(self) -> int:
+        """Tokens of an output with which the least coverage takes about its share of the time."""
+        seconds = []
+        for _ in range(2):  # what is prepared at first use is prepared in the first
+            started = time.perf_counter()
+            self._try(ignore_eos=True)
+            seconds.append((time.perf_counter() - started) / LEAST_TOKENS)
+        affordable = _BYTES_UNTIL * self._plan.seconds / (_LEAST_OUTPUTS * min(seconds))
+        return min(max(int(affordable), LEAST_TOKENS), MOST_TOKENS)
+
+    def _working_drafters(self) -> list[str]:
+        """Those that were asked for, or all that work with their default options."""
+        if self._plan.drafters is not None:
+            for name in self._plan.drafters:
+                self._try(drafters=[name])
+            return list(self._plan.drafters)
+        return [name for name in available() if self._works(f"drafter: {name}", drafters=[name])]
+
+    def _works(self, name: str, **options: Any) -> bool:
+        try:
+            self._try(**options)
+        except PacelineError as error:
+            self._left_out[name] = first_line(error)
+            return False
+        return True
+
+    def _try(self, **options: Any) -> None:
+        self._llm.generate(list(self._prompts[0][:8]), **{"max_tokens": LEAST_TOKENS, **options})
+
+    def _prefill_is_decoding(self) -> bool:
+        decoder = getattr(self._llm.target, "decoder", None)
+        return bool(decoder is not None and decoder.is_exact_by_construction)
+
+    def _model(self) -> dict[str, Any]:
+        info, target = self._llm.info, self._llm.target
+        assert info is not None  # `load` always says
+        return {
+            "name": self._plan.model,
+            "architecture": info.architecture,
+            "num_parameters": info.num_parameters,
+            "vocab_size": info.vocab_size,
+            "numerics": target.numerics(),
+            "note": info.note,
+            "files": file_hashes(self._plan.model),
+        }
+
+    def _share(self) -> float:
+        return (time.perf_counter() - self._started) / self._plan.seconds
+
+    def _tell(self, what: str) -> None:
+        self._on_progress(what, min(self._share(), 0.99))
+
+    @contextmanager
+    def _timed(self, name: str) -> Any:
+        started = time.perf_counter()
+        yield
+        self._seconds[name] = time.perf_counter() - started
+
+
+def not_shown(prefill_is_decoding: bool) -> list[str]:
+    """What nobody should read into a certificate."""
+    found = [
+        "Other prompts, parameters, seeds and lengths than those compared. These are samples, not a proof.",
+        "Another machine, dtype, thread count or release. There the same tokens are not promised.",
+        "Prefix-cache hits: this release has no prefix cache, so every prompt is read anew. Prompts that share a "
+        "beginning were decoded in one batch.",
+        "Speed. paceline bench measures it.",
+        "Faults that Paceline and the reference share: both run on PyTorch, and the architecture is the one that "
+        "transformers describes.",
+        "Grammars, stop strings and bad words against the reference, which lacks them. A grammar was compared plain "
+        "against speculative.",
+        "Presence and frequency penalties against transformers, which lacks them: they were held to their formula.",
+    ]
+    if not prefill_is_decoding:
+        found.append(
+            "Requests continued from their own output: without the native kernels a prompt may be rounded otherwise "
+            "than the same tokens decoded, so the two may part at near ties."
+        )
+    return found

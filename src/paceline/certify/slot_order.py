@@ -1,0 +1,113 @@
+"""A target with a fault that is common: attention, masked and correct, that adds up keys in the order of their slots.
+
+A draft tree's rows lie in the cache in the tree's order, so a row's sum runs over other places than in plain decoding
+and rounds differently. Everything else is the target's own: weights, linears, cache, positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from paceline.target.forward import ROW_COUNTS
+from paceline.target.hf import SCRATCH, Decoder, HFTarget
+from paceline.target.interface import run_rows
+from paceline.target.pool import PAGE_SIZE, CachedSequence, LayerCache, PagePool
+from paceline.target.rows import TAIL, Rows, TreeWork, chunk_rows, tree_rows
+
+_ROWS = 16  # of every forward, so that their number makes no difference
+
+
+def slot_order_target(target: HFTarget, cache_tokens: int) -> HFTarget:
+    """A target over the same weights with that fault, and a cache of its own."""
+    own = target.decoder
+    shapes = [layer.shape for layer in own.pool.layers]
+    num_pages = -(-(cache_tokens + SCRATCH) // PAGE_SIZE) + 2
+    pool = PagePool(shapes, num_pages, own.model.dtype, own.pool.device)
+    forward = _SlotOrderForward(own.model, pool, target.max_length - 1)
+    rows = min(_ROWS, max(own.row_counts))
+    assert rows in ROW_COUNTS or rows in own.row_counts
+    decoder = Decoder(own.model, pool, (rows,), target.max_length, forward)
+    return HFTarget(decoder, target.vocab_size, target.max_length, "attention in slot order")
+
+
+class _SlotOrderForward:
+    """See `Forward`: the model's own modules with this attention."""
+
+    is_exact_by_construction = False
+
+    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int) -> None:
+        self._model, self._pool, self._last_position = model, pool, last_position
+
+    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
+        """See `Forward`."""
+        return self._run(self._model, tree_rows(work, num_rows, self._pool.device))
+
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """See `Forward`."""
+        self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
+
+    def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
+        positions = np.minimum(rows.positions, self._last_position)
+        return run_rows(model, _SlotOrderStep(iter(self._pool.layers), rows), rows.tokens, positions)
+
+
+class _SlotOrderStep:
+    """One forward: stores each layer's keys and values, then attends over all slots under a mask."""
+
+    def __init__(self, layers: Iterator[LayerCache], rows: Rows) -> None:
+        self._layers, self._rows = layers, rows
+        self._masks: dict[int, torch.Tensor] = {}
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int = 0, **how: Any
+    ) -> torch.Tensor:
+        """See `AttentionStep`."""
+        layer = next(self._layers)
+        layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
+        if window not in self._masks:
+            self._masks[window] = _visible(self._rows, len(layer.keys) * PAGE_SIZE, window)
+        return _masked_attention(query, layer, self._masks[window], **how).to(query.dtype)
+
+
+def _visible(rows: Rows, num_slots: int, window: int) -> torch.Tensor:
+    """(R, slots), whether a row sees what is stored at a slot."""
+    mask = torch.zeros(len(rows), num_slots, dtype=torch.bool)
+    tails = (rows.tail_bias(window) == 0).reshape(-1, TAIL).cpu().numpy()
+    for row, place in enumerate(rows.places):
+        group = row // rows.rows_per_group
+        pages = rows.block_pages[place // rows.blocks.shape[1]]
+        earlier = np.arange(max(int(rows.tiles[group]) - 1, 0) * PAGE_SIZE)
+        if window:
+            earlier = earlier[earlier > rows.positions[row] - window]
+        mask[row, pages[earlier // PAGE_SIZE] * PAGE_SIZE + earlier % PAGE_SIZE] = True
+        mask[row, rows.tail_slots[group][tails[row]]] = True
+    return mask.to(rows.device)
+
+
+def _masked_attention(
+    query: torch.Tensor,
+    layer: LayerCache,
+    mask: torch.Tensor,
+    scaling: float,
+    softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(R, H, D_v) float32 of queries (R, H, D)."""
+    group = query.shape[1] // layer.shape.num_kv_heads
+    keys, values = (t.transpose(0, 1).flatten(1, 2).float() for t in (layer.keys, layer.values))  # (H_kv, slots, D)
+    heads = query.float().transpose(0, 1).reshape(len(keys), group, len(query), -1)  # (H_kv, G, R, D)
+    scores = heads @ keys.transpose(1, 2)[:, None] * scaling
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~mask, -torch.inf)
+    if sinks is None:
+        weights = torch.softmax(scores, -1)
+    else:
+        sink = sinks.view(-1, group, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.softmax(torch.cat([scores, sink], -1), -1)[..., :-1]
+    return (weights @ values[:, None]).flatten(0, 1).transpose(0, 1)

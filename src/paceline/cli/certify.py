@@ -1,0 +1,151 @@
+"""`paceline certify`: the promise checked on this machine; exit code 0 for PASS, 1 for FAIL or VOID."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import dumps  # `json` is an option below
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from paceline.bundled import DEFAULT_TARGET
+from paceline.cli.generate import parse_drafters
+from paceline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from paceline.certify.certificate import Certificate
+    from paceline.certify.plan import Plan
+
+_PATIENCE = 2.0  # seconds before progress is shown
+
+
+def certify(
+    model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET),
+    drafters: list[str] = typer.Option(["auto"], help="auto is all that work by default; may be repeated."),
+    prompts: Path = typer.Option(None, help='Lines {"category": ..., "prompt": ...}.', show_default="bundled"),
+    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    max_tokens: int = typer.Option(None, min=8, help="Most tokens of every output.", show_default="48, fewer if slow"),
+    seed: int = typer.Option(0, help="Where all seeds come from."),
+    seconds: float = typer.Option(75.0, min=0.1, help="About how long; the least coverage is done in any case."),
+    out: Path = typer.Option(None, help="The certificate; its JSON lies beside it.", show_default="certificate.html"),
+    json: bool = typer.Option(False, "--json", help="Print the JSON object instead of a summary."),
+    verify: Path = typer.Option(None, help="Run this certificate again, HTML or JSON, and compare.", metavar="FILE"),
+) -> None:
+    """Check on this machine that speculative decoding of MODEL emits plain decoding's bytes: PASS or FAIL."""
+    if verify is not None and model is not None:
+        raise ConfigError(f"both MODEL ({model}) and --verify are given; allowed: one of them")
+    place = _place(out, verify)
+    if verify is None:
+        plan = _plan(model, drafters, prompts, (dtype, device), (max_tokens, seed, seconds))
+        certificate = _certify(plan)
+    else:
+        certificate = _verify(verify)
+    found = certificate.as_dict()
+    _write(place, found)
+    if json:
+        print(dumps(found))
+    else:
+        _summarise(found, place)
+    raise typer.Exit(0 if certificate.verdict == "PASS" else 1)
+
+
+def _place(out: Path | None, verify: Path | None) -> Path:
+    """Where the certificate goes; one that is verified is not overwritten."""
+    default = Path("certificate.html") if verify is None else Path(f"{verify.stem}-verified.html")
+    place = out or default
+    if place.suffix != ".html" or not place.parent.is_dir():
+        raise ConfigError(f"--out is {str(place)!r}; allowed: a file ending in .html, in a folder that exists")
+    return place
+
+
+def _plan(
+    model: str | None,
+    drafters: list[str],
+    prompts: Path | None,
+    numerics: tuple[str, str],
+    amounts: tuple[int | None, int, float],
+) -> Plan:
+    from paceline.bench.decode import read_prompts
+    from paceline.certify.plan import Plan
+    from paceline.drafters import make
+
+    chosen = parse_drafters(drafters)
+    names = {"auto": None, "none": ()}[chosen] if isinstance(chosen, str) else tuple(chosen)
+    for name in names or ():
+        make(name)  # refused before the model is loaded
+    texts = tuple(prompt.text for prompt in read_prompts(prompts))
+    dtype, device = numerics
+    max_tokens, seed, seconds = amounts
+    return Plan(model or DEFAULT_TARGET, dtype, device, names, texts, max_tokens, seed, seconds)
+
+
+def _certify(plan: Plan) -> Certificate:
+    with _progress() as tell:
+        from paceline.certify.run import certify
+
+        return certify(plan, tell)
+
+
+def _verify(file: Path) -> Certificate:
+    from paceline.certify.plan import read_certificate
+
+    then = read_certificate(file)
+    with _progress() as tell:
+        from paceline.certify.run import verify
+
+        return verify(then, tell)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on standard error where that is a terminal, once it has taken two seconds."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("loading", total=1.0)
+    started = time.perf_counter()
+
+    def tell(what: str, share: float) -> None:
+        bar.update(task, description=what, completed=share)
+        is_due = console.is_terminal and time.perf_counter() - started > _PATIENCE
+        if is_due and not bar.live.is_started:
+            bar.start()
+
+    try:
+        yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _write(place: Path, found: dict[str, Any]) -> None:
+    from paceline.certify.page import page
+
+    try:
+        place.with_suffix(".json").write_text(dumps(found, indent=1) + "\n", encoding="utf-8")
+        place.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(place)!r}: {error}") from error
+
+
+def _summarise(found: dict[str, Any], place: Path) -> None:
+    from paceline.certify.page import claim
+
+    console = Console(highlight=False)
+    colour = {"PASS": "green", "FAIL": "red", "VOID": "yellow"}[found["verdict"]]
+    console.print(f"[bold {colour}]{found['verdict']}[/]  {found['model']['name']}", soft_wrap=True)
+    lines = [claim(found)]
+    first = found["bytes"]["divergence"]
+    if first is not None:
+        lines.append(f"first divergence ({first['cause']}): {first['label']}: token {first['index']}")
+    if found["law"]["audit"]["first_wrong"]:
+        lines.append(f"first wrong token: {found['law']['audit']['first_wrong']}")
+    lines.append(f"{found['seconds']['total']:.0f} s · {place} · {place.with_suffix('.json')}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,185 @@
+"""Each planted fault fails the check that must find it, for its own reason; the same tools without a fault pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+import paceline
+from paceline.bench.decode import read_prompts
+from paceline.bench.witness import Witness
+from paceline.certify import faults
+from paceline.certify.bytes import BytesCheck, comparisons
+from paceline.certify.controls import FaultyPacing, StaleRow, SteppedLaw
+from paceline.certify.faults import FaultBench
+from paceline.certify.law import LawCheck
+from paceline.certify.plan import Plan, cases_for
+from paceline.certify.reference import ReferenceModel
+from paceline.certify.ways import Arena, Tally, ways_for
+from paceline.llm import LLM
+from paceline.pacer import FixedPacer
+
+CAUSES = {
+    "attention in slot order": "arithmetic",
+    "a stale cache row": "state",
+    "penalties frozen over the draft": "law",
+    "noise re-used at the wrong index": "law",
+    "argmax fallback": "law",
+}
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with paceline.load(dtype="float32", drafters="none") as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def prompts(llm: LLM) -> list[tuple[int, ...]]:
+    return [tuple(llm.encode(prompt.text)) for prompt in read_prompts(None)[:7]]
+
+
+@pytest.fixture(scope="module")
+def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:
+    plan = Plan("paceline-tiny", "float32", "cpu", (), ("unused",), max_tokens=24)
+    return FaultBench(llm, plan, cases_for(llm.target.vocab_size, prompts), prompts)
+
+
+def fresh(llm: LLM, target=None) -> LLM:
+    """An LLM of its own over the same target."""
+    return LLM(target or llm.target, llm.tokenizer, drafters="none", pacer=FixedPacer())
+
+
+def test_every_fault_has_a_cause_here(bench: FaultBench):
+    assert bench.all().keys() == CAUSES.keys()
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_a_planted_fault_is_found_with_its_cause(name: str, bench: FaultBench):
+    control = bench.all()[name]()
+    assert control.is_caught, control
+    assert control.cause == CAUSES[name]
+    assert control.name == name
+
+
+def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale._inner.commit(request, path))
+    assert bench._bytes(llm.target, partial(FaultyPacing, kind=SteppedLaw), 5).is_equal
+    assert bench._bytes(StaleRow(llm.target), most=5).is_equal
+
+
+def test_a_fault_that_is_none_is_not_found(bench: FaultBench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faults, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(faults, "ArgmaxFallback", SteppedLaw)
+    monkeypatch.setattr(
+        faults, "_LAW_FAULTS", {name: (SteppedLaw, what) for name, (_, what) in faults._LAW_FAULTS.items()}
+    )
+    frozen = bench.all()["penalties frozen over the draft"]()
+    assert not frozen.is_caught
+    assert "not found in" in frozen.found
+    assert not bench.all()["argmax fallback"]().is_caught
+
+
+class InDtype:
+    """A target that says it computes in bfloat16."""
+
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def numerics(self) -> dict:
+        return self.inner.numerics() | {"dtype": "bfloat16"}
+
+
+def test_where_the_dtype_hides_slot_order_it_is_planted_in_float32(llm: LLM, prompts, monkeypatch: pytest.MonkeyPatch):
+    real, asked = faults.slot_order_target, []
+
+    def hidden_at_first(target, cache_tokens):
+        asked.append(target.numerics()["dtype"])
+        return target if len(asked) == 1 else real(target, cache_tokens)
+
+    monkeypatch.setattr(faults, "_MOST_HIDDEN", 1)
+    monkeypatch.setattr(faults, "slot_order_target", hidden_at_first)
+    monkeypatch.setattr(faults, "load_target", lambda model, dtype, device: (llm.target, None))
+    plan = Plan("paceline-tiny", "auto", "cpu", (), ("unused",))
+    bench = FaultBench(fresh(llm, InDtype(llm.target)), plan, [], prompts)
+    control = bench.all()["attention in slot order"]()
+    assert asked == ["bfloat16", "float32"]
+    assert control.is_caught
+    assert control.dtype == "float32"
+    assert "since this dtype hid it" in control.planted
+
+
+def test_a_wrong_model_is_found_by_the_reference(llm: LLM, prompts):
+    """Logits that are another model's, by a little more than rounding."""
+
+    class Bent:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def score(self, work):
+            return [
+                rows + np.float32(0.01) * np.sin(np.arange(rows.shape[1])).astype(np.float32) * np.abs(rows).max()
+                for rows in self.inner.score(work)
+            ]
+
+    cases = [case for case in cases_for(llm.target.vocab_size, prompts) if case.is_greedy]
+    reference = ReferenceModel("paceline-tiny", "cpu")
+    verdicts = []
+    for target in (llm.target, Bent(llm.target)):
+        check = LawCheck(Arena(fresh(llm, target), 12), cases, 0, "float32")
+        verdicts.append(check.run(prompts, reference, lambda result: not result.num_rounds).audit.is_right)
+    assert verdicts == [True, False]
+
+
+def test_an_output_that_ends_early_is_a_difference(llm: LLM, prompts):
+    arena = Arena(fresh(llm), 12)
+    case = cases_for(llm.target.vocab_size, prompts)[0]
+    expected = [arena.plain(prompts[0], case, 0)]
+    same = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0))
+    short = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0) | {"max_tokens": 9})
+    longer = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0) | {"max_tokens": 14})
+    assert (same.is_equal, short.is_equal, longer.is_equal) == (True, False, False)
+    assert longer.mismatches[0].expected_token is None
+
+
+def test_every_way_is_equal(llm: LLM, prompts):
+    cases = [cases_for(llm.target.vocab_size, prompts)[i] for i in (1, 5, 7)]
+    arena = Arena(fresh(llm), 8)
+    ways = ways_for(["suffix"], cases, True)
+    total = len([1 for way in ways for case in cases if way.applies_to(case)])
+    check = BytesCheck(arena, 5)
+    result = check.run(comparisons(ways, cases, prompts, 5), lambda found: found.num_comparisons < total)
+    assert result.is_equal
+    assert result.divergence is None
+    assert all(tally.decisions for tally in result.tallies.values())
+    assert len(result.tallies) == total
+    assert result.fingerprint != BytesCheck(Arena(fresh(llm), 10), 5).run(iter(()), lambda found: False).fingerprint
+
+
+def test_nothing_accepted_is_no_comparison(llm: LLM):
+    tally = Tally(outputs=1, decisions=4, equal_tokens=4, equal_bits=4)
+    assert tally.is_equal
+    check = BytesCheck(Arena(fresh(llm), 10), 0)
+    check.result.tallies["way", "case"] = tally
+    assert not check.result.is_equal
+    check.result.tallies["way", "case"] = replace(tally, accepted_draft_tokens=1)
+    assert check.result.is_equal
+
+
+def test_the_witness_changes_nothing_and_counts_steps(llm: LLM, prompts):
+    own = fresh(llm)
+    plain = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters="none")
+    own.engine.pacer = witness = Witness(FixedPacer(3))
+    watched = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters=["suffix"])
+    assert watched.token_ids == plain.token_ids == tuple(witness.traces[0].tokens)
+    assert witness.traces[0].num_steps == watched.stats["num_steps"]
