@@ -113,8 +113,9 @@ class Engine:
         if request.finish_reason is None:
             self.target.commit(request, verdict.path)
         accepted = [tree.sources[node] for node in verdict.path[: len(tokens)]]
-        request.stats.observe(list(tree.sources), accepted, len(tokens))
-        return StepOutcome(request, tree, verdict.path, tokens, logits)
+        outcome = StepOutcome(request, tree, verdict.path, tokens, logits)
+        request.stats.observe(list(tree.sources), accepted, len(tokens), outcome.num_evaluated_drafts)
+        return outcome
 
     def _learn(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Tell the drafters that were asked, the pacer and the statistics; release what has ended."""

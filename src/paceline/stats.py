@@ -29,7 +29,9 @@ class RequestStats:
     num_prompt_tokens: int = 0
     num_emitted_tokens: int = 0
     num_steps: int = 0
+    num_spec_steps: int = 0  # those with drafts
     num_draft_tokens: int = 0
+    num_evaluated_drafts: int = 0  # places where drafts were tested: a draft behind a rejection never is
     num_accepted_draft_tokens: int = 0
     acceptance_histogram: Counter[int] = field(default_factory=Counter)  # accepted drafts in a step -> steps
     prefill_seconds: float = 0.0
@@ -49,6 +51,11 @@ class RequestStats:
         return self.num_accepted_draft_tokens / self.num_draft_tokens if self.num_draft_tokens else 0.0
 
     @property
+    def acceptance_rate(self) -> float:
+        """Accepted draft tokens over evaluated ones: the α of Leviathan et al. 2023 (arXiv 2211.17192)."""
+        return self.num_accepted_draft_tokens / self.num_evaluated_drafts if self.num_evaluated_drafts else 0.0
+
+    @property
     def tokens_per_second(self) -> float:
         """Emitted tokens per second of decoding, prefill left out."""
         return self.num_emitted_tokens / self.decode_seconds if self.decode_seconds else 0.0
@@ -57,9 +64,11 @@ class RequestStats:
         """The counters of one drafter."""
         return self.drafters.setdefault(name, DrafterStats())
 
-    def observe(self, proposed: list[str], accepted: list[str], num_emitted: int) -> None:
-        """Count one step: the sources of all draft tokens, of the accepted ones, and the tokens emitted."""
+    def observe(self, proposed: list[str], accepted: list[str], num_emitted: int, num_evaluated: int) -> None:
+        """Count one step: the sources of all draft tokens and of the accepted ones, tokens emitted, drafts evaluated."""
         self.num_steps += 1
+        self.num_spec_steps += bool(proposed)
+        self.num_evaluated_drafts += num_evaluated
         self.num_emitted_tokens += num_emitted
         self.num_draft_tokens += len(proposed)
         self.num_accepted_draft_tokens += len(accepted)
@@ -76,10 +85,13 @@ class RequestStats:
             "num_prompt_tokens": self.num_prompt_tokens,
             "num_emitted_tokens": self.num_emitted_tokens,
             "num_steps": self.num_steps,
+            "num_spec_steps": self.num_spec_steps,
             "num_draft_tokens": self.num_draft_tokens,
+            "num_evaluated_drafts": self.num_evaluated_drafts,
             "num_accepted_draft_tokens": self.num_accepted_draft_tokens,
             "mean_acceptance_length": self.mean_acceptance_length,
             "draft_acceptance_rate": self.draft_acceptance_rate,
+            "acceptance_rate": self.acceptance_rate,
             "acceptance_histogram": [self.acceptance_histogram[j] for j in range(top + 1)],
             "prefill_seconds": self.prefill_seconds,
             "decode_seconds": self.decode_seconds,

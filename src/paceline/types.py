@@ -86,6 +86,14 @@ class StepOutcome:
         """Accepted draft tokens that were emitted; the correction or bonus token is never counted."""
         return min(len(self.path), len(self.tokens))
 
+    @property
+    def num_evaluated_drafts(self) -> int:
+        """Places where drafts were put to the test: the accepted ones, and one more where none was right."""
+        if len(self.tokens) <= len(self.path):  # a stop ended the request with a draft
+            return len(self.tokens)
+        last = self.path[-1] if self.path else -1
+        return len(self.path) + (last in self.tree.parents)
+
 
 @dataclass(frozen=True)
 class Environment:

@@ -135,7 +135,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     patch.setattr(StepOutcome, "num_accepted_drafts", property(lambda outcome: len(outcome.tokens)))
     observe = RequestStats.observe
-    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n: observe(stats, drafted, (ok + drafted)[:n], n))
+    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, (ok + drafted)[:n], n, tested))
 
 
 @fault("drafts counted as accepted that a stop cut off", checks.counters_agree_with_each_other)
@@ -147,8 +147,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     observe = RequestStats.observe
 
-    def flawed(stats, drafted, accepted, num_emitted) -> None:
-        observe(stats, drafted, accepted, num_emitted)
+    def flawed(stats, *counts) -> None:
+        observe(stats, *counts)
         del stats.acceptance_histogram[0]
 
     patch.setattr(RequestStats, "observe", flawed)
@@ -157,7 +157,17 @@ def _(patch: Patch) -> None:
 @fault("emitted tokens counted before a stop cuts them", checks.counters_agree_with_each_other)
 def _(patch: Patch) -> None:
     observe = RequestStats.observe
-    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n: observe(stats, drafted, ok, len(ok) + 1))
+    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, ok, len(ok) + 1, tested))
+
+
+@fault("drafts behind a rejection counted as evaluated", checks.counters_agree_with_each_other)
+def _(patch: Patch) -> None:
+    patch.setattr(StepOutcome, "num_evaluated_drafts", property(lambda outcome: len(outcome.tree)))
+
+
+@fault("a bonus token counted as a rejected draft", checks.counters_agree_with_each_other)
+def _(patch: Patch) -> None:
+    patch.setattr(StepOutcome, "num_evaluated_drafts", property(lambda outcome: len(outcome.tokens)))
 
 
 @fault("an error of a drafter let through", checks.a_failing_drafter_changes_nothing)

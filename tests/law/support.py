@@ -148,8 +148,16 @@ def check_counters(request: Request, outcomes: Sequence[StepOutcome]) -> None:
     assert stats.num_emitted_tokens == stats.num_accepted_draft_tokens + stats.num_steps - drafted_last
     assert stats.num_emitted_tokens == sum(len(outcome.path) + 1 for outcome in outcomes) - cut
     assert stats.num_draft_tokens == sum(len(outcome.tree) for outcome in outcomes)
+    assert stats.num_spec_steps == sum(len(outcome.tree) > 0 for outcome in outcomes)
+    assert stats.num_evaluated_drafts == sum(map(evaluated, outcomes))
     assert stats.num_draft_tokens == sum(d.num_draft_tokens for d in stats.drafters.values())
     assert stats.num_accepted_draft_tokens == sum(d.num_accepted_draft_tokens for d in stats.drafters.values())
+
+
+def evaluated(outcome: StepOutcome) -> int:
+    """Emitted tokens that stand where a child of the tree stood too."""
+    above = (-1, *outcome.path)[: len(outcome.tokens)]
+    return sum(any(parent == node for parent in outcome.tree.parents) for node in above)
 
 
 def prepared(drafter: BaseDrafter | str, vocab_size: int) -> Drafter:

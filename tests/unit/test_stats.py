@@ -10,6 +10,7 @@ from law.support import DRAFTERS, Kind, check_counters, decode, target_of
 from paceline import LLM
 from paceline.stats import RequestStats
 from paceline.testing import ScriptedDrafter
+from paceline.types import DraftTree
 
 VOCAB = 5
 RUNS = {
@@ -51,6 +52,23 @@ def test_an_adversarial_drafter_emits_one_token_in_every_step() -> None:
     assert (stats["mean_acceptance_length"], stats["draft_acceptance_rate"]) == (1.0, 0.0)
 
 
+def test_drafts_behind_a_rejection_are_not_evaluated() -> None:
+    target = target_of(VOCAB)
+    llm = LLM(target, None, drafters=[ScriptedDrafter.adversarial(target, right=2)])
+    stats = llm.generate([1], max_tokens=12).stats  # 4 steps of two right drafts; in all but the last, which has no room, more follow
+    assert (stats["num_spec_steps"], stats["num_accepted_draft_tokens"], stats["num_evaluated_drafts"]) == (4, 8, 11)
+    assert stats["acceptance_rate"] == 8 / 11
+    assert stats["draft_acceptance_rate"] == 8 / stats["num_draft_tokens"] < 8 / 11
+
+
+def test_a_place_of_a_tree_is_evaluated_once_however_many_drafts_stand_there() -> None:
+    target = target_of(VOCAB)
+    every = DraftTree(tuple(range(VOCAB)), (-1,) * VOCAB, (0.2,) * VOCAB, ("scripted",) * VOCAB)
+    stats = LLM(target, None, drafters=[ScriptedDrafter(lambda request, budget: every)]).generate([1], max_tokens=8).stats
+    assert (stats["num_spec_steps"], stats["num_accepted_draft_tokens"], stats["num_evaluated_drafts"]) == (4, 4, 4)
+    assert (stats["acceptance_rate"], stats["draft_acceptance_rate"]) == (1.0, 1 / VOCAB)
+
+
 def test_plain_decoding_counts_no_drafts() -> None:
     stats = LLM(target_of(VOCAB), None, drafters="none").generate([1, 2, 3], max_tokens=11).stats
     assert (stats["num_prompt_tokens"], stats["num_emitted_tokens"], stats["num_steps"]) == (3, 11, 11)
@@ -59,8 +77,8 @@ def test_plain_decoding_counts_no_drafts() -> None:
 
 def test_accepted_tokens_are_credited_to_the_drafter_that_proposed_them() -> None:
     stats = RequestStats()
-    stats.observe(["a", "a", "b", "b"], ["a", "b"], 3)
-    stats.observe(["b"], [], 1)
+    stats.observe(["a", "a", "b", "b"], ["a", "b"], 3, 2)
+    stats.observe(["b"], [], 1, 1)
     assert (stats.drafters["a"].num_draft_tokens, stats.drafters["a"].num_accepted_draft_tokens) == (2, 1)
     assert (stats.drafters["b"].num_draft_tokens, stats.drafters["b"].num_accepted_draft_tokens) == (3, 1)
     assert stats.as_dict()["acceptance_histogram"] == [1, 0, 1]
@@ -69,6 +87,7 @@ def test_accepted_tokens_are_credited_to_the_drafter_that_proposed_them() -> Non
 def test_nothing_is_divided_by_zero_before_the_first_step() -> None:
     stats = RequestStats()
     assert (stats.mean_acceptance_length, stats.draft_acceptance_rate, stats.tokens_per_second) == (0, 0, 0)
+    assert stats.acceptance_rate == 0
     assert stats.as_dict()["acceptance_histogram"] == []
 
 
