@@ -65,7 +65,7 @@ class RequestStats:
         return self.drafters.setdefault(name, DrafterStats())
 
     def observe(self, proposed: list[str], accepted: list[str], num_emitted: int, num_evaluated: int) -> None:
-        """Count one step: the sources of all draft tokens and of the accepted ones, tokens emitted, drafts evaluated."""
+        """Count one step: who proposed its draft tokens and the accepted ones; tokens emitted, drafts evaluated."""
         self.num_steps += 1
         self.num_spec_steps += bool(proposed)
         self.num_evaluated_drafts += num_evaluated

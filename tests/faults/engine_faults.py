@@ -135,7 +135,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     patch.setattr(StepOutcome, "num_accepted_drafts", property(lambda outcome: len(outcome.tokens)))
     observe = RequestStats.observe
-    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, (ok + drafted)[:n], n, tested))
+    patch.setattr(
+        RequestStats,
+        "observe",
+        lambda stats, drafted, ok, n, tested: observe(stats, drafted, (ok + drafted)[:n], n, tested),
+    )
 
 
 @fault("drafts counted as accepted that a stop cut off", checks.counters_agree_with_each_other)
@@ -157,7 +161,9 @@ def _(patch: Patch) -> None:
 @fault("emitted tokens counted before a stop cuts them", checks.counters_agree_with_each_other)
 def _(patch: Patch) -> None:
     observe = RequestStats.observe
-    patch.setattr(RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, ok, len(ok) + 1, tested))
+    patch.setattr(
+        RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, ok, len(ok) + 1, tested)
+    )
 
 
 @fault("drafts behind a rejection counted as evaluated", checks.counters_agree_with_each_other)

@@ -55,7 +55,9 @@ def test_an_adversarial_drafter_emits_one_token_in_every_step() -> None:
 def test_drafts_behind_a_rejection_are_not_evaluated() -> None:
     target = target_of(VOCAB)
     llm = LLM(target, None, drafters=[ScriptedDrafter.adversarial(target, right=2)])
-    stats = llm.generate([1], max_tokens=12).stats  # 4 steps of two right drafts; in all but the last, which has no room, more follow
+    stats = llm.generate(
+        [1], max_tokens=12
+    ).stats  # 4 steps of two right drafts; in all but the last, which has no room, more follow
     assert (stats["num_spec_steps"], stats["num_accepted_draft_tokens"], stats["num_evaluated_drafts"]) == (4, 8, 11)
     assert stats["acceptance_rate"] == 8 / 11
     assert stats["draft_acceptance_rate"] == 8 / stats["num_draft_tokens"] < 8 / 11
@@ -64,7 +66,9 @@ def test_drafts_behind_a_rejection_are_not_evaluated() -> None:
 def test_a_place_of_a_tree_is_evaluated_once_however_many_drafts_stand_there() -> None:
     target = target_of(VOCAB)
     every = DraftTree(tuple(range(VOCAB)), (-1,) * VOCAB, (0.2,) * VOCAB, ("scripted",) * VOCAB)
-    stats = LLM(target, None, drafters=[ScriptedDrafter(lambda request, budget: every)]).generate([1], max_tokens=8).stats
+    stats = (
+        LLM(target, None, drafters=[ScriptedDrafter(lambda request, budget: every)]).generate([1], max_tokens=8).stats
+    )
     assert (stats["num_spec_steps"], stats["num_accepted_draft_tokens"], stats["num_evaluated_drafts"]) == (4, 4, 4)
     assert (stats["acceptance_rate"], stats["draft_acceptance_rate"]) == (1.0, 1 / VOCAB)
 

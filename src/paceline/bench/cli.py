@@ -22,7 +22,8 @@ app.command()(doctor)
 _DEVICE = typer.Option("auto", help="auto, cpu, cuda or cuda:N.")
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
-_PROMPTS = typer.Option(None, help='Lines {"category": ..., "prompt": ...}.', show_default="the bundled ones")
+_PROMPTS = typer.Option("bundled", help="bundled, tasks, or a file: docs/metrics.md lists the forms.")
+_LIMIT = typer.Option(None, min=1, help="Prompts of each category, drawn by a fixed seed.", show_default="all")
 _JSON = typer.Option(None, "--json", help="Write all figures and their provenance to this file.")
 
 
@@ -61,7 +62,7 @@ def step(
     reach = step_reach(report, shape)
     show(step_table(report, plan), reach)
     lines = [line.as_dict() for line in reach]
-    write_json(json, {"provenance": origin, "context": context, **report.as_dict(), "reach": lines})
+    write_json(json, {"kind": "step", "provenance": origin, "context": context, **report.as_dict(), "reach": lines})
 
 
 @app.command()
@@ -71,21 +72,23 @@ def decode(
     max_tokens: int = typer.Option(96, min=1, help="Tokens of every output."),
     temperature: list[float] = _TEMPERATURE,
     budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed settings of the sweep."),
-    prompts: Path = _PROMPTS,
+    prompts: str = _PROMPTS,
+    limit: int = _LIMIT,
     repeats: int = typer.Option(3, min=1, help="Outputs per prompt and setting; the median counts."),
     device: str = _DEVICE,
     dtype: str = _DTYPE,
     json: Path = _JSON,
 ) -> None:
     """Decode the same prompts with transformers and with Paceline, and compare speed and bytes."""
-    from paceline.bench.decode import DecodePlan, read_prompts
+    from paceline.bench.decode import DecodePlan
+    from paceline.bench.prompt_sets import read_prompt_set
     from paceline.bench.provenance import provenance
     from paceline.bench.tables import write_json
     from paceline.target.loading import parse_device
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
-    sweep, texts = parse_counts("budgets", budgets), read_prompts(prompts)
-    results: dict[str, Any] = {"provenance": provenance(parse_device(device)), "runs": []}
+    sweep, texts = parse_counts("budgets", budgets), read_prompt_set(prompts, limit)
+    results: dict[str, Any] = {"kind": "decode", "provenance": provenance(parse_device(device)), "runs": []}
     for name, draft_name in _pairs(model, draft):
         results["runs"] += _decode_pair((name, draft_name, device, dtype), sweep, texts, plans)
     write_json(json, results)

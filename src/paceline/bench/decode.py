@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paceline.bench.collecting import collecting_seconds
 from paceline.bench.contestants import GENERATE, PLAIN, Job, Pair, Setting
 from paceline.bench.forwards import TransformersForward
+from paceline.bench.prompt_formats import Prompt
+from paceline.bench.prompt_sets import PromptSet
+from paceline.bench.prompting import encode_prompts
 from paceline.bench.tables import progress
 from paceline.bench.timing import interleave, timed
-from paceline.bundled import PROMPTS
-from paceline.errors import ConfigError
 
 _BARE_FORWARDS = 4  # per prompt
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt and the kind of text it stands for."""
-
-    category: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,7 @@ class DecodeRun:
     settings: list[Setting]
     prompts: list[PromptRun]
     collecting_seconds: float  # of a plain step, for what the report shows
+    about_prompts: dict[str, Any]  # where they came from, how they were read, how many did not fit
 
     def mismatches(self) -> list[Mismatch]:
         """Every Paceline output of every repeat that differs from the first plain one."""
@@ -94,41 +86,22 @@ class DecodeRun:
         return found
 
 
-def read_prompts(path: Path | None) -> list[Prompt]:
-    """Prompts from `{"category": ..., "prompt": ...}` lines; None is the file that comes with Paceline."""
-    path = path or PROMPTS
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        prompts = [Prompt(str(line["category"]), str(line["prompt"])) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        wanted = 'a file of lines {"category": ..., "prompt": ...}'
-        raise ConfigError(f"cannot read prompts from {str(path)!r} ({error}); allowed: {wanted}") from error
-    if not prompts:
-        raise ConfigError(f"{str(path)!r} has no prompts; allowed: at least one line")
-    return prompts
-
-
-def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: Sequence[Prompt], plan: DecodePlan) -> DecodeRun:
+def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: PromptSet, plan: DecodePlan) -> DecodeRun:
     """Decode every prompt with every setting in turns, after one untimed output of each."""
-    encoded = [PromptRun(prompt, _fitting_ids(pair, prompt, plan)) for prompt in prompts]
+    encoded = encode_prompts(pair.llm, prompts.prompts, plan.max_tokens)
+    about = prompts.as_dict() | {"form": encoded.form, "num_too_long": encoded.num_too_long}
+    runs = [PromptRun(one.prompt, one.ids) for one in encoded.prompts]
     label = f"{pair.name}, temperature {plan.temperature:g}: outputs"
-    with progress(label, (len(encoded) * plan.repeats + 1) * len(settings)) as advance:
-        _warm_up(settings, _job(encoded[0], plan), advance)
-        for run in encoded:
+    with progress(label, (len(runs) * plan.repeats + 1) * len(settings)) as advance:
+        _warm_up(settings, _job(runs[0], plan), advance)
+        for run in runs:
             _decode_prompt(run, settings, plan, advance)
             run.bare_forwards += _bare_forwards(pair, run)
     numerics = pair.llm.target.numerics()
     collecting = collecting_seconds(pair.llm.target.vocab_size)
-    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), encoded, collecting)
-
-
-def _fitting_ids(pair: Pair, prompt: Prompt, plan: DecodePlan) -> tuple[int, ...]:
-    """The prompt's ids; of a prompt too long for the model only the end, the same for every contestant."""
-    assert pair.llm.tokenizer is not None
-    room = pair.llm.target.max_length - plan.max_tokens
-    if room < 1:
-        raise ConfigError(f"max_tokens is {plan.max_tokens}; allowed here: below {pair.llm.target.max_length}")
-    return tuple(pair.llm.tokenizer.encode(prompt.text)[-room:])
+    return DecodeRun(
+        pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), runs, collecting, about
+    )
 
 
 def _job(run: PromptRun, plan: DecodePlan) -> Job:
@@ -142,7 +115,10 @@ def _warm_up(settings: Sequence[Setting], job: Job, advance: Callable[[], None])
 
 
 def _decode_prompt(run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]) -> None:
+    """Timed turns, after an untimed token of each setting: a prompt's length is met for the first time only once."""
     job = _job(run, plan)
+    for setting in settings:
+        setting.run(replace(job, max_tokens=1))
     for _, setting in itertools.product(range(plan.repeats), settings):
         (tokens, stats), seconds = timed(lambda s=setting: s.run(job))  # type: ignore[misc]
         run.samples.setdefault(setting.name, []).append(Sample(tokens, seconds, stats))

@@ -16,6 +16,7 @@ _COLUMNS = (
     "tokens/s",
     "x generate",
     "x plain",
+    "x noise",
     "mean",
     "least",
     "together",
@@ -37,11 +38,21 @@ def settings_table(run: DecodeRun, summary: Summary) -> Table:
     table = Table(title, ("setting", *_COLUMNS, "as plain"))
     for entry in summary.settings.values():
         over = entry.over_plain
-        ratios = (entry.over_generate.median, over.median, over.mean, over.minimum, over.together)
-        cells = [f"{entry.tokens_per_second:.0f}", *(f"{value:.2f}" for value in ratios)]
+        noise = "-" if entry.times_noise is None else f"{entry.times_noise:.1f}"
+        medians = [f"{entry.over_generate.median:.2f}", with_interval(over), noise]
+        cells = [
+            f"{entry.tokens_per_second:.0f}",
+            *medians,
+            *(f"{v:.2f}" for v in (over.mean, over.minimum, over.together)),
+        ]
         table.rows.append((entry.name, *cells, *_step_cells(entry), f"{entry.equal_to_plain}/{len(run.prompts)}"))
     table.notes += _notes(run, summary)
     return table
+
+
+def with_interval(spread: Spread) -> str:
+    """The median, and its interval in brackets where there is one."""
+    return f"{spread.median:.2f}" + (f" ({spread.intervals.median})" if spread.intervals else "")
 
 
 def _step_cells(entry: SettingSummary) -> list[str]:
@@ -54,14 +65,20 @@ def _step_cells(entry: SettingSummary) -> list[str]:
 
 def _notes(run: DecodeRun, summary: Summary) -> list[str]:
     numerics = run.numerics
+    about = run.about_prompts
     notes = [
+        f"Prompts: {about['source']} ({about['format']}); {about['form']}",
         f"Numeric path: {numerics['path']} on {numerics['instruction_set']}, {numerics['threads']} threads",
         "Speed-ups: of whole calls, prefill and Paceline's text included; medians over prompts, then over "
         "plain Paceline also the mean, the least, and all prompts together",
-        f"Noise: plain Paceline against itself differs by {summary.noise:.1%}",
+        "Brackets: 95 % interval of the bootstrap over prompts",
+        f"Noise: plain Paceline differs from itself by up to {summary.noise:.1%}; x noise: how many times that the "
+        "median differs from 1",
         "As plain: prompts with the tokens of plain Paceline. transformers may differ: its arithmetic does, "
         "and above temperature 0 its random numbers",
     ]
+    if about["num_too_long"]:
+        notes.append(f"Left out: {about['num_too_long']} prompts that do not fit beside {run.plan.max_tokens} tokens")
     failures = sum(s.steps.num_drafter_failures for s in summary.settings.values() if s.steps)
     return notes + ([f"Drafters failed {failures} times and were left out"] if failures else [])
 
@@ -80,7 +97,7 @@ def categories_table(run: DecodeRun, summary: Summary) -> Table:
 
 
 def _spread_cells(spread: Spread) -> list[str]:
-    return [f"{value:.2f}" for value in (spread.median, spread.mean, spread.minimum, spread.together)]
+    return [with_interval(spread), *(f"{value:.2f}" for value in (spread.mean, spread.minimum, spread.together))]
 
 
 def as_json(run: DecodeRun, summary: Summary) -> dict[str, Any]:
@@ -91,6 +108,7 @@ def as_json(run: DecodeRun, summary: Summary) -> dict[str, Any]:
         "dtype": run.dtype,
         "numerics": run.numerics,
         "plan": asdict(run.plan),
+        "prompt_set": run.about_prompts,
         "settings": [entry.as_dict() for entry in summary.settings.values()],
         "best_fixed_setting": summary.best,
         "noise": summary.noise,

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import mean, median
+from statistics import median
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paceline.bench.contestants import GENERATE, PLAIN, PLAIN_AGAIN, Setting
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.tables import Reach
+from paceline.bench.timing import Interval, interval, resamples
 from paceline.bundled import DEFAULT_TARGET
 
-_ENTRIES = ("num_emitted_tokens", "num_steps", "num_draft_tokens", "num_accepted_draft_tokens")
+_ENTRIES = (
+    "num_emitted_tokens",
+    "num_steps",
+    "num_draft_tokens",
+    "num_evaluated_drafts",
+    "num_accepted_draft_tokens",
+)
 _SECONDS = ("prefill_seconds", "decode_seconds", "forward_seconds")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How far the figures of a `Spread` would move with other prompts of the same kinds: prompts drawn anew."""
+
+    median: Interval
+    mean: Interval
+    together: Interval
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,7 @@ class Spread:
     mean: float
     minimum: float
     together: float
+    intervals: Intervals | None = None  # unknown for a single prompt
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,8 @@ class Steps:
     """Paceline's own account of a setting, summed over all prompts and repeats."""
 
     mean_acceptance_length: float
-    draft_acceptance_rate: float
+    draft_acceptance_rate: float  # of proposed drafts
+    acceptance_rate: float  # of evaluated drafts
     step_seconds: float
     outside_share: float  # of decoding, spent outside the target's forward: host and drafters
     drafter_share: float  # of decoding, spent in drafters, their start included
@@ -49,6 +70,7 @@ class SettingSummary:
     by_category: dict[str, Spread]  # over plain
     equal_to_plain: int  # prompts whose tokens are those of plain Paceline, in every repeat
     steps: Steps | None
+    times_noise: float | None = None  # how many times the noise it differs from plain
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -61,43 +83,64 @@ class Summary:
 
     settings: dict[str, SettingSummary]
     best: str
-    noise: float  # median over prompts of plain against itself, less one
+    noise: float  # by how much plain decoding differs from itself: the far end of the interval of its median
     forward_share: float  # of a step of transformers generate, spent in a bare forward of transformers
 
 
 def summarise(run: DecodeRun) -> Summary:
     """The summary of a measurement."""
-    settings = {setting.name: _summarise(run, setting) for setting in run.settings}
+    noise = _noise(_spread(run.prompts, PLAIN_AGAIN, PLAIN))
+    settings = {setting.name: _summarise(run, setting, noise) for setting in run.settings}
     swept = [s.name for s in run.settings if s.sweep]
     best = max(swept, key=lambda name: settings[name].over_plain.median)
     bare = median(s for prompt in run.prompts for s in prompt.bare_forwards)
     step = median(_seconds(prompt, GENERATE) / _num_tokens(prompt, GENERATE) for prompt in run.prompts)
-    noise = abs(settings[PLAIN_AGAIN].over_plain.median - 1.0)
     return Summary(settings, best, noise, bare / step)
 
 
-def _summarise(run: DecodeRun, setting: Setting) -> SettingSummary:
+def _noise(itself: Spread) -> float:
+    found = itself.intervals
+    return found.median.farthest_from(1.0) if found else abs(itself.median - 1.0)
+
+
+def _summarise(run: DecodeRun, setting: Setting, noise: float) -> SettingSummary:
     name = setting.name
     prompts = run.prompts
     categories = {p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts}
     equal = sum(all(s.tokens == p.samples[PLAIN][0].tokens for s in p.samples[name]) for p in prompts)
+    over_plain = _spread(prompts, name, PLAIN)
     return SettingSummary(
         name,
         sum(_num_tokens(p, name) for p in prompts) / sum(_seconds(p, name) for p in prompts),
         _spread(prompts, name, GENERATE),
-        _spread(prompts, name, PLAIN),
+        over_plain,
         {category: _spread(members, name, PLAIN) for category, members in categories.items()},
         equal,
         _steps([s for p in prompts for s in p.samples[name]]) if setting.is_paceline else None,
+        abs(over_plain.median - 1.0) / noise if noise > 0.0 and name != PLAIN else None,
     )
 
 
 def _spread(prompts: Sequence[PromptRun], name: str, reference: str) -> Spread:
     """Speed-ups per emitted token, so that an output cut short by a stop would not look fast."""
-    ours = [_seconds(p, name) / _num_tokens(p, name) for p in prompts]
-    theirs = [_seconds(p, reference) / _num_tokens(p, reference) for p in prompts]
-    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-    return Spread(median(ratios), mean(ratios), min(ratios), sum(theirs) / sum(ours))
+    ours = np.array([_seconds(p, name) / _num_tokens(p, name) for p in prompts])
+    theirs = np.array([_seconds(p, reference) / _num_tokens(p, reference) for p in prompts])
+    ratios = theirs / ours
+    return Spread(
+        float(np.median(ratios)),
+        float(ratios.mean()),
+        float(ratios.min()),
+        float(theirs.sum() / ours.sum()),
+        _intervals(ours, theirs) if len(prompts) > 1 else None,
+    )
+
+
+def _intervals(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Intervals:
+    """By the bootstrap over prompts: both times of a prompt are drawn together."""
+    drawn = resamples(len(ours))
+    ratios = (theirs / ours)[drawn]
+    together = theirs[drawn].sum(1) / ours[drawn].sum(1)
+    return Intervals(interval(np.median(ratios, 1)), interval(ratios.mean(1)), interval(together))
 
 
 def _seconds(prompt: PromptRun, name: str) -> float:
@@ -116,6 +159,7 @@ def _steps(samples: Sequence[Sample]) -> Steps:
     return Steps(
         total["num_emitted_tokens"] / total["num_steps"],
         total["num_accepted_draft_tokens"] / max(total["num_draft_tokens"], 1),
+        total["num_accepted_draft_tokens"] / max(total["num_evaluated_drafts"], 1),
         decode / total["num_steps"],
         (decode - total["forward_seconds"]) / decode,
         sum(drafter["seconds"] for drafter in drafters) / decode,

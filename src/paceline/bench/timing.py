@@ -67,6 +67,21 @@ def interleave(
 
 
 @dataclass(frozen=True)
+class Interval:
+    """The 95 % interval of a bootstrap."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.2f} to {self.high:.2f}"
+
+    def farthest_from(self, value: float) -> float:
+        """The distance to its end that lies farther off."""
+        return max(abs(self.low - value), abs(self.high - value))
+
+
+@dataclass(frozen=True)
 class Ratio:
     """A ratio of medians with the 95 % interval of its bootstrap."""
 
@@ -86,10 +101,20 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """The ratio of two medians. Rounds are drawn jointly: what disturbs a round disturbs both its halves."""
     count = min(len(numerator), len(denominator))
     above, below = np.array(numerator[:count]), np.array(denominator[:count])
-    rounds = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
-    ratios = np.median(above[rounds], 1) / np.median(below[rounds], 1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Ratio(float(np.median(above) / np.median(below)), float(low), float(high))
+    rounds = resamples(count)
+    found = interval(np.median(above[rounds], 1) / np.median(below[rounds], 1))
+    return Ratio(float(np.median(above) / np.median(below)), found.low, found.high)
+
+
+def resamples(count: int) -> NDArray[np.int64]:
+    """Indices (1000, count) of the bootstrap: draws with replacement from `count` observations, the same every time."""
+    return np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+
+
+def interval(estimates: NDArray[np.float64]) -> Interval:
+    """The interval of a statistic from its estimates (1000,) over `resamples`."""
+    low, high = np.quantile(estimates, [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 def ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Ratio:
