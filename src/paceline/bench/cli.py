@@ -24,7 +24,17 @@ _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
 _PROMPTS = typer.Option("bundled", help="bundled, tasks, or a file: docs/metrics.md lists the forms.")
 _LIMIT = typer.Option(None, min=1, help="Prompts of each category, drawn by a fixed seed.", show_default="all")
-_JSON = typer.Option(None, "--json", help="Write all figures and their provenance to this file.")
+
+
+def _in_a_folder(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before minutes are spent on what it should hold."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ConfigError(f"json is {str(path)!r}; allowed: a file in a folder that exists")
+    return path
+
+
+_FILES = typer.Argument(..., help="Results of one kind.", show_default=False)
+_JSON = typer.Option(None, "--json", callback=_in_a_folder, help="Write all figures and their provenance to this file.")
 
 
 @app.command()
@@ -96,6 +106,17 @@ def decode(
     if different:
         typer.secho(f"paceline: {len(different)} outputs are not the bytes of plain decoding", fg="red", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    files: list[Path] = _FILES,
+    out: Path = typer.Option(None, help="Draw the plots into this PNG or SVG.", show_default="in the terminal alone"),
+) -> None:
+    """Show results that --json wrote, as tables and plots; several of one kind side by side."""
+    from paceline.bench.show.views import show_files
+
+    show_files(files, out)
 
 
 def _pairs(model: str | None, draft: str | None) -> list[tuple[str, str | None]]:

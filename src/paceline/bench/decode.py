@@ -17,6 +17,7 @@ from paceline.bench.tables import progress
 from paceline.bench.timing import interleave, timed
 
 _BARE_FORWARDS = 4  # per prompt
+_RUN_UP = 4  # untimed tokens before each turn
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ def _warm_up(settings: Sequence[Setting], job: Job, advance: Callable[[], None])
 
 
 def _decode_prompt(run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]) -> None:
-    """Timed turns, after an untimed token of each setting: a prompt's length is met for the first time only once."""
+    """Timed turns, each after a few untimed tokens of its own: the setting before leaves its data in the caches."""
     job = _job(run, plan)
-    for setting in settings:
-        setting.run(replace(job, max_tokens=1))
+    run_up = replace(job, max_tokens=min(_RUN_UP, plan.max_tokens))
     for _, setting in itertools.product(range(plan.repeats), settings):
+        setting.run(run_up)
         (tokens, stats), seconds = timed(lambda s=setting: s.run(job))  # type: ignore[misc]
         run.samples.setdefault(setting.name, []).append(Sample(tokens, seconds, stats))
         advance()

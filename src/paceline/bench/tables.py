@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paceline.errors import ConfigError
+
 _WIDTH = 180  # columns of a table that goes to a file
 
 
@@ -55,14 +57,15 @@ def show(table: Table, reach: Sequence[Reach] = ()) -> None:
 def _show_rich(table: Table) -> None:
     import rich.console
     import rich.table
+    from rich.text import Text  # a name with brackets is no markup
 
     is_terminal = sys.stdout.isatty()
     console = rich.console.Console(width=None if is_terminal else _WIDTH, highlight=False)
-    grid = rich.table.Table(title=table.title, title_justify="left")
+    grid = rich.table.Table(title=Text(table.title), title_justify="left")
     for index, column in enumerate(table.columns):
         grid.add_column(column, justify="right" if index else "left")
     for row in table.rows:
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))
     console.print(grid)
 
 
@@ -92,6 +95,13 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[], None
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
-    """Write results to a file, if one was asked for."""
+    """Write results to a file, if one was asked for.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     if path is not None:
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        try:
+            path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write {str(path)!r} ({error}); allowed: a file that can be written") from error

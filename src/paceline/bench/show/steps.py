@@ -1,0 +1,107 @@
+"""The view of `bench step`: milliseconds of a forward by its rows, and Paceline's time over the others'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from paceline.bench.show.charts import Band, Lines, Mark, Series, View
+from paceline.bench.show.results import Result, number
+from paceline.bench.tables import Table
+from paceline.bench.timing import interval, ratio, resamples
+
+_ENGINES = {"paceline_seconds": "Paceline", "transformers_seconds": "transformers", "llamacpp_seconds": "llama.cpp"}
+_OURS = "paceline_seconds"
+
+
+def view_steps(results: Sequence[Result]) -> View:
+    """All results in one chart each if there is one, else engine by engine."""
+    rows = sorted({_count(row) for result in results for row in result.content["rows"]})
+    tables = [_table(result) for result in results]
+    return View(tables, [*_times(results, rows), *_ratios(results, rows)])
+
+
+def _count(row: Mapping[str, Any]) -> int:
+    return int(number(row["rows"]))
+
+
+def _samples(result: Result, key: str, count: int) -> list[float]:
+    """Seconds of each round at one row count; empty where there are none."""
+    found = [row[key] for row in result.content["rows"] if _count(row) == count]
+    return [number(seconds) for seconds in found[0]] if found else []
+
+
+def _model(result: Result) -> str:
+    content = result.content
+    return f"{content['model']}, {content['numerics']['dtype']}, context {content['context']}"
+
+
+def _table(result: Result) -> Table:
+    content = result.content
+    table = Table(f"{result.name}: {_model(result)}", ("rows", "padded to", *(f"{e} ms" for e in _ENGINES.values())))
+    for row in content["rows"]:
+        times = [_samples(result, key, _count(row)) for key in _ENGINES]
+        cells = [f"{median(seconds) * 1e3:.2f}" if seconds else "-" for seconds in times]
+        table.rows.append((str(_count(row)), str(row["padded_rows"] or "-"), *cells))
+    noise = "unknown" if content["noise"] is None else f"{number(content['noise']):.1%}"
+    table.notes.append(f"Floor: {number(content['floor_ms']):.2f} ms; noise: {noise}")
+    return table
+
+
+def _times(results: Sequence[Result], rows: Sequence[int]) -> list[Lines]:
+    if len(results) == 1:
+        (result,) = results
+        series = [Series(name, _time_marks(result, key, rows)) for key, name in _ENGINES.items()]
+        floor = Band(number(result.content["floor_ms"]), 0.0, "floor")
+        return [_lines(_model(result), "ms", rows, series, floor)]
+    return [
+        _lines(f"{name}: {', '.join(dict.fromkeys(map(_model, results)))}", "ms", rows, series)
+        for key, name in _ENGINES.items()
+        if (series := _some([Series(r.name, _time_marks(r, key, rows)) for r in results]))
+    ]
+
+
+def _ratios(results: Sequence[Result], rows: Sequence[int]) -> list[Lines]:
+    many = len(results) > 1
+    series = [
+        Series(f"{result.name}, {name}" if many else name, _ratio_marks(result, key, rows))
+        for result in results
+        for key, name in _ENGINES.items()
+        if key != _OURS
+    ]
+    noise = max((number(r.content["noise"]) for r in results if r.content["noise"] is not None), default=0.0)
+    title = "Paceline's time over that of others (below 1: faster)"
+    return [_lines(title, "times", rows, series, Band(1.0, noise, "equal, ± noise"))]
+
+
+def _lines(title: str, unit: str, rows: Sequence[int], series: Sequence[Series], band: Band | None = None) -> Lines:
+    return Lines(title, unit, "rows of the forward", rows, _some(series), band)
+
+
+def _some(series: Sequence[Series]) -> list[Series]:
+    return [one for one in series if any(mark is not None for mark in one.marks)]
+
+
+def _time_marks(result: Result, key: str, rows: Sequence[int]) -> list[Mark | None]:
+    return [_time_mark(_samples(result, key, count)) for count in rows]
+
+
+def _time_mark(seconds: Sequence[float]) -> Mark | None:
+    """The median in milliseconds, with the interval of the bootstrap over rounds."""
+    if not seconds:
+        return None
+    times = np.array(seconds) * 1e3
+    found = interval(np.median(times[resamples(len(times))], 1))
+    return Mark(float(np.median(times)), found.low, found.high)
+
+
+def _ratio_marks(result: Result, key: str, rows: Sequence[int]) -> list[Mark | None]:
+    marks: list[Mark | None] = []
+    for count in rows:
+        ours, theirs = _samples(result, _OURS, count), _samples(result, key, count)
+        found = ratio(ours, theirs) if ours and theirs else None
+        marks.append(Mark(found.value, found.low, found.high) if found else None)
+    return marks
