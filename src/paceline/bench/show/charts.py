@@ -26,10 +26,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks of one colour: by place on the chart, None where nothing was measured."""
+    """Marks of one colour and sign, which `rank` says; by place on the chart, None where nothing was measured."""
 
     name: str
     marks: Sequence[Mark | None]
+    rank: int
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ def _by_setting(subject: str, runs: Sequence[tuple[Result, Run]]) -> Bars:
     names = [entry["name"] for _, run in runs for entry in run["settings"] if entry["name"] not in (PLAIN, PLAIN_AGAIN)]
     labels = list(dict.fromkeys(names))
     series = []
-    for result, run in runs:
+    for rank, (result, run) in enumerate(runs):
         marks = {entry["name"]: _mark(entry["over_plain"]) for entry in run["settings"]}
-        series.append(Series(result.name, [marks.get(label) for label in labels]))
+        series.append(Series(result.name, [marks.get(label) for label in labels], rank))
     return Bars(f"{subject}: speed-up over plain decoding", "times plain", labels, series, _band(runs))
 
 
@@ -102,7 +102,7 @@ def _by_category(subject: str, runs: Sequence[tuple[Result, Run]]) -> Bars:
         found.append({name: _mark(over) for name, over in best["by_category"].items()})
         series.append((f"{result.name}, {best['name']}", found[-1]))
     labels = list(dict.fromkeys(name for marks in found for name in marks))
-    drawn = [Series(name, [marks.get(label) for label in labels]) for name, marks in series]
+    drawn = [Series(name, [marks.get(label) for label in labels], i) for i, (name, marks) in enumerate(series)]
     return Bars(f"{subject}: by category", "times plain", labels, drawn, _band(runs))
 
 

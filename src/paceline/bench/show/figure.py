@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,11 @@ _STYLE: Any = {  # typed key by key in some releases of matplotlib
     "svg.hashsalt": "paceline",
 }
 _WIDTH = 8.5  # inches
-_LINES_HEIGHT = 3.9  # the legend below included
-_PER_BAR, _AROUND_BARS = 0.24, 1.6
+_LINES_HEIGHT = 3.6
+_PER_BAR, _AROUND_BARS = 0.24, 1.3
+_PER_ENTRY = 0.22  # of the legend
+_SHORT = 18  # characters of a name that leaves room for two others beside it
+_LEAST = "least of the prompts"
 
 
 def check_output(path: Path) -> None:
@@ -73,9 +77,10 @@ def save(charts: Sequence[Chart], path: Path) -> None:
 
 
 def _height(chart: Chart) -> float:
+    legend = _PER_ENTRY * math.ceil((len(chart.series) + 2) / _columns(chart))
     if isinstance(chart, Lines):
-        return _LINES_HEIGHT
-    return _PER_BAR * len(chart.labels) * max(len(chart.series), 1) + _AROUND_BARS
+        return _LINES_HEIGHT + legend
+    return _PER_BAR * len(chart.labels) * max(len(chart.series), 1) + _AROUND_BARS + legend
 
 
 def _plain(text: str) -> str:
@@ -86,10 +91,10 @@ def _plain(text: str) -> str:
 def _bars(panel: Axes, chart: Bars) -> None:
     """A line for each label; the series of a label stand close to each other."""
     count = max(len(chart.series), 1)
-    for rank, one in enumerate(chart.series):
-        places = [index + (rank - (count - 1) / 2) * 0.7 / count for index in range(len(chart.labels))]
+    for position, one in enumerate(chart.series):
+        places = [index + (position - (count - 1) / 2) * 0.7 / count for index in range(len(chart.labels))]
         marked = [(place, mark) for place, mark in zip(places, one.marks, strict=True) if mark is not None]
-        _whiskers(panel, marked, rank, one.name)
+        _whiskers(panel, marked, one)
     panel.set_yticks(range(len(chart.labels)), [_plain(label) for label in chart.labels])
     panel.set_ylim(len(chart.labels) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
@@ -102,24 +107,20 @@ def _bars(panel: Axes, chart: Bars) -> None:
     _finish(panel, chart)
 
 
-def _whiskers(panel: Axes, marked: Sequence[tuple[float, Mark]], rank: int, name: str) -> None:
-    colour = _COLOURS[rank % len(_COLOURS)]
-    sign = _SIGNS[rank % len(_SIGNS)]
-    values, places = [mark.value for _, mark in marked], [place for place, _ in marked]
+def _whiskers(panel: Axes, marked: Sequence[tuple[float, Mark]], one: Series) -> None:
+    sign, colour = _look(one)
+    places, values = [place for place, _ in marked], [mark.value for _, mark in marked]
     panel.errorbar(
-        values, places, xerr=_errors(marked), fmt=sign, color=colour, capsize=2.5, markersize=5, label=_plain(name)
+        values, places, xerr=_errors(marked), fmt=sign, color=colour, capsize=2.5, markersize=5, label=_plain(one.name)
     )
-    least = [(place, mark.least) for place, mark in marked if mark.least is not None]
+    least = [(mark.least, place) for place, mark in marked if mark.least is not None]
     if least:
-        label = "least of the prompts" if rank == 0 else "_"
-        panel.plot(
-            [v for _, v in least], [p for p, _ in least], "|", color=colour, markersize=8, alpha=0.7, label=label
-        )
+        panel.plot(*zip(*least, strict=True), "|", color=colour, markersize=8, alpha=0.7, label=_LEAST)
 
 
 def _lines(panel: Axes, chart: Lines) -> None:
-    for rank, one in enumerate(chart.series):
-        _line(panel, chart.places, one, rank)
+    for one in chart.series:
+        _line(panel, chart.places, one)
     panel.set_xscale("log", base=2)
     panel.set_xticks(chart.places, [f"{place:g}" for place in chart.places], minor=False)
     panel.minorticks_off()
@@ -134,15 +135,16 @@ def _lines(panel: Axes, chart: Lines) -> None:
     _finish(panel, chart)
 
 
-def _line(panel: Axes, over: Sequence[float], one: Series, rank: int) -> None:
+def _line(panel: Axes, over: Sequence[float], one: Series) -> None:
+    sign, colour = _look(one)
     marked = [(place, mark) for place, mark in zip(over, one.marks, strict=True) if mark is not None]
     places, values = [place for place, _ in marked], [mark.value for _, mark in marked]
     panel.errorbar(
         places,
         values,
         yerr=_errors(marked),
-        fmt=f"{_SIGNS[rank % len(_SIGNS)]}-",
-        color=_COLOURS[rank % len(_COLOURS)],
+        fmt=f"{sign}-",
+        color=colour,
         capsize=2.5,
         markersize=5,
         linewidth=1.5,
@@ -163,7 +165,29 @@ def _shade(span: Any, chart: Chart) -> None:
         span(band.level - band.width, band.level + band.width, color=_GREY, alpha=0.15, linewidth=0, label=band.name)
 
 
+def _look(one: Series) -> tuple[str, str]:
+    return _SIGNS[one.rank % len(_SIGNS)], _COLOURS[one.rank % len(_COLOURS)]
+
+
 def _finish(panel: Axes, chart: Chart) -> None:
+    """Title, and a legend below the axis' own name, where no figure can lie under it: series first, each once."""
     panel.set_title(_plain(chart.title))
-    # Below the axis' own name, where no figure can lie under it.
-    panel.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper left", bbox_to_anchor=(0.0, 0.0), borderaxespad=4.5)
+    handles, labels = panel.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    names = [_plain(one.name) for one in chart.series]
+    order = [*dict.fromkeys(names), *(label for label in found if label not in names)]
+    panel.legend(
+        [found[label] for label in order],
+        order,
+        frameon=False,
+        fontsize=8.5,
+        ncols=_columns(chart),
+        loc="upper left",
+        bbox_to_anchor=(0.0, 0.0),
+        borderaxespad=4.5,
+    )
+
+
+def _columns(chart: Chart) -> int:
+    """Of the legend: one where names are long."""
+    return 3 if max((len(one.name) for one in chart.series), default=0) <= _SHORT else 1

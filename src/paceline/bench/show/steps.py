@@ -54,27 +54,28 @@ def _table(result: Result) -> Table:
 def _times(results: Sequence[Result], rows: Sequence[int]) -> list[Lines]:
     if len(results) == 1:
         (result,) = results
-        series = [Series(name, _time_marks(result, key, rows)) for key, name in _ENGINES.items()]
+        series = [Series(name, _time_marks(result, key, rows), i) for i, (key, name) in enumerate(_ENGINES.items())]
         floor = Band(number(result.content["floor_ms"]), 0.0, "floor")
         return [_lines(_model(result), "ms", rows, series, floor)]
     return [
         _lines(f"{name}: {', '.join(dict.fromkeys(map(_model, results)))}", "ms", rows, series)
         for key, name in _ENGINES.items()
-        if (series := _some([Series(r.name, _time_marks(r, key, rows)) for r in results]))
+        if (series := _some([Series(r.name, _time_marks(r, key, rows), i) for i, r in enumerate(results)]))
     ]
 
 
 def _ratios(results: Sequence[Result], rows: Sequence[int]) -> list[Lines]:
-    many = len(results) > 1
-    series = [
-        Series(f"{result.name}, {name}" if many else name, _ratio_marks(result, key, rows))
-        for result in results
-        for key, name in _ENGINES.items()
-        if key != _OURS
-    ]
     noise = max((number(r.content["noise"]) for r in results if r.content["noise"] is not None), default=0.0)
-    title = "Paceline's time over that of others (below 1: faster)"
-    return [_lines(title, "times", rows, series, Band(1.0, noise, "equal, ± noise"))]
+    band = Band(1.0, noise, "equal, ± noise")
+    others = [(rank, key, name) for rank, (key, name) in enumerate(_ENGINES.items()) if key != _OURS]
+    if len(results) == 1:
+        series = [Series(name, _ratio_marks(results[0], key, rows), rank) for rank, key, name in others]
+        return [_lines("Paceline's time over that of others (below 1: faster)", "times", rows, series, band)]
+    return [
+        _lines(f"Paceline's time over that of {name} (below 1: faster)", "times", rows, series, band)
+        for _, key, name in others
+        if (series := _some([Series(r.name, _ratio_marks(r, key, rows), i) for i, r in enumerate(results)]))
+    ]
 
 
 def _lines(title: str, unit: str, rows: Sequence[int], series: Sequence[Series], band: Band | None = None) -> Lines:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from paceline.bench.show.charts import Bars, Chart, Lines, Mark
+from paceline.bench.show.charts import Bars, Chart, Lines, Mark, Series
 
 _COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 _SIGNS = "●▲■◆✚✖"
@@ -32,14 +32,14 @@ def _bars(chart: Bars) -> list[Text]:
     top = max((m.reach[1] for one in chart.series for m in one.marks if m), default=0.0) or 1.0
     level = round(chart.band.level / top * _WIDTH) if chart.band else -1
     for index, label in enumerate(chart.labels):
-        for rank, one in enumerate(chart.series):
+        for one in chart.series:
             mark = one.marks[index]
             if mark is not None:
-                colour = _COLOURS[rank % len(_COLOURS)]
-                name = Text((label if rank == 0 else "").ljust(width) + " ")
-                lines.append(name.append(_SIGNS[rank % len(_SIGNS)] + " ", colour) + _bar(mark, top, level, colour))
+                sign, colour = _look(one)
+                name = Text((label if one is chart.series[0] else "").ljust(width) + " ")
+                lines.append(name.append(f"{sign} ", colour) + _bar(mark, top, level, colour))
     lines.append(Text(" " * width + f"   {chart.unit}" + (f"; ┊ {_band(chart)}" if chart.band else "")))
-    return lines + _legend([one.name for one in chart.series])
+    return lines + _legend(chart)
 
 
 def _bar(mark: Mark, top: float, level: int, colour: str) -> Text:
@@ -62,17 +62,16 @@ def _lines(chart: Lines) -> list[Text]:
     columns = _columns(chart.places)
     if chart.band:
         grid[_row(chart.band.level, top)] = [("┄", "dim")] * _WIDTH
-    for rank, one in enumerate(chart.series):
+    for one in chart.series:
         points = [(x, mark.value) for x, mark in zip(columns, one.marks, strict=True) if mark is not None]
-        _trace(grid, points, top, _COLOURS[rank % len(_COLOURS)])
+        _trace(grid, points, top, _look(one)[1])
         for x, value in points:
-            grid[_row(value, top)][x] = (_SIGNS[rank % len(_SIGNS)], _COLOURS[rank % len(_COLOURS)])
+            grid[_row(value, top)][x] = _look(one)
     scale = [f"{top:9.2f} ┤", *[" " * 10 + "│"] * (_HEIGHT - 2), f"{0:9.2f} ┤"]
     body = [Text.assemble(edge, *cells) for edge, cells in zip(scale, grid, strict=True)]
     foot = [Text(" " * 11 + _ticks(columns, chart.places)), Text(" " * 11 + f"{chart.axis}; up: {chart.unit}")]
-    legend = _legend([one.name for one in chart.series])
     level = [Text(f"  ┄ {_band(chart)}")] if chart.band else []
-    return [Text(chart.title, "bold"), *body, *foot, *legend, *level]
+    return [Text(chart.title, "bold"), *body, *foot, *_legend(chart), *level]
 
 
 def _columns(places: Sequence[float]) -> list[int]:
@@ -105,8 +104,9 @@ def _band(chart: Chart) -> str:
     return f"{chart.band.name}: {chart.band.level:.2f}" + (f" ± {chart.band.width:.2f}" if chart.band.width else "")
 
 
-def _legend(names: Sequence[str]) -> list[Text]:
-    return [
-        Text.assemble("  ", (_SIGNS[i % len(_SIGNS)], _COLOURS[i % len(_COLOURS)]), f" {name}")
-        for i, name in enumerate(names)
-    ]
+def _legend(chart: Chart) -> list[Text]:
+    return [Text.assemble("  ", _look(one), f" {one.name}") for one in chart.series]
+
+
+def _look(one: Series) -> tuple[str, str]:
+    return _SIGNS[one.rank % len(_SIGNS)], _COLOURS[one.rank % len(_COLOURS)]
