@@ -22,6 +22,8 @@ def view_decodes(results: Sequence[Result]) -> View:
     for result in results:
         for run in result.content["runs"]:
             found.setdefault(_subject(run), []).append((result, run))
+    if not found:
+        raise ValueError("there are no runs")
     for subject, runs in found.items():
         view.tables += [_table(result, run, subject) for result, run in runs]
         view.tables[-1].notes += _differences(runs)

@@ -82,16 +82,16 @@ def _printable(value: Any) -> Any:
 
 
 def number(value: Any) -> float:
-    """A finite number out of a file.
+    """A finite number from 0 up out of a file: no figure of a benchmark is any other.
 
     Raises:
         TypeError, ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{value!r:.40} is no number")
-    if not math.isfinite(found := float(value)):
-        raise ValueError(f"{value} is no finite number")
-    return found
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{value} is no finite number from 0 up")
+    return float(value)
 
 
 def guarded(results: Sequence[Result], build: Callable[[Sequence[Result]], Any]) -> Any:

@@ -20,6 +20,8 @@ _OURS = "paceline_seconds"
 def view_steps(results: Sequence[Result]) -> View:
     """All results in one chart each if there is one, else engine by engine."""
     rows = sorted({_count(row) for result in results for row in result.content["rows"]})
+    if not rows or rows[0] < 1:
+        raise ValueError(f"the rows of the forwards are {rows}")
     tables = [_table(result) for result in results]
     return View(tables, [*_times(results, rows), *_ratios(results, rows)])
 
@@ -31,7 +33,10 @@ def _count(row: Mapping[str, Any]) -> int:
 def _samples(result: Result, key: str, count: int) -> list[float]:
     """Seconds of each round at one row count; empty where there are none."""
     found = [row[key] for row in result.content["rows"] if _count(row) == count]
-    return [number(seconds) for seconds in found[0]] if found else []
+    seconds = [number(value) for value in found[0]] if found else []
+    if 0.0 in seconds:
+        raise ValueError("a forward took no time")
+    return seconds
 
 
 def _model(result: Result) -> str:
