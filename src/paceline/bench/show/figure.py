@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ _LINES_HEIGHT = 3.6
 _PER_BAR, _AROUND_BARS = 0.24, 1.3
 _PER_ENTRY = 0.22  # of the legend
 _SHORT = 18  # characters of a name that leaves room for two others beside it
+_LONGEST, _LONGEST_LABEL = 80, 40  # characters of a title, and of what stands beside the figures
 _LEAST = "least of the prompts"
 
 
@@ -62,7 +64,8 @@ def save(charts: Sequence[Chart], path: Path) -> None:
     from matplotlib.figure import Figure
 
     heights = [_height(chart) for chart in charts]
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it, as the reader sees
         figure = Figure((_WIDTH, sum(heights)), layout="constrained")
         panels = figure.subplots(len(charts), 1, squeeze=False, height_ratios=heights)[:, 0]
         for panel, chart in zip(panels, charts, strict=True):
@@ -83,9 +86,9 @@ def _height(chart: Chart) -> float:
     return _PER_BAR * len(chart.labels) * max(len(chart.series), 1) + _AROUND_BARS + legend
 
 
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
-    return text.replace("$", r"\$")
+def _plain(text: str, longest: int = _LONGEST) -> str:
+    """Text that leaves room for the figures, and that matplotlib does not take for mathematics."""
+    return (text if len(text) <= longest else f"{text[: longest - 1]}…").replace("$", r"\$")
 
 
 def _bars(panel: Axes, chart: Bars) -> None:
@@ -95,7 +98,7 @@ def _bars(panel: Axes, chart: Bars) -> None:
         places = [index + (position - (count - 1) / 2) * 0.7 / count for index in range(len(chart.labels))]
         marked = [(place, mark) for place, mark in zip(places, one.marks, strict=True) if mark is not None]
         _whiskers(panel, marked, one)
-    panel.set_yticks(range(len(chart.labels)), [_plain(label) for label in chart.labels])
+    panel.set_yticks(range(len(chart.labels)), [_plain(label, _LONGEST_LABEL) for label in chart.labels])
     panel.set_ylim(len(chart.labels) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x")
