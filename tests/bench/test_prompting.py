@@ -14,7 +14,10 @@ from paceline.bench.prompt_formats import Prompt
 from paceline.bench.prompting import AS_CHAT, AS_TEXT, encode_prompts
 from paceline.errors import ConfigError
 
-TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
 TURNS = Prompt("chat", ("One?", "Two?", "Three?"))
 
 
