@@ -80,6 +80,30 @@ def test_a_byte_that_differs_is_an_error(
     assert {m["setting"] for m in run["mismatches"]} == {"paceline suffix, budget 3"}
 
 
+def test_the_prompts_measured_are_named(bench: Bench, tiny: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "anything"
+    lines = [{"question_id": i, "category": "ab"[i % 2], "turns": [f"Prompt {i}", "Again"]} for i in range(9)]
+    lines.append({"question_id": 9, "category": "b", "turns": ["x" * 5000]})
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    path = tmp_path / "decode.json"
+    result = bench("decode", "--model", tiny, "--prompts", prompts, "--limit", 5, *SHORT, "--json", path)
+    assert result.exit_code == 0, result.output
+    assert "Spec-Bench or MT-Bench" in result.output
+    assert "Left out: 1 prompts that do not fit beside 6 tokens" in result.output
+    found = json.loads(path.read_text())
+    assert found["kind"] == "decode"
+    about = found["runs"][0]["prompt_set"]
+    assert (about["num_prompts"], about["limit"], about["num_too_long"]) == (10, 5, 1)
+    assert "no chat template" in about["form"]
+    assert len(found["runs"][0]["prompts"]) == 9
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_measuring(bench: Bench, tmp_path: Path) -> None:
+    for wrong in (tmp_path, tmp_path / "none" / "decode.json"):
+        for command in ("decode", "step"):
+            assert isinstance(bench(command, "--json", wrong).exception, ConfigError)
+
+
 def test_prompts_that_cannot_be_read_are_refused(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"text": "no prompt"}\n')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,16 @@ def test_odd_charts_are_drawn_without_a_warning(form: str, tmp_path: Path) -> No
     assert (tmp_path / f"plot.{form}").stat().st_size > 1000
     for chart in charts:
         draw(chart)
+
+
+def test_showing_loads_neither_torch_nor_transformers(result: Any) -> None:
+    code = (
+        "import sys; from pathlib import Path; from paceline.bench.show.views import show_files;"
+        f"show_files([Path({str(result('decode'))!r})]);"
+        "print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_same_results_make_the_same_svg(bench: Bench, result: Any, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paceline.bench.contestants import GENERATE, PLAIN, PLAIN_AGAIN, Setting, Sweep
+from paceline.bench.contestants import Setting, Sweep
 from paceline.bench.decode import DecodePlan, DecodeRun, PromptRun, Sample
 from paceline.bench.decode_report import as_json, categories_table, settings_table
+from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
 from paceline.bench.prompt_formats import Prompt
 from paceline.bench.summary import SettingSummary, summarise
 
@@ -57,7 +58,7 @@ def run_of(prompts: Sequence[PromptRun]) -> DecodeRun:
     ]
     numerics = {"path": "scripted", "instruction_set": "none", "threads": 1}
     about = {"source": "hand", "format": "none", "form": "as text", "num_too_long": 2}
-    return DecodeRun("m", None, "float32", numerics, DecodePlan(10, 0.0, 3), settings, list(prompts), about)
+    return DecodeRun("m", None, "float32", numerics, DecodePlan(10, 0.0, 3), settings, list(prompts), 0.0, about)
 
 
 SPEEDUPS = [("a", 1.2), ("a", 0.8), ("a", 1.6), ("b", 3.0), ("b", 2.0)]

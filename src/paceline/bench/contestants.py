@@ -15,17 +15,13 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 import paceline
+from paceline.bench.names import ASSISTED, GENERATE, LOOKUP, PLAIN, PLAIN_AGAIN
 from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
 from paceline.target.loading import parse_device, parse_dtype, read_model
 
-GENERATE = "transformers generate"
-LOOKUP = "transformers prompt lookup"
-ASSISTED = "transformers assisted"
-PLAIN = "paceline plain"
-PLAIN_AGAIN = "paceline plain again"  # the same once more: its ratio to the first is the noise
 _LOOKUP_TOKENS = 10
 
 

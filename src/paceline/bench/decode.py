@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paceline.bench.collecting import collecting_seconds
-from paceline.bench.contestants import GENERATE, PLAIN, Job, Pair, Setting
+from paceline.bench.contestants import Job, Pair, Setting
 from paceline.bench.forwards import TransformersForward
+from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.prompt_formats import Prompt
 from paceline.bench.prompt_sets import PromptSet
 from paceline.bench.prompting import encode_prompts

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from paceline.bench.contestants import GENERATE, PLAIN
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
+from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.summary import SettingSummary, Spread, Summary, decode_reach
 from paceline.bench.tables import Table
 

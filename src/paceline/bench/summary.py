@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bench.contestants import GENERATE, PLAIN, PLAIN_AGAIN, Setting
+from paceline.bench.contestants import Setting
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
+from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
 from paceline.bench.tables import Reach
 from paceline.bench.timing import Interval, interval, resamples
 from paceline.bundled import DEFAULT_TARGET

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paceline.bench.contestants import PLAIN, PLAIN_AGAIN
+from paceline.bench.names import PLAIN, PLAIN_AGAIN
 from paceline.bench.show.charts import Band, Bars, Mark, Series, View
 from paceline.bench.show.results import Result, number
 from paceline.bench.tables import Table

@@ -1,0 +1,9 @@
+"""Names of the contestants of `paceline bench decode` that others are compared with. Knows nothing of torch."""
+
+from __future__ import annotations
+
+GENERATE = "transformers generate"
+LOOKUP = "transformers prompt lookup"
+ASSISTED = "transformers assisted"
+PLAIN = "paceline plain"
+PLAIN_AGAIN = "paceline plain again"  # the same once more: its ratio to the first is the noise
