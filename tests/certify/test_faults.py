@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import paceline
-from paceline.bench.decode import read_prompts
+from paceline.bench.prompt_sets import read_prompt_set
 from paceline.bench.witness import Witness
 from paceline.certify import faults
 from paceline.certify.bytes import BytesCheck, comparisons
@@ -43,7 +43,7 @@ def llm() -> Iterator[LLM]:
 
 @pytest.fixture(scope="module")
 def prompts(llm: LLM) -> list[tuple[int, ...]]:
-    return [tuple(llm.encode(prompt.text)) for prompt in read_prompts(None)[:7]]
+    return [tuple(llm.encode(prompt.text)) for prompt in read_prompt_set("bundled").prompts[:7]]
 
 
 @pytest.fixture(scope="module")

@@ -37,4 +37,6 @@ def doctor(
     reach = doctor_reach(figures)
     show(doctor_table(title, figures), reach)
     lines = [line.as_dict() for line in reach]
-    write_json(json, {"provenance": origin, "figures": [f.as_dict() for f in figures], "reach": lines})
+    write_json(
+        json, {"kind": "doctor", "provenance": origin, "figures": [f.as_dict() for f in figures], "reach": lines}
+    )

@@ -44,7 +44,7 @@ def pacer(
     summary = summarise_pacer(run)
     show(fixed_table(run, summary))
     show(pacer_table(run, summary), pacer_reach(summary, run.name, run.dtype))
-    write_json(json, {"provenance": origin, **pacer_json(run, summary)})
+    write_json(json, {"kind": "pacer", "provenance": origin, **pacer_json(run, summary)})
     for mismatch in run.mismatches():
         typer.secho(f"paceline: {mismatch}", fg="red", err=True)
     if run.mismatches():

@@ -101,9 +101,7 @@ def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: PromptSet, pl
             run.bare_forwards += _bare_forwards(pair, run)
     numerics = pair.llm.target.numerics()
     collecting = collecting_seconds(pair.llm.target.vocab_size)
-    return DecodeRun(
-        pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), runs, collecting, about
-    )
+    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), runs, collecting, about)
 
 
 def _job(run: PromptRun, plan: DecodePlan) -> Job:

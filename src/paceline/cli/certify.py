@@ -71,7 +71,7 @@ def _plan(
     numerics: tuple[str, str],
     amounts: tuple[int | None, int, float],
 ) -> Plan:
-    from paceline.bench.decode import read_prompts
+    from paceline.bench.prompt_sets import read_prompt_set
     from paceline.certify.plan import Plan
     from paceline.drafters import make
 
@@ -79,7 +79,7 @@ def _plan(
     names = {"auto": None, "none": ()}[chosen] if isinstance(chosen, str) else tuple(chosen)
     for name in names or ():
         make(name)  # refused before the model is loaded
-    texts = tuple(prompt.text for prompt in read_prompts(prompts))
+    texts = tuple(prompt.text for prompt in read_prompt_set(prompts or "bundled").prompts)
     dtype, device = numerics
     max_tokens, seed, seconds = amounts
     return Plan(model or DEFAULT_TARGET, dtype, device, names, texts, max_tokens, seed, seconds)
