@@ -36,12 +36,12 @@ def growth_of(nodes: int = 64, depth: int = MAX_DEPTH, counts: Counts | None = N
 
 def test_coverage_is_the_chance_that_the_next_token_is_among_the_drafts() -> None:
     growth = growth_of()
-    assert growth.coverage == 0.0
+    assert growth.foreseen.coverage == 0.0
     growth.take(somebody("a"), tree_of("a", (-1, 1, 0.5), (-1, 2, 0.2), (0, 3, 0.9)))
-    assert growth.coverage == pytest.approx(0.7)
+    assert growth.foreseen.coverage == pytest.approx(0.7)
     growth.take(somebody("b"), tree_of("b", (-1, 1, 0.5), (-1, 4, 0.1)))  # agrees about 1: 1 - 0.5 * 0.5
-    assert growth.coverage == pytest.approx(0.75 + 0.2 + 0.1, abs=0.06)
-    assert growth.coverage <= 1.0
+    assert growth.foreseen.coverage == pytest.approx(0.75 + 0.2 + 0.1, abs=0.06)
+    assert growth.foreseen.coverage <= 1.0
 
 
 def test_a_stage_gains_what_its_own_nodes_would_bring() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from paceline.pacer.growth import NOTHING, Foresight
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import _NEVER, Experience, Pace
 from paceline.pacer.worth import DrafterCost, Habit, fresh_worth
@@ -62,7 +63,9 @@ def test_a_habit_starts_from_what_all_requests_know_and_follows_its_own() -> Non
     assert first.worth == pytest.approx(5.0, abs=0.1)
 
 
-def due(worth: float, cost: float, coverage: float = 0.0, share: float = 1e-4, asked_at: int = 0) -> int:
+def due(
+    worth: float, cost: float, coverage: float = 0.0, foreseen: float = 9.0, share: float = 1e-4, asked_at: int = 0
+) -> int:
     experience, drafter = Experience(PLAIN / 2), ScriptedDrafter()
     pace = pace_of(experience)
     habit, prices = pace.habit(drafter)
@@ -71,7 +74,7 @@ def due(worth: float, cost: float, coverage: float = 0.0, share: float = 1e-4, a
         habit.learn(worth)
     request = request_of(5, 400)
     habit.asked_at, habit.read = asked_at, len(request.tokens)
-    return pace.due(request, drafter, coverage, share)
+    return pace.due(request, drafter, Foresight(coverage, foreseen), share)
 
 
 def test_who_pays_is_due_at_once_and_who_does_not_is_due_seldom() -> None:
@@ -79,6 +82,8 @@ def test_who_pays_is_due_at_once_and_who_does_not_is_due_seldom() -> None:
     assert due(worth=0.5, cost=1e-2, asked_at=7) == pytest.approx(7 + 100, abs=8)  # 1e-2 s at 1e-4 s per token
     assert due(worth=0.5, cost=4e-3) == 0
     assert due(worth=0.5, cost=4e-3, coverage=0.5) > 0  # half of it others have foreseen
+    assert due(worth=2.5, cost=4e-3, coverage=1.0, foreseen=1.5) == 0  # but it looks a token further than they
+    assert due(worth=2.5, cost=4e-3, coverage=1.0, foreseen=2.4) > 0
     assert due(worth=0.5, cost=1e-2, share=0.0, asked_at=3) >= _NEVER
 
 
@@ -92,7 +97,7 @@ def test_a_long_text_is_read_only_for_an_output_that_is_long_enough() -> None:
         request = request_of(5, max_tokens)
         request.tokens[:0] = [1] * num_unread
         request.num_prompt_tokens += num_unread
-        return pace.due(request, drafter, 0.0, 1e-4)
+        return pace.due(request, drafter, NOTHING, 1e-4)
 
     assert due_after(1000, 400) == 0
     assert due_after(1000, 8) > 8

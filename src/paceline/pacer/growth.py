@@ -11,6 +11,20 @@ from paceline.tree import TreeUnion
 from paceline.types import Drafter, DraftTree, StepOutcome
 
 
+class Foresight(NamedTuple):
+    """What some drafts foresee: the chance that the next token is among them, and the tokens that they may bring."""
+
+    coverage: float
+    tokens: float
+
+    def left_of(self, worth: float) -> float:
+        """Tokens that a drafter may add that by itself brings so many: where these miss, or beyond their ends."""
+        return max(worth * (1.0 - self.coverage), worth - self.tokens)
+
+
+NOTHING = Foresight(0.0, 0.0)
+
+
 class Growth:
     """What the drafters proposed for one request in this step."""
 
@@ -34,10 +48,11 @@ class Growth:
         return self._union
 
     @property
-    def coverage(self) -> float:
-        """The chance that the next token is among the drafts."""
+    def foreseen(self) -> Foresight:
+        """What the proposals so far foresee."""
         union = self.union
-        return sum([reach for reach, parent in zip(union.reach, union.parents, strict=True) if parent < 0])
+        roots = [reach for reach, parent in zip(union.reach, union.parents, strict=True) if parent < 0]
+        return Foresight(sum(roots), sum(union.reach))
 
     def take(self, drafter: Drafter, tree: DraftTree) -> float:
         """Take in a drafter's tree; the tokens that its new nodes would bring, each by its own calibrated chances."""

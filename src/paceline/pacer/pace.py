@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from paceline.pacer.beliefs import SHARED_MEMORY, Beliefs, Counts
-from paceline.pacer.growth import Growth
+from paceline.pacer.growth import Foresight, Growth
 from paceline.pacer.guard import Account
 from paceline.pacer.trackers import Mean
 from paceline.pacer.worth import DrafterCost, Habit, fresh_worth
@@ -84,20 +84,25 @@ class Pace:
             known = self._habits[id(drafter)] = (Habit(experience.worth_of(drafter)), experience.of(drafter))
         return known
 
-    def due(self, request: Request, drafter: Drafter, coverage: float, share: float) -> int:
+    def promise(self, drafter: Drafter) -> float:
+        """Seconds that asking a drafter may be expected to save: who promises most is asked first."""
+        habit, cost = self.habit(drafter)
+        return habit.worth * self.seconds_per_token - cost.usual
+
+    def due(self, request: Request, drafter: Drafter, foreseen: Foresight, share: float) -> int:
         """The output length from which to ask a drafter: at once if that pays, else seldom enough to cost a share.
 
         Args:
             request: the request.
             drafter: one of its drafters.
-            coverage: the chance that others have foreseen the next token already.
+            foreseen: what others have foreseen already.
             share: seconds per token that asking it may cost although it does not pay.
         """
         habit, cost = self.habit(drafter)
         reading = cost.reading(len(request.tokens) - habit.read)
         # What is read serves all proposals still to come; a quarter of those, since nobody knows.
         proposals = max(request.num_remaining / (1.0 + habit.worth) / 4.0, 1.0)
-        if habit.worth * (1.0 - coverage) * self.seconds_per_token > cost.usual + reading / proposals:
+        if foreseen.left_of(habit.worth) * self.seconds_per_token > cost.usual + reading / proposals:
             return 0
         return habit.asked_at + (int((cost.usual + reading) / share) if share > 0.0 else _NEVER)
 

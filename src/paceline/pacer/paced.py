@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
 from paceline.pacer.costs import CostTable
+from paceline.pacer.growth import NOTHING
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import Experience, Pace
 from paceline.pacer.rehearsal import rehearse
@@ -81,7 +82,7 @@ class Pacer(Pacing):
         rooms = [room(r, min(limit, p.reach)) for r, p in zip(requests, paces, strict=True)]
         overhead, share = self._overhead.value, self._share(requests)
         self._drafting = Drafting(requests, paces, rooms, self.costs, self._clock, overhead, share)
-        for drafter in sorted(distinct(requests), key=self._usual):
+        for drafter in sorted(distinct(requests), key=lambda drafter: -sum([pace.promise(drafter) for pace in paces])):
             self._drafting.ask(drafter, ask)
         return self._drafting.choose()
 
@@ -145,12 +146,8 @@ class Pacer(Pacing):
         for drafter in request.drafters:
             habit, cost = pace.habit(drafter)
             price = cost.asking(len(request.tokens) - habit.read) + self._overhead.value
-            dues.append(max(pace.due(request, drafter, 0.0, share), pace.affordable(request, price, earning)))
+            dues.append(max(pace.due(request, drafter, NOTHING, share), pace.affordable(request, price, earning)))
         return min(dues, default=0)
-
-    def _usual(self, drafter: Drafter) -> float:
-        """What asking a drafter takes: the cheapest are asked first, and may make the others superfluous."""
-        return self.experience.of(drafter).usual
 
     def _share(self, requests: Sequence[Request]) -> float:
         """Seconds per token that asking one drafter may cost although it does not pay."""

@@ -107,7 +107,7 @@ class Drafting:
         request, growth = self.requests[index], self._growth(index)
         if self.rooms[index].nodes == 0 or not any(d is drafter for d in request.drafters):
             return False
-        return self.paces[index].due(request, drafter, growth.coverage, self.share) <= request.num_output_tokens
+        return self.paces[index].due(request, drafter, growth.foreseen, self.share) <= request.num_output_tokens
 
     def _price(self, index: int, drafter: Drafter) -> float:
         habit, cost = self.paces[index].habit(drafter)

@@ -18,12 +18,13 @@ class DrafterCost:
         self._token = Quantile(_READING, _UPPER, is_guess=True)  # reading a token
         self.more = Quantile(guess, _UPPER, is_guess=True)  # a further stage
         self._is_cold = True
-        self._later = Mean(0.0, 1.0, _REQUEST_KEEP)  # all further stages of a proposal together
+        self._has_stages = False
+        self._later = Quantile(guess, 0.5, is_guess=True)  # all further stages of a proposal together
 
     @property
     def usual(self) -> float:
         """What a proposal takes, with as many further stages as there usually are, but for long reading."""
-        return self._first.value + self._later.value
+        return self._first.value + (self._later.value if self._has_stages else 0.0)
 
     def reading(self, unread: int) -> float:
         """What reading takes that a first proposal does not."""
@@ -45,8 +46,9 @@ class DrafterCost:
             self._first.learn(first)
         else:
             self._token.learn(max(first - self._first.value, 0.1 * first) / unread)
-        self._later.learn(later)
         if num_later:
+            self._has_stages = True
+            self._later.learn(later)
             self.more.learn(later / num_later)
 
 
