@@ -56,17 +56,17 @@ def decode(place: World, monkeypatch: pytest.MonkeyPatch, is_frozen: bool) -> Ru
 
 def test_after_a_change_of_topic_the_rate_is_back_within_tens_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = Costs(per_row=0.1)
-    live = decode(world(target_of(VOCAB).logits, VOCAB, costs), monkeypatch, is_frozen=False)
+    live = decode(world(target_of(VOCAB).logits, VOCAB, costs, budget=8), monkeypatch, is_frozen=False)
     before = live.rate(50, SWITCH)
     assert before > 4
     assert live.rate(SWITCH + RECOVERED, LENGTH) > SHARE * before
-    frozen = decode(world(target_of(VOCAB).logits, VOCAB, costs), monkeypatch, is_frozen=True)
+    frozen = decode(world(target_of(VOCAB).logits, VOCAB, costs, budget=8), monkeypatch, is_frozen=True)
     assert frozen.rate(50, SWITCH) == pytest.approx(before)
     assert frozen.rate(SWITCH + RECOVERED, LENGTH) < 0.5 * before
 
 
 def test_estimates_follow_the_topic_within_tens_of_tokens() -> None:
-    place = world(target_of(VOCAB).logits, VOCAB, Costs(per_row=0.1))
+    place = world(target_of(VOCAB).logits, VOCAB, Costs(per_row=0.1), budget=8)
     drafters = [expert(place, 0, SWITCH), expert(place, SWITCH, LENGTH)]
     request = request_of(VOCAB, LENGTH, drafters)
     believed: dict[int, tuple[float, float]] = {}

@@ -24,6 +24,7 @@ from paceline.types import Drafter, DraftTree, StepOutcome
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which rehearsal could not get to speak
+_EARNING = 0.9  # of the allowed slowdown: what the balance grows by while nobody is asked
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
 
 
@@ -140,14 +141,19 @@ class Pacer(Pacing):
         pace.wake = self._wake(request, pace, plain)
 
     def _wake(self, request: Request, pace: Pace, plain: float) -> int:
-        """The output length from which a drafter is worth asking, or due, and affordable."""
-        share, earning = self._share([request]), self._max_slowdown * plain / 2
-        dues = []
-        for drafter in request.drafters:
-            habit, cost = pace.habit(drafter)
-            price = cost.asking(len(request.tokens) - habit.read) + self._overhead.value
-            dues.append(max(pace.due(request, drafter, NOTHING, share), pace.affordable(request, price, earning)))
-        return min(dues, default=0)
+        """The output length from which a drafter is worth asking, or due, and the most promising one affordable.
+
+        With the rows to try its drafts in, or asking it would be for nothing; while that is saved up, nobody is asked.
+        """
+        if not request.drafters:
+            return 0
+        context, share = len(request.tokens), self._share([request])
+        best = max(request.drafters, key=pace.promise)
+        habit, cost = pace.habit(best)
+        price = cost.asking(context - habit.read) + self._overhead.value
+        price += max(self.costs.forward(2, context) - plain, 0.0) + self.costs.rest
+        due = min([pace.due(request, drafter, NOTHING, share) for drafter in request.drafters])
+        return max(due, pace.affordable(request, price, _EARNING * self._max_slowdown * plain))
 
     def _share(self, requests: Sequence[Request]) -> float:
         """Seconds per token that asking one drafter may cost although it does not pay."""

@@ -13,6 +13,9 @@ from paceline.request import Request
 from paceline.tree import EMPTY
 from paceline.types import Drafter, DraftTree
 
+# Of what is left of the balance, what rows may lose in one step: who stakes all on one draft may wait long for another.
+_RISK = 0.5
+
 
 @dataclass
 class Drafting:
@@ -32,7 +35,9 @@ class Drafting:
     def __post_init__(self) -> None:
         self.context = max(len(request.tokens) for request in self.requests)
         plain = self.costs.plain(len(self.requests), self.context)
-        self.floor = len(self.requests) * self.costs.rest + self.overhead - plain
+        base = len(self.requests)
+        self.floor = base * self.costs.rest + self.overhead - plain
+        self.least = self.costs.forward(base + 1, self.context) + self.floor  # a step with one draft may lose this
         self.allowance = min(pace.account.balance for pace in self.paces)
         for pace, room in zip(self.paces, self.rooms, strict=True):
             pace.growth = Growth(pace.beliefs, room)
@@ -41,7 +46,7 @@ class Drafting:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
         wanted = [i for i in range(len(self.requests)) if self._wants(i, drafter)]
         price = sum(self._price(i, drafter) for i in wanted)
-        if not wanted or self._spent + price + self.overhead > self.allowance:
+        if not wanted or self._spent + price + self.least > self.allowance:
             return
         self.believed += price
         self.has_asked = True
@@ -82,7 +87,8 @@ class Drafting:
         if most <= 0:
             return 0, "no drafts"
         plain = self.costs.forward(base, self.context)
-        spend = self.allowance - self._spent - self.floor
+        left = self.allowance - self._spent
+        spend = min(max(_RISK * left, self.least), left) - self.floor
         best, size, why, saved, taken = 0.0, 0, "rows would not pay", 0.0, 0
         for rows in self.costs.sizes(base, base + most):
             for pick in picks[taken : rows - base]:
@@ -118,7 +124,7 @@ class Drafting:
         pace = self.paces[wanted[0]]
         more = pace.habit(drafter)[1].more.value * len(wanted)
         promise = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
-        if promise * pace.seconds_per_token <= more or self._spent + more + self.overhead > self.allowance:
+        if promise * pace.seconds_per_token <= more or self._spent + more + self.least > self.allowance:
             return False
         self.believed += more
         return True
