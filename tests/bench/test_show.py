@@ -21,6 +21,7 @@ from paceline.bench.show.views import VIEWS
 from paceline.errors import ConfigError
 
 Bench = Callable[..., Result]
+PACER = ("--prompts", "1", "--max-tokens", "5", "--budgets", "3", "--repeats", "2")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -35,6 +36,7 @@ def written(tiny: str, prompts: str, tmp_path_factory: pytest.TempPathFactory) -
     commands = {
         "step": ["step", tiny, "--rows", "1,3,64", "--context", "70", "--repeats", "3"],
         "decode": ["decode", "--model", tiny, "--prompts", prompts, "--max-tokens", "6", "--budgets", "3"],
+        "pacer": ["pacer", "--model", tiny, "--tasks", "story,noise", *PACER],
     }
     for kind, command in commands.items():
         done = CliRunner().invoke(app, [*command, "--json", str(folder / kind)])
@@ -62,7 +64,7 @@ def test_every_kind_of_result_can_be_shown(written: dict[str, Any]) -> None:
     assert all(content["kind"] == kind for kind, content in written.items())
 
 
-@pytest.mark.parametrize("kind", ["step", "decode"])
+@pytest.mark.parametrize("kind", sorted(VIEWS))
 @pytest.mark.parametrize("form", ["png", "SVG"])
 def test_one_result_becomes_tables_and_plots(bench: Bench, result: Any, kind: str, form: str, tmp_path: Path) -> None:
     out = tmp_path / f"plot.{form}"
@@ -97,6 +99,23 @@ def test_a_decode_is_drawn_by_setting_and_by_category(bench: Bench, result: Any)
     ):
         assert words in output
     assert "Warning" not in output
+
+
+def test_a_pacer_is_drawn_by_task_beside_the_best_fixed_setting(bench: Bench, result: Any) -> None:
+    def change(content: Any) -> None:
+        content["same_bytes"] = False
+        story = content["summary"]["tasks"]["story"]
+        story |= {"fixed": {"plain": 1.0, "near 3": 1.75, "far 7": 1.25}, "decoding": 2.5}
+        story["pacer"] = {"value": 2.25, "low": 2.0, "high": 2.375}
+
+    output = bench("show", result("pacer", change)).output
+    assert "2.25 (2.00 to 2.38)" in output
+    [line] = [line for line in output.splitlines() if "near 3" in line]
+    assert "1.75" in line
+    assert "far 7" not in output
+    assert "Warning: outputs were not the bytes of plain decoding" in output
+    twice = bench("show", result("pacer", name="a.json"), result("pacer", name="b.json")).output
+    assert "The pacer over plain decoding" in twice
 
 
 def test_outputs_that_differ_are_shouted(bench: Bench, result: Any) -> None:
@@ -221,6 +240,12 @@ def at(content: Any, path: str, value: Any) -> None:
         ("decode", "runs/0/settings/0/over_plain/median", True),
         ("decode", "runs/0/settings/0/over_plain/intervals", {"median": [1, 2]}),
         ("decode", "runs/0/plan", {"temperature": 0}),
+        ("pacer", "summary/tasks", {}),
+        ("pacer", "summary/tasks", [1]),
+        ("pacer", "summary/tasks/story/fixed", {}),
+        ("pacer", "summary/tasks/story/pacer", {"value": 1.0}),
+        ("pacer", "summary/tasks/noise/decoding", -1.0),
+        ("pacer", "summary/mix", None),
         ("decode", "provenance/versions", None),
         ("decode", "provenance/commit", 5),
     ],

@@ -8,12 +8,17 @@ from pathlib import Path
 from paceline.bench.show.charts import View
 from paceline.bench.show.decodes import view_decodes
 from paceline.bench.show.figure import check_output, save
+from paceline.bench.show.pacers import view_pacers
 from paceline.bench.show.results import Result, guarded, origins, read_results
 from paceline.bench.show.steps import view_steps
 from paceline.bench.show.text import draw
 from paceline.bench.tables import show
 
-VIEWS: dict[str, Callable[[Sequence[Result]], View]] = {"step": view_steps, "decode": view_decodes}
+VIEWS: dict[str, Callable[[Sequence[Result]], View]] = {
+    "step": view_steps,
+    "decode": view_decodes,
+    "pacer": view_pacers,
+}
 
 
 def show_files(paths: Sequence[Path], out: Path | None = None) -> None:
