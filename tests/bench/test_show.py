@@ -194,7 +194,7 @@ def test_names_are_no_markup_no_mathematics_and_no_commands_to_the_terminal(
         ("[" * 100_000, "cannot read"),
         ("[]", "names no kind"),
         ("{}", "names no kind"),
-        ('{"kind": "soup"}', "has the kind 'soup'; allowed: results of paceline bench (step, decode)"),
+        ('{"kind": "soup"}', "has the kind 'soup'; allowed: results of paceline bench (step, decode, pacer)"),
         ('{"kind": ["step"]}', "has the kind"),
         ('{"kind": "step"}', "lacks 'provenance'"),
         ('{"kind": "step", "provenance": 3}', "lacks 'provenance'"),

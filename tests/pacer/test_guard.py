@@ -82,6 +82,7 @@ class Auditor:
 
 
 @example(Costs(per_row=0.0, per_position=0.01), [("branching", 0.0, 1), ("fickle", 0.0, 1)], 0.0, 2, 0)
+@example(Costs(per_row=0.0, jump=3.0, jump_at=3), [("branching", 0.02, 2)], 0.0, 2, 1)
 @example(Costs(per_row=0.03), [("branching", 0.0, 1), ("fickle", 0.0, 1)], 0.0, 2, 0)
 @settings(max_examples=40, deadline=None)
 @given(machines, drafters, st.sampled_from([0.0, 0.02, 0.2]), st.integers(1, 3), st.integers(0, 99))

@@ -28,13 +28,12 @@ request that drafts badly can slow its neighbours down by no more than their bal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OPENING_STEPS = 2.0  # plain steps of opening balance: what the first drafts may cost before any has been accepted
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(NamedTuple):
     """One step of a request, in seconds."""
 
     elapsed: float  # all of it

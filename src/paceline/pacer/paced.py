@@ -25,6 +25,7 @@ from paceline.types import Drafter, DraftTree, StepOutcome
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which rehearsal could not get to speak
 _EARNING = 0.9  # of the allowed slowdown: what the balance grows by while nobody is asked
+_SELDOM = 4  # steps in which everybody sleeps to one that is learnt from
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
 
 
@@ -50,6 +51,7 @@ class Pacer(Pacing):
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
         self._overhead = Quantile(1e-4, 0.75)  # seconds that pacing takes in a step with proposals
         self._looking_on = Quantile(1e-5, 0.5)  # the same where nobody is asked
+        self._num_asleep = 0  # steps
         self._paces: dict[int, Pace] = {}
         self._drafting: Drafting | None = None  # this step's, if anybody was awake
 
@@ -89,42 +91,57 @@ class Pacer(Pacing):
 
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacing`."""
-        rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
-        context = max(len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes)  # as it was scored
-        emitted = sum(len(outcome.tokens) for outcome in outcomes)
+        drafting, self._drafting = self._drafting, None
+        if drafting is None:
+            self._look_on(outcomes, times)
+        else:
+            self._settle(drafting, outcomes, times)
+
+    def _look_on(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """Enter a step in which everybody slept; it is learnt from now and then only, since looking on takes time."""
+        self._num_asleep += 1
+        is_studied = self._num_asleep % _SELDOM == 0
+        if is_studied:
+            self._study(outcomes, times)
+        undrafted = times.observing - times.scoring
+        own = times.scoring - times.drafting + self._clock() - times.observing
+        bill = Bill(own + undrafted, undrafted, self._looking_on.value, undrafted)
+        for outcome in outcomes:
+            self._paces[outcome.request.id].account.book(bill)
+        if is_studied:
+            self._looking_on.learn(own)
+            for outcome in outcomes:
+                self._paces[outcome.request.id].learn_rate(bill.elapsed, len(outcome.tokens))
+
+    def _settle(self, drafting: Drafting, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """Enter a step in which somebody was awake, and learn from it."""
+        rows = sum([len(outcome.tree) + 1 for outcome in outcomes])
+        emitted = sum([len(outcome.tokens) for outcome in outcomes])
         has_drafts = rows > len(outcomes)
         undrafted = times.observing - times.scoring
-        believed = self.costs.forward(rows, context) + emitted * self.costs.rest if has_drafts else undrafted
-        plain = self.costs.plain(len(outcomes), context)
-        self.costs.learn(rows, context, times.committing - times.scoring)
-        self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
-        asking = self._learn_all(outcomes, times, plain)
+        believed = self.costs.forward(rows, drafting.context) + emitted * self.costs.rest if has_drafts else undrafted
+        plain = self.costs.plain(len(outcomes), drafting.context)
+        self._study(outcomes, times)
+        for outcome in outcomes:
+            self._learn(outcome, plain, times.committing - times.scoring)
         own = times.scoring - times.drafting + self._clock() - times.observing
-        looking_on = self._look_on(own) if asking is None else 0.0
+        looking_on = self._looking_on.value
+        if drafting.has_asked:
+            believed, looking_on = believed + drafting.believed + drafting.overhead, 0.0
+            self._overhead.learn(own - drafting.actual)
         for outcome in outcomes:
             pace, count = self._paces[outcome.request.id], len(outcome.tokens)
-            earned = count * plain if has_drafts else undrafted
-            bill = Bill(own + undrafted, believed + (asking or 0.0), looking_on, earned)
+            bill = Bill(own + undrafted, believed, looking_on, count * plain if has_drafts else undrafted)
             pace.learn_rate(bill.elapsed, count)
             pace.account.book(bill)
 
-    def _look_on(self, seconds: float) -> float:
-        """What pacing takes while nobody is asked, as believed before this step."""
-        believed = self._looking_on.value
-        self._looking_on.learn(seconds)
-        return believed
-
-    def _learn_all(self, outcomes: Sequence[StepOutcome], times: StepTimes, plain: float) -> float | None:
-        """Learn from what was proposed; what asking and pacing were believed to take, None if nobody was asked."""
-        drafting, self._drafting = self._drafting, None
-        if drafting is None:
-            return None
-        for outcome in outcomes:
-            self._learn(outcome, plain, times.committing - times.scoring)
-        if not drafting.has_asked:
-            return None
-        self._overhead.learn(times.scoring - times.drafting - drafting.actual + self._clock() - times.observing)
-        return drafting.believed + drafting.overhead
+    def _study(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """Learn what a forward, and the rest of a step, take."""
+        rows = sum([len(outcome.tree) + 1 for outcome in outcomes])
+        emitted = sum([len(outcome.tokens) for outcome in outcomes])
+        context = max([len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes])  # as it was scored
+        self.costs.learn(rows, context, times.committing - times.scoring)
+        self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
 
     def _learn(self, outcome: StepOutcome, plain: float, forward: float) -> None:
         """Judge the proposals, say who saved what, and plan when to ask again."""

@@ -13,7 +13,8 @@ from paceline.request import Request
 from paceline.tree import EMPTY
 from paceline.types import Drafter, DraftTree
 
-# Of what is left of the balance, what rows may lose in one step: who stakes all on one draft may wait long for another.
+# Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
+# draft may wait long for another.
 _RISK = 0.5
 
 
@@ -37,7 +38,8 @@ class Drafting:
         plain = self.costs.plain(len(self.requests), self.context)
         base = len(self.requests)
         self.floor = base * self.costs.rest + self.overhead - plain
-        self.least = self.costs.forward(base + 1, self.context) + self.floor  # a step with one draft may lose this
+        # What asking must leave: for a step with one draft, and at least for one without any.
+        self.least = max(self.costs.forward(base + 1, self.context) + self.floor, self.overhead)
         self.allowance = min(pace.account.balance for pace in self.paces)
         for pace, room in zip(self.paces, self.rooms, strict=True):
             pace.growth = Growth(pace.beliefs, room)
@@ -46,7 +48,8 @@ class Drafting:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
         wanted = [i for i in range(len(self.requests)) if self._wants(i, drafter)]
         price = sum(self._price(i, drafter) for i in wanted)
-        if not wanted or self._spent + price + self.least > self.allowance:
+        limit = _RISK * self.allowance if self.has_asked else self.allowance
+        if not wanted or self._spent + price + self.least > limit:
             return
         self.believed += price
         self.has_asked = True
@@ -88,14 +91,14 @@ class Drafting:
             return 0, "no drafts"
         plain = self.costs.forward(base, self.context)
         left = self.allowance - self._spent
-        spend = min(max(_RISK * left, self.least), left) - self.floor
+        limit = min(max(_RISK * left, self.least), left)
         best, size, why, saved, taken = 0.0, 0, "rows would not pay", 0.0, 0
         for rows in self.costs.sizes(base, base + most):
             for pick in picks[taken : rows - base]:
                 saved += pick.reach * self.paces[pick.growth].seconds_per_token
             taken = rows - base
             cost = self.costs.forward(rows, self.context)
-            if cost + self._of_neighbours(taken) > spend:
+            if cost + self.floor + self._of_neighbours(taken) > limit:
                 return size, "guard"
             if saved - (cost - plain) * base > best:
                 best, size = saved - (cost - plain) * base, taken
