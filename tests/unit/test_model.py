@@ -92,3 +92,21 @@ def test_a_cache_of_wrong_content_is_noticed(drafter, bundled, monkeypatch: pyte
     monkeypatch.setattr(pool, "keep_path", lambda self, sequence, path: keep(self, sequence, FAULTS[fault](path)))
     with pytest.raises(AssertionError):
         sum(decode_with(drafter, bundled, seed, 0.0) for seed in (1, 2, 3))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_under_a_grammar_the_first_tokens_are_allowed_ones(
+    bundled: paceline.LLM, drafter: ModelDrafter, temperature: float
+) -> None:
+    params = SamplingParams(max_tokens=40, temperature=temperature, seed=3, regex="[Qqx]{3,30}")
+    request = bundled._requests(bundled.encode(PROMPT), params, [])[0]
+    assert request.law.grammar is not None
+    allowed = np.flatnonzero(request.law.grammar.mask())
+    drafter.start(request)
+    try:
+        tree = proposed(drafter, request, 3)
+    finally:
+        drafter.finish(request)
+    roots = [token for token, parent in zip(tree.tokens, tree.parents, strict=True) if parent < 0]
+    assert roots
+    assert set(roots) <= set(allowed.tolist())

@@ -201,6 +201,8 @@ class _Growth:
         """Add the children of a node that was fed, from its logits (V,)."""
         depth = self._depth_of[node]
         room = self.budget - len(self.builder)
+        if node < 0 and self.request.law.grammar is not None:  # deeper the draft model must follow it by itself
+            logits = np.where(self.request.law.grammar.mask(), logits, np.float32(-np.inf))
         for token, share in self._children(logits, len(self.request.tokens) + depth)[:room]:
             child = self.builder.add(node, token, share, _sign(share, depth))
             self._depth_of[child], self._parent_of[child], self._token_of[child] = depth + 1, node, token
