@@ -12,6 +12,7 @@ from paceline import LLM
 from paceline.bench.prompt_formats import FORMATS
 from paceline.bench.summary import SettingSummary, Spread, Steps
 from paceline.stats import DrafterStats, RequestStats
+from paceline.testing import ScriptedDrafter
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
 REQUEST, DRAFTER, PACER, SETTINGS = "## Statistics of", "### Of each drafter", "### Of the pacer", "Settings in the"
@@ -31,7 +32,7 @@ def check(title: str, keys: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def stats(bundled: LLM) -> dict:
-    return bundled.generate("One, two, one, two, one, two,", max_tokens=12, drafters=["suffix"]).stats
+    return bundled.generate("One, two, one, two, one, two,", max_tokens=12, drafters=[ScriptedDrafter()]).stats
 
 
 def test_every_statistic_of_a_request_is_defined(stats: dict) -> None:
@@ -40,8 +41,8 @@ def test_every_statistic_of_a_request_is_defined(stats: dict) -> None:
 
 
 def test_every_statistic_of_a_drafter_is_defined(stats: dict) -> None:
-    check(DRAFTER, set(stats["drafters"]["suffix"]))
-    assert set(stats["drafters"]["suffix"]) == {field.name for field in fields(DrafterStats)}
+    check(DRAFTER, set(stats["drafters"][ScriptedDrafter.name]))
+    assert set(stats["drafters"][ScriptedDrafter.name]) == {field.name for field in fields(DrafterStats)}
 
 
 def test_every_entry_of_the_pacers_account_is_defined(stats: dict) -> None:
