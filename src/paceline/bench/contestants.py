@@ -18,6 +18,7 @@ import paceline
 from paceline.bench.names import ASSISTED, GENERATE, LOOKUP, PLAIN, PLAIN_AGAIN
 from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
+from paceline.drafters import available
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
 from paceline.target.loading import parse_device, parse_dtype, read_model
@@ -99,12 +100,13 @@ def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
         Setting(GENERATE, _transformers(pair.model)),
         Setting(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
     ]
-    kinds = {"suffix": Sweep(("suffix",), 0, is_host_only=True)}
+    known = available()
+    kinds = {name: Sweep((name,), 0, is_host_only=True) for name in ("suffix",) if name in known}
     if pair.draft is not None:
         found.append(Setting(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
         by_model = f"model:path={pair.draft_name}"
-        kinds["model"] = Sweep((by_model,), 0, is_host_only=False)
-        kinds["suffix+model"] = Sweep(("suffix", by_model), 0, is_host_only=False)
+        beside = {f"{name}+model": Sweep((name, by_model), 0, is_host_only=False) for name in kinds}
+        kinds |= {"model": Sweep((by_model,), 0, is_host_only=False), **beside} if "model" in known else {}
     found += [_setting(pair.llm, PLAIN, None), _setting(pair.llm, PLAIN_AGAIN, None)]
     return found + [
         _setting(pair.llm, f"paceline {label}, budget {budget}", replace(kind, budget=budget))

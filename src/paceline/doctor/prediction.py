@@ -17,7 +17,7 @@ from paceline.doctor.replay import Replayed
 
 _RESAMPLES = 400
 _COVERED = 0.95
-# Not in any sample: a machine whose pace differs between a replay and the real thing. Measured by `bench doctor`.
+# Not in any sample: a machine whose pace differs between a replay and the real thing. Chosen, not fitted.
 _DRIFT = 0.04
 
 
