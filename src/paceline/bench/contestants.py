@@ -100,13 +100,13 @@ def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
         Setting(GENERATE, _transformers(pair.model)),
         Setting(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
     ]
-    known = available()
-    kinds = {name: Sweep((name,), 0, is_host_only=True) for name in ("suffix",) if name in known}
+    kinds = {"suffix": Sweep(("suffix",), 0, is_host_only=True)}
     if pair.draft is not None:
         found.append(Setting(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
         by_model = f"model:path={pair.draft_name}"
-        beside = {f"{name}+model": Sweep((name, by_model), 0, is_host_only=False) for name in kinds}
-        kinds |= {"model": Sweep((by_model,), 0, is_host_only=False), **beside} if "model" in known else {}
+        kinds["model"] = Sweep((by_model,), 0, is_host_only=False)
+        kinds["suffix+model"] = Sweep(("suffix", by_model), 0, is_host_only=False)
+    kinds = {label: kind for label, kind in kinds.items() if _exist(kind.drafters)}
     found += [_setting(pair.llm, PLAIN, None), _setting(pair.llm, PLAIN_AGAIN, None)]
     return found + [
         _setting(pair.llm, f"paceline {label}, budget {budget}", replace(kind, budget=budget))
@@ -131,6 +131,11 @@ def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
         return output.token_ids, output.stats
 
     return Setting(name, run, True, sweep)
+
+
+def _exist(specs: Sequence[str]) -> bool:
+    """Whether there are drafters of these names."""
+    return {spec.partition(":")[0] for spec in specs} <= available().keys()
 
 
 def _transformers(model: Any, **how: Any) -> Callable[[Job], Result]:
