@@ -6,18 +6,16 @@ and rounds differently. Everything else is the target's own: weights, linears, c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from paceline.target.forward import ROW_COUNTS
+from paceline.target.forward import ROW_COUNTS, ModuleForward
 from paceline.target.hf import SCRATCH, Decoder, HFTarget
-from paceline.target.interface import run_rows
-from paceline.target.pool import PAGE_SIZE, CachedSequence, LayerCache, PagePool
-from paceline.target.rows import TAIL, Rows, TreeWork, chunk_rows, tree_rows
+from paceline.target.pool import PAGE_SIZE, LayerCache, PagePool
+from paceline.target.rows import TAIL, Rows
 
 _ROWS = 16  # of every forward, so that their number makes no difference
 
@@ -35,25 +33,11 @@ def slot_order_target(target: HFTarget, cache_tokens: int) -> HFTarget:
     return HFTarget(decoder, target.vocab_size, target.max_length, "attention in slot order")
 
 
-class _SlotOrderForward:
-    """See `Forward`: the model's own modules with this attention."""
+class _SlotOrderForward(ModuleForward):
+    """The model's own modules with this attention."""
 
-    is_exact_by_construction = False
-
-    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int) -> None:
-        self._model, self._pool, self._last_position = model, pool, last_position
-
-    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
-        """See `Forward`."""
-        return self._run(self._model, tree_rows(work, num_rows, self._pool.device))
-
-    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
-        """See `Forward`."""
-        self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
-
-    def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
-        positions = np.minimum(rows.positions, self._last_position)
-        return run_rows(model, _SlotOrderStep(iter(self._pool.layers), rows), rows.tokens, positions)
+    def _step(self, rows: Rows) -> _SlotOrderStep:
+        return _SlotOrderStep(iter(self._pool.layers), rows)
 
 
 class _SlotOrderStep:

@@ -25,7 +25,7 @@ from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
 from paceline.target.attention import canonical_attention
 from paceline.target.frames import Fed, set_chunk, set_trees
-from paceline.target.interface import run_rows
+from paceline.target.interface import AttentionStep, run_rows
 from paceline.target.linears import NativeEmbedding, NativeLinear
 from paceline.target.pool import CachedSequence, LayerCache, PagePool
 from paceline.target.rows import Rows, TreeWork, chunk_rows, tree_rows
@@ -77,7 +77,11 @@ class ModuleForward:
 
     def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
         positions = np.minimum(rows.positions, self._last_position)
-        return run_rows(model, _PoolStep(self._pool, rows), rows.tokens, positions)
+        return run_rows(model, self._step(rows), rows.tokens, positions)
+
+    def _step(self, rows: Rows) -> AttentionStep:
+        """What attends for the model's layers in one forward."""
+        return _PoolStep(self._pool, rows)
 
 
 class _PoolStep:
