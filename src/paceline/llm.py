@@ -81,7 +81,7 @@ class LLM:
             prompt: what to continue.
             drafters: in place of those given at load.
             prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
-            tenant: nothing learnt from one tenant's text drafts for another.
+            tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
             **sampling: see `SamplingParams`.
 
         Raises:

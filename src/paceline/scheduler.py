@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from paceline.request import Request
 
@@ -31,14 +31,15 @@ class Scheduler:
         """Queue a request."""
         self._waiting.append(request)
 
-    def admit(self, reserve: Callable[[Request], bool]) -> list[Request]:
-        """Requests that begin now, in order of arrival; `reserve` says whether there is cache for one."""
-        admitted = []
+    def admit(self, reserve: Callable[[Request], bool]) -> Iterator[Request]:
+        """Requests that begin now, in order of arrival; `reserve` says whether there is cache for one.
+
+        One after the other: what one has read may be what the next one begins with.
+        """
         while self._waiting and len(self.running) < self.max_running and reserve(self._waiting[0]):
             request = self._waiting.popleft()
             self.running.append(request)
-            admitted.append(request)
-        return admitted
+            yield request
 
     def remove(self, request: Request) -> None:
         """Forget a request, running or waiting."""

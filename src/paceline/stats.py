@@ -27,6 +27,7 @@ class RequestStats:
     """What decoding one request took. Seconds are wall-clock; a step shared by a batch counts in full for each."""
 
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0  # of the prompt, found in the prefix cache instead of being read
     num_emitted_tokens: int = 0
     num_steps: int = 0
     num_spec_steps: int = 0  # those with drafts
@@ -83,6 +84,7 @@ class RequestStats:
         top = max(self.acceptance_histogram, default=-1)
         return {
             "num_prompt_tokens": self.num_prompt_tokens,
+            "num_cached_tokens": self.num_cached_tokens,
             "num_emitted_tokens": self.num_emitted_tokens,
             "num_steps": self.num_steps,
             "num_spec_steps": self.num_spec_steps,

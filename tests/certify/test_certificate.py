@@ -67,10 +67,11 @@ def test_the_certificate_says_what_was_compared(found: dict[str, Any]):
     audit = found["law"]["audit"]
     assert audit["decisions"] == audit["equal"] + audit["ties"] == 32
     assert {draws["case"] for draws in found["law"]["draws"]} >= {"temperature 1", "top-k, top-p"}
-    assert len(found["controls"]) == 5
+    assert total["cached_tokens"] > 0
+    assert len(found["controls"]) == 6
     assert all(control["is_caught"] for control in found["controls"])
     assert found["plan"]["seed"] == 3
-    assert any("prefix cache" in line for line in found["not_shown"])
+    assert not any("refix" in line for line in found["not_shown"])
 
 
 def test_it_names_the_model_files_versions_and_the_numeric_path(found: dict[str, Any]):
@@ -290,7 +291,7 @@ def test_a_browser_shows_the_page_and_its_console_is_clean(folder: Path, found: 
         "attention in slot order",
         "argmax fallback",
         "What this does not show",
-        "no prefix cache",
+        "prompt tokens found in the prefix cache",
         found["model"]["files"]["model.safetensors"],
         "temperature 1",
         f"{ANY} alone",

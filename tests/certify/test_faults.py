@@ -32,6 +32,7 @@ CAUSES = {
     "penalties frozen over the draft": "law",
     "noise re-used at the wrong index": "law",
     "argmax fallback": "law",
+    "a wrong page of the prefix cache": "state",
 }
 
 

@@ -74,7 +74,10 @@ class Scene:
         assert other is not None
         heads = self.case.shape.num_kv_heads
         places = other.slots(np.arange(len(slots)))
-        self.layer.move(head_index(slots, heads, CPU), head_index(places, heads, CPU))
+        source, destination = head_index(slots, heads, CPU), head_index(places, heads, CPU)
+        for memory in (self.layer.keys, self.layer.values):
+            flat = memory.view(-1, memory.shape[-1])
+            flat[destination] = flat[source]
         other.length = len(slots) - 1
         return other
 

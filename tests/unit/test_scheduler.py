@@ -28,39 +28,49 @@ def queued(scheduler: Scheduler, count: int) -> list[Request]:
 def test_requests_are_admitted_in_order_of_arrival() -> None:
     scheduler = Scheduler(max_running=7)
     requests = queued(scheduler, 5)
-    assert scheduler.admit(lambda request: True) == requests == scheduler.running
+    assert list(scheduler.admit(lambda request: True)) == requests == scheduler.running
 
 
 def test_no_more_run_than_allowed() -> None:
     scheduler = Scheduler(max_running=3)
     requests = queued(scheduler, 5)
-    assert scheduler.admit(lambda request: True) == requests[:3]
-    assert scheduler.admit(lambda request: True) == []
+    assert list(scheduler.admit(lambda request: True)) == requests[:3]
+    assert list(scheduler.admit(lambda request: True)) == []
     scheduler.remove(requests[1])
-    assert scheduler.admit(lambda request: True) == [requests[3]]
+    assert list(scheduler.admit(lambda request: True)) == [requests[3]]
     assert scheduler.running == [requests[0], requests[2], requests[3]]
 
 
 def test_a_small_request_does_not_overtake_a_large_one() -> None:
     scheduler = Scheduler(max_running=9)
     small, large, other = queued(scheduler, 3)
-    assert scheduler.admit(lambda request: request is not large) == [small]
-    assert scheduler.admit(lambda request: request is not large) == []
-    assert scheduler.admit(lambda request: True) == [large, other]
+    assert list(scheduler.admit(lambda request: request is not large)) == [small]
+    assert list(scheduler.admit(lambda request: request is not large)) == []
+    assert list(scheduler.admit(lambda request: True)) == [large, other]
 
 
 def test_nothing_is_reserved_that_does_not_run() -> None:
     scheduler = Scheduler(max_running=2)
     requests = queued(scheduler, 4)
     asked: list[Request] = []
-    scheduler.admit(lambda request: bool(asked.append(request)) or True)
+    list(scheduler.admit(lambda request: bool(asked.append(request)) or True))
     assert asked == requests[:2]
+
+
+def test_a_request_has_begun_before_the_next_one_is_considered() -> None:
+    """It may have read what the next one begins with."""
+    scheduler = Scheduler(max_running=3)
+    first, second = queued(scheduler, 2)
+    events: list[object] = []
+    for request in scheduler.admit(lambda request: bool(events.append(("reserved", request))) or True):
+        events.append(("begun", request))
+    assert events == [("reserved", first), ("begun", first), ("reserved", second), ("begun", second)]
 
 
 def test_a_removed_request_is_gone_whether_it_ran_or_waited() -> None:
     scheduler = Scheduler(max_running=1)
     running, waiting = queued(scheduler, 2)
-    scheduler.admit(lambda request: True)
+    list(scheduler.admit(lambda request: True))
     scheduler.remove(waiting)
     assert not scheduler.is_idle
     scheduler.remove(running)

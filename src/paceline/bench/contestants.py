@@ -5,6 +5,7 @@ Each gets the same prompt ids and emits exactly `max_tokens` tokens: none stops 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -117,12 +118,14 @@ def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
 
 def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
     drafters = sweep.drafters if sweep else ()
+    calls = itertools.count()
 
     def run(job: Job) -> Result:
         llm.engine.pacer = FixedPacer(sweep.budget if sweep else 0)
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),
+            tenant=f"{name}, {next(calls)}",  # nobody else keeps anything of an earlier turn either
             max_tokens=job.max_tokens,
             temperature=job.temperature,
             seed=job.seed,

@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from paceline.bench.timing import Contestant
 from paceline.errors import ConfigError
 from paceline.target.hf import Decoder
-from paceline.target.pool import PAGE_SIZE
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.rows import TreeWork
 
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24

@@ -1,7 +1,7 @@
 """Negative controls: engines with a fault each, on which the same checks must fail. Nothing else may be made of them.
 
 A fault of the law is planted where a request begins: its law is replaced by one that is wrong. A fault of the cache is
-a target that passes everything on but what it commits.
+a target that passes everything on but what it commits, or a prefix cache that finds what it should not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from paceline.noise import Ids, Scores
 from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
+from paceline.target.prefix import PrefixCache
 from paceline.types import Choice, Drafter, DraftTree, StepOutcome, Target
 
 _LARGE_NOISE = 1.25  # a Gumbel variate is above it a quarter of the time
@@ -146,3 +147,18 @@ class StaleRow:
         tree = self._trees[request.id]
         others = [n for n in range(len(tree)) if path and tree.parents[n] == tree.parents[path[-1]] and n != path[-1]]
         self._inner.commit(request, [*path[:-1], others[0]] if others else path)
+
+
+class RepeatedPages(PrefixCache):
+    """A prefix cache that hands out the first page it found for all of them.
+
+    Another order would not do: keys know their positions, so attention would only round otherwise.
+    """
+
+    def __init__(self, inner: PrefixCache) -> None:
+        self.__dict__ = inner.__dict__  # what is made known here is known there
+
+    def find(self, tenant: str, tokens: Sequence[int]) -> list[int]:
+        """See `PrefixCache`."""
+        found = super().find(tenant, tokens)
+        return found[:1] * len(found)

@@ -14,6 +14,7 @@ from paceline.certify.controls import (
     FaultyPacing,
     FrozenPenalties,
     NoiseAtTheWrongIndex,
+    RepeatedPages,
     StaleRow,
     SteppedLaw,
 )
@@ -25,6 +26,7 @@ from paceline.llm import LLM
 from paceline.pacer import FixedPacer
 from paceline.target.hf import HFTarget
 from paceline.target.loading import load_target
+from paceline.target.prefix import PAGE_SIZE
 from paceline.types import Target
 
 _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
@@ -60,14 +62,17 @@ class FaultBench:
         self._prompts = [prompt[-self._longest :] for prompt in prompts]
 
     def all(self) -> dict[str, Try]:
-        """By name."""
-        return {
+        """By name; that of the prefix cache needs prompts of two pages."""
+        found: dict[str, Try] = {
             "attention in slot order": self._slot_order,
             "a stale cache row": self._stale_row,
             "penalties frozen over the draft": partial(self._law_fault, "penalties frozen over the draft"),
             "noise re-used at the wrong index": partial(self._law_fault, "noise re-used at the wrong index"),
             "argmax fallback": self._argmax_fallback,
         }
+        if self._longest > 2 * PAGE_SIZE:
+            found["a wrong page of the prefix cache"] = self._wrong_page
+        return found
 
     def _slot_order(self) -> Control:
         """In the model's dtype; where that hides it, in float32 on the same weights."""
@@ -84,6 +89,17 @@ class FaultBench:
         planted = "the cached row of a rejected draft is kept in place of the accepted one beside it"
         result = self._bytes(cast(Target, StaleRow(self._llm.target)))
         return _bytes_control("a stale cache row", planted, result, self._llm.target)
+
+    def _wrong_page(self) -> Control:
+        planted = "the first page found in the prefix cache is taken for all that were found"
+        target = cast(HFTarget, self._llm.target)
+        pool = target.decoder.pool
+        right, pool.prefixes = pool.prefixes, RepeatedPages(pool.prefixes)
+        try:
+            result = self._bytes(target, kind="cached prefix")
+        finally:
+            pool.prefixes = right
+        return _bytes_control("a wrong page of the prefix cache", planted, result, target)
 
     def _law_fault(self, name: str) -> Control:
         kind, planted = _LAW_FAULTS[name]
@@ -102,8 +118,14 @@ class FaultBench:
         planted = "the likeliest token is taken at a quarter of all places, whatever was drawn"
         return Control("argmax fallback", planted, "right law", not result.has_fair_draws, found, "law", dtype)
 
-    def _bytes(self, target: Target, plant: Plant = lambda pacer: pacer, most: int = _MOST_COMPARISONS) -> BytesResult:
-        ways = [way for way in ways_for((), self._telling, False) if way.name.startswith("random trees")]
+    def _bytes(
+        self,
+        target: Target,
+        plant: Plant = lambda pacer: pacer,
+        most: int = _MOST_COMPARISONS,
+        kind: str = "random trees",
+    ) -> BytesResult:
+        ways = [way for way in ways_for((), self._telling, False) if way.name.startswith(kind)]
         found = comparisons(ways, self._telling, self._prompts, self._plan.seed, min(LONG, self._longest))
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 

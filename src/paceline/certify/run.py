@@ -89,7 +89,7 @@ class _Certifier:
             law=law.as_dict(),
             controls=controls,
             left_out=self._left_out,
-            not_shown=not_shown(self._prefill_is_decoding()),
+            not_shown=not_shown(self._prefill_is_decoding(), same.total.cached_tokens > 0),
             seconds={name: round(value, 1) for name, value in self._seconds.items()},
         )
 
@@ -192,13 +192,11 @@ class _Certifier:
         self._seconds[name] = time.perf_counter() - started
 
 
-def not_shown(prefill_is_decoding: bool) -> list[str]:
+def not_shown(prefill_is_decoding: bool, has_cached: bool) -> list[str]:
     """What nobody should read into a certificate."""
     found = [
         "Other prompts, parameters, seeds and lengths than those compared. These are samples, not a proof.",
         "Another machine, dtype, thread count or release. There the same tokens are not promised.",
-        "Prefix-cache hits: this release has no prefix cache, so every prompt is read anew. Prompts that share a "
-        "beginning were decoded in one batch.",
         "Speed. paceline bench measures it.",
         "Faults that Paceline and the reference share: both run on PyTorch, and the architecture is the one that "
         "transformers describes.",
@@ -206,6 +204,8 @@ def not_shown(prefill_is_decoding: bool) -> list[str]:
         "against speculative.",
         "Presence and frequency penalties against transformers, which lacks them: they were held to their formula.",
     ]
+    if not has_cached:
+        found.append("Prefix-cache hits: the model's context holds no prompt of a whole page and more, 65 tokens.")
     if not prefill_is_decoding:
         found.append(
             "Requests continued from their own output: without the native kernels a prompt may be rounded otherwise "

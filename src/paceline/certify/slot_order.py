@@ -14,7 +14,8 @@ import torch
 
 from paceline.target.forward import ROW_COUNTS, ModuleForward
 from paceline.target.hf import SCRATCH, Decoder, HFTarget
-from paceline.target.pool import PAGE_SIZE, LayerCache, PagePool
+from paceline.target.pool import LayerCache, PagePool
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.rows import TAIL, Rows
 
 _ROWS = 16  # of every forward, so that their number makes no difference

@@ -5,6 +5,7 @@ Each way decodes prompts in one kind of sampling beside the plain outputs that a
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +40,7 @@ class Tally:
     steps: int = 0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    cached_tokens: int = 0  # of prompts, found in the prefix cache
     mismatches: list[Mismatch] = field(default_factory=list)
 
     @property
@@ -64,6 +66,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.draft_tokens += other.draft_tokens
         self.accepted_draft_tokens += other.accepted_draft_tokens
+        self.cached_tokens += other.cached_tokens
         self.mismatches += other.mismatches
 
 
@@ -83,7 +86,10 @@ class TreeDrafter(BaseDrafter):
 
 
 class Arena:
-    """An LLM under a witness, and the plain outputs that everything else is compared with, each decoded once."""
+    """An LLM under a witness, and the plain outputs that everything else is compared with, each decoded once.
+
+    Plain outputs find nothing in the prefix cache; all else finds what was decoded in this arena.
+    """
 
     def __init__(self, llm: LLM, max_tokens: int, plant: Plant = lambda pacer: pacer) -> None:
         self.llm = llm
@@ -91,6 +97,7 @@ class Arena:
         self.max_tokens = max_tokens
         self.pacer = llm.engine.pacer  # the LLM's own
         self._plant = plant
+        self._tenant = fresh_tenant()
         self.witness = Witness(self.pacer)
         llm.engine.pacer = self.witness
         self.plain_traces: dict[tuple[Ids, str, int], Trace] = {}
@@ -100,7 +107,8 @@ class Arena:
         key = (prompt, case.name, seed)
         if key not in self.plain_traces:
             self.pace(FixedPacer(0))
-            self.llm.generate(list(prompt), drafters="none", **self.options(case, seed))
+            options = self.options(case, seed) | {"tenant": fresh_tenant()}
+            self.llm.generate(list(prompt), drafters="none", **options)
             self.plain_traces[key] = self.witness.traces[0]
         return self.plain_traces[key]
 
@@ -114,8 +122,10 @@ class Arena:
     ) -> Tally:
         """Decode prompts together and compare."""
         self.pace(pacer, expected)
-        self.llm.generate([list(p) for p in prompts], drafters=list(drafters), **options)
-        return self.tally(expected)
+        outputs = self.llm.generate([list(p) for p in prompts], drafters=list(drafters), **options)
+        tally = self.tally(expected)
+        tally.cached_tokens = sum(output.stats["num_cached_tokens"] for output in outputs)
+        return tally
 
     def tally(self, expected: Sequence[Trace]) -> Tally:
         """What the witness has seen since `pace`."""
@@ -130,7 +140,13 @@ class Arena:
 
     def options(self, case: Case, seed: int) -> dict[str, Any]:
         """A case's sampling as `generate` takes it; outputs go on after an end of sequence unless it says otherwise."""
-        return {"max_tokens": self.max_tokens, "seed": seed, "ignore_eos": True, **case.sampling}
+        common = {"max_tokens": self.max_tokens, "seed": seed, "ignore_eos": True, "tenant": self._tenant}
+        return {**common, **case.sampling}
+
+
+def fresh_tenant() -> str:
+    """A tenant that has asked for nothing yet."""
+    return secrets.token_hex(8)
 
 
 Run = Callable[[Arena, Sequence[Ids], Case, int], Tally]
@@ -176,6 +192,12 @@ def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding
             "streams that join",
             "three streams, each beginning while the others run, each with other sampling parameters",
             partial(_streams, drafters, cases),
+            False,
+        ),
+        Way(
+            "cached prefix",
+            "prompts read before, whole and cut short, found in the prefix cache, in one batch",
+            partial(_cached, drafters),
             False,
         ),
         Way("samples", f"{_SAMPLES} samples of a prompt, n = {_SAMPLES}", partial(_samples, drafters), True),
@@ -242,6 +264,17 @@ def _continued(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], ca
         expected = [whole.tail(start, most) for start in starts]
         options = arena.options(case, seed) | {"max_tokens": most}
         tally.merge(arena.compare(continued, expected, drafters, FixedPacer(_BUDGET), options))
+    return tally
+
+
+def _cached(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
+    """Prompts, and some that begin like them, for a tenant who reads them for the first time, and then again."""
+    options = arena.options(case, seed) | {"tenant": fresh_tenant()}
+    asked = list(dict.fromkeys([*prompts, *(prompt[: -(len(prompt) // 3)] or prompt for prompt in prompts)]))
+    expected = [arena.plain(prompt, case, seed) for prompt in asked]
+    tally = Tally()
+    for chosen in ([], drafters):
+        tally.merge(arena.compare(asked, expected, chosen, FixedPacer(_BUDGET), options))
     return tally
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import torch
 
-from paceline.target.pool import PAGE_SIZE, LayerCache
+from paceline.target.pool import LayerCache
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.rows import TAIL, Rows, Shared
 
 Partial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # maximum (..., 1), sum (..., 1), values (..., D_v)

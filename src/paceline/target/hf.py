@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from paceline.request import Request
 from paceline.target.forward import Forward, forward_for
 from paceline.target.numerics import instruction_set, peak_bytes, weight_bytes
-from paceline.target.pool import PAGE_SIZE, CachedSequence, PagePool
+from paceline.target.pool import CachedSequence, PagePool
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.rows import TreeWork
 from paceline.types import DraftTree
 
@@ -64,7 +65,7 @@ class Decoder:
     def prefill(
         self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None] | None = None
     ) -> None:
-        """Commit `tokens` to an empty sequence in chunks of one page, aligned from position 0."""
+        """Commit `tokens` to a sequence of whole pages, or an empty one, in chunks of one page."""
         for start in range(0, len(tokens), PAGE_SIZE):
             chunk = tokens[start : start + PAGE_SIZE]
             self._forward.prefill(sequence, chunk)
@@ -107,7 +108,8 @@ class HFTarget:
     def reserve(self, request: Request) -> bool:
         """See `Target`."""
         wanted = request.num_prompt_tokens + request.params.max_tokens + SCRATCH
-        sequence = self.decoder.pool.reserve(wanted)
+        pool = self.decoder.pool
+        sequence = pool.reserve(wanted, pool.prefixes.find(request.hints.tenant, request.tokens[:-1]))
         if sequence is not None:
             self._sequences[request.id] = sequence
         return sequence is not None
@@ -130,8 +132,13 @@ class HFTarget:
         return True
 
     def prefill(self, request: Request) -> None:
-        """See `Target`."""
-        self.decoder.prefill(self._sequences[request.id], request.tokens[:-1], self.on_prefill)
+        """See `Target`. What the prefix cache had is not read again."""
+        sequence = self._sequences[request.id]
+        request.stats.num_cached_tokens = sequence.length
+        if self.on_prefill is not None and sequence.length:
+            self.on_prefill(sequence.length)
+        self.decoder.prefill(sequence, request.tokens[sequence.length : -1], self.on_prefill)
+        self._offer(request, sequence)
 
     def max_budget(self, num_requests: int) -> int:
         """See `Target`."""
@@ -160,7 +167,13 @@ class HFTarget:
         """See `Target`."""
         sequence = self._sequences.pop(request.id, None)
         if sequence is not None:
+            if self.decoder.is_exact_by_construction:  # then what was decoded has the bits of what is prefilled
+                self._offer(request, sequence)
             self.decoder.pool.release(sequence)
+
+    def _offer(self, request: Request, sequence: CachedSequence) -> None:
+        tokens = request.tokens[: sequence.length]
+        self.decoder.pool.prefixes.offer(request.hints.tenant, tokens, sequence.pages.tolist())
 
     def numerics(self) -> dict[str, Any]:
         """See `Target`."""

@@ -21,7 +21,8 @@ from paceline.target.forward import ROW_COUNTS
 from paceline.target.hf import SCRATCH, Decoder, HFTarget
 from paceline.target.interface import ATTENTION_NAME
 from paceline.target.numerics import NumericPath, apply, paths, shared_copy
-from paceline.target.pool import PAGE_SIZE, PagePool
+from paceline.target.pool import PagePool
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.target.rows import TreeWork
 

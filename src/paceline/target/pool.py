@@ -5,13 +5,15 @@ Knows nothing of models or trees. Page 0 belongs to nobody: padding rows write t
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PAGE_SIZE = 64
+from paceline.target.prefix import PAGE_SIZE, PrefixCache
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,9 @@ class LayerShape:
 class LayerCache:
     """Keys (pages, H_kv, 64, D) and values (pages, H_kv, 64, D_v) of one layer."""
 
-    def __init__(self, shape: LayerShape, num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, shape: LayerShape, keys: torch.Tensor, values: torch.Tensor) -> None:
         self.shape = shape
-        heads = shape.num_kv_heads
-        # Zeroed memory is finite, which masked entries must be, and untouched pages cost nothing.
-        self.keys = torch.zeros(num_pages, heads, PAGE_SIZE, shape.key_dim, dtype=dtype, device=device)
-        self.values = torch.zeros(num_pages, heads, PAGE_SIZE, shape.value_dim, dtype=dtype, device=device)
+        self.keys, self.values = keys, values
         self._flat_keys = self.keys.view(-1, shape.key_dim)
         self._flat_values = self.values.view(-1, shape.value_dim)
 
@@ -48,18 +47,31 @@ class LayerCache:
         """Keys and values (len(pages), H_kv, 64, D) float32 of whole pages."""
         return self.keys.index_select(0, pages).float(), self.values.index_select(0, pages).float()
 
-    def move(self, source: torch.Tensor, destination: torch.Tensor) -> None:
-        """Copy rows from one place to another; the places may overlap."""
-        self._flat_keys.index_copy_(0, destination, self._flat_keys.index_select(0, source))
-        self._flat_values.index_copy_(0, destination, self._flat_values.index_select(0, source))
+
+class _Stack:
+    """The memory of all layers of one shape, so that rows of all of them are moved at once."""
+
+    def __init__(self, shape: LayerShape, num_layers: int, num_pages: int, like: torch.Tensor) -> None:
+        self.shape = shape
+        size = (num_layers, num_pages, shape.num_kv_heads, PAGE_SIZE)
+        # Zeroed memory is finite, which masked entries must be, and untouched pages cost nothing.
+        self.keys = like.new_zeros(*size, shape.key_dim)
+        self.values = like.new_zeros(*size, shape.value_dim)
+        self._flat = [self.keys.view(num_layers, -1, shape.key_dim), self.values.view(num_layers, -1, shape.value_dim)]
+
+    def move(self, source: NDArray[np.int64], destination: NDArray[np.int64]) -> None:
+        """Copy rows from slots to other slots in every layer; the places may overlap."""
+        places = [head_index(slots, self.shape.num_kv_heads, self.keys.device) for slots in (source, destination)]
+        for flat in self._flat:
+            flat.index_copy_(1, places[1], flat.index_select(1, places[0]))
 
 
 class CachedSequence:
-    """The pages of one sequence and how many of its positions are committed."""
+    """The pages of one sequence, of which it may share full ones at its front, and how many positions are committed."""
 
-    def __init__(self, pages: NDArray[np.int64]) -> None:
+    def __init__(self, pages: NDArray[np.int64], length: int = 0) -> None:
         self.pages = pages
-        self.length = 0
+        self.length = length
 
     def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pool slots of positions."""
@@ -67,35 +79,60 @@ class CachedSequence:
 
 
 class PagePool:
-    """All layers' pages and the list of free ones."""
+    """All layers' pages and who uses them. Those in the prefix cache are kept after use until there are no others."""
 
     def __init__(self, shapes: list[LayerShape], num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.layers = [LayerCache(shape, num_pages, dtype, device) for shape in shapes]
+        like = torch.empty(0, dtype=dtype, device=device)
+        self._stacks = {shape: _Stack(shape, count, num_pages, like) for shape, count in Counter(shapes).items()}
+        memory = {shape: zip(stack.keys, stack.values, strict=True) for shape, stack in self._stacks.items()}
+        self.layers = [LayerCache(shape, *next(memory[shape])) for shape in shapes]
         self.num_pages = num_pages
         self.device = device
+        self.prefixes = PrefixCache()
         self._free = list(range(num_pages - 1, 0, -1))
+        self._kept: OrderedDict[int, None] = OrderedDict()  # in the prefix cache and not in use, longest unused first
+        self._users: Counter[int] = Counter()  # sequences by page
 
     @property
     def num_free_tokens(self) -> int:
         """Positions that can still be reserved."""
-        return len(self._free) * PAGE_SIZE
+        return (len(self._free) + len(self._kept)) * PAGE_SIZE
 
     @property
     def num_bytes(self) -> int:
         """Size of the pool when every page has been touched."""
         return sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
 
-    def reserve(self, num_tokens: int) -> CachedSequence | None:
-        """A sequence with room for `num_tokens`, or None if too few pages are free."""
-        count = -(-num_tokens // PAGE_SIZE)
-        if count > len(self._free):
+    def reserve(self, num_tokens: int, shared: Sequence[int] = ()) -> CachedSequence | None:
+        """A sequence with room for `num_tokens` that begins with the `shared` pages, or None if too few are free."""
+        count = -(-num_tokens // PAGE_SIZE) - len(shared)
+        if count > len(self._free) + len(self._kept) - sum(page in self._kept for page in shared):
             return None
-        return CachedSequence(np.array([self._free.pop() for _ in range(count)], np.int64))
+        for page in shared:
+            self._kept.pop(page, None)
+        pages = [*shared, *(self._take() for _ in range(count))]
+        self._users.update(pages)
+        return CachedSequence(np.array(pages, np.int64), len(shared) * PAGE_SIZE)
 
     def release(self, sequence: CachedSequence) -> None:
-        """Give a sequence's pages back."""
-        self._free.extend(reversed(sequence.pages.tolist()))
+        """Give a sequence's pages back; those at its end are forgotten first."""
+        for page in reversed(sequence.pages.tolist()):
+            self._users[page] -= 1
+            if self._users[page] == 0:
+                del self._users[page]
+                if page in self.prefixes:
+                    self._kept[page] = None
+                else:
+                    self._free.append(page)
         sequence.pages = sequence.pages[:0]
+
+    def _take(self) -> int:
+        """A page that nobody uses; one that is kept only if there is no other."""
+        if self._free:
+            return self._free.pop()
+        page, _ = self._kept.popitem(last=False)
+        self.prefixes.forget(page)
+        return page
 
     def keep_path(self, sequence: CachedSequence, path: NDArray[np.int64]) -> None:
         """Commit the rows at scratch offsets `path` (ascending, from `length`), moving them into place."""
@@ -104,9 +141,8 @@ class PagePool:
         if moved.any():
             source = sequence.slots(sequence.length + path[moved])
             destination = sequence.slots(sequence.length + wanted[moved])
-            for layer in self.layers:
-                heads = layer.shape.num_kv_heads
-                layer.move(head_index(source, heads, self.device), head_index(destination, heads, self.device))
+            for stack in self._stacks.values():
+                stack.move(source, destination)
         sequence.length += len(path)
 
 

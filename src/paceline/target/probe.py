@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from paceline.target.hf import Decoder
 from paceline.target.numerics import has_odd_end
-from paceline.target.pool import PAGE_SIZE, CachedSequence
+from paceline.target.pool import CachedSequence
+from paceline.target.prefix import PAGE_SIZE
 from paceline.target.rows import TreeWork
 
 REFERENCE = 16  # rows; every path known gives stable bits here if it does anywhere

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paceline.target.pool import PAGE_SIZE, CachedSequence, head_index
+from paceline.target.pool import CachedSequence, head_index
+from paceline.target.prefix import PAGE_SIZE
 
 TAIL = 2 * PAGE_SIZE
 BLOCK_ROWS = 8

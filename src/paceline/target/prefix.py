@@ -1,0 +1,62 @@
+"""Prefix cache: pages of earlier prompts, found again by the tokens they hold and all that stood before them.
+
+A full page is a function of the tokens up to its end if it was prefilled: prefill runs in chunks of one page, aligned
+from position 0. So whoever begins with the same tokens reads it, and has the bits that it would have computed. A page
+is known by its tokens and by the page before it, compared and not hashed; the first one by its tenant, so that not
+even by timing can one tenant learn what another has asked. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+PAGE_SIZE = 64
+
+_Key = tuple[int | str, tuple[int, ...]]  # (serial number of the page before it, or the tenant; its tokens)
+
+
+class PrefixCache:
+    """Which page holds which beginning. Numbers of pages are used again; serial numbers are not."""
+
+    def __init__(self) -> None:
+        self._pages: dict[_Key, tuple[int, int]] = {}  # -> (page, its serial number)
+        self._keys: dict[int, _Key] = {}  # of each page
+        self._serials = itertools.count()
+
+    def __contains__(self, page: int) -> bool:
+        return page in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, tenant: str, tokens: Sequence[int]) -> list[int]:
+        """The pages of the longest known beginning of a tenant's tokens: full ones."""
+        found: list[int] = []
+        before: int | str = tenant
+        for part in _parts(tokens):
+            known = self._pages.get((before, part))
+            if known is None:
+                break
+            page, before = known
+            found.append(page)
+        return found
+
+    def offer(self, tenant: str, tokens: Sequence[int], pages: Sequence[int]) -> None:
+        """Make known which of a sequence's pages hold `tokens`; where another page holds the same, that one stays."""
+        before: int | str = tenant
+        for part, page in zip(_parts(tokens), pages, strict=False):
+            key = (before, part)
+            if key not in self._pages:
+                self._pages[key], self._keys[page] = (page, next(self._serials)), key
+            before = self._pages[key][1]
+
+    def forget(self, page: int) -> None:
+        """A page that will hold something else. What stood behind it can no longer be found."""
+        key = self._keys.pop(page, None)
+        if key is not None:
+            del self._pages[key]
+
+
+def _parts(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(tokens[start : start + PAGE_SIZE]) for start in range(0, len(tokens) - PAGE_SIZE + 1, PAGE_SIZE)]

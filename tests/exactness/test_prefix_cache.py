@@ -1,0 +1,132 @@
+"""A prompt that is found in the prefix cache gives the bits of one that is read; tenants share nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import paceline
+from exactness.conftest import Subjects
+from exactness.decoding import RandomTrees, decode
+from exactness.subjects import Subject, job
+
+ARCHITECTURES = ["llama", "gemma2", "mistral", "gpt2"]
+
+
+def prompt_of(seed: int, length: int) -> list[int]:
+    return list(job(length, seed).prompt)
+
+
+def cached(output: paceline.Output) -> int:
+    return int(output.stats["num_cached_tokens"])
+
+
+def bits(output: paceline.Output) -> list[Any]:
+    return [(token.id, token.logprob, token.logit) for token in output.tokens]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_hit_changes_no_bit(subjects: Subjects, architecture: str, dtype: torch.dtype):
+    """Decoded twice over; in the second round every whole page of the prompts is found."""
+    subject = subjects(architecture, dtype)
+    jobs = [job(length, 1, 9, temperature=length % 2) for length in (65, 129, 150, 200)]
+    drafter = RandomTrees(subject.plain, jobs, fill=True)
+    for _ in range(2):
+        assert subject.plain.differences(jobs, decode(subject.target, jobs, drafter)) == []
+    again = subject.llm.generate(list(jobs[2].prompt), max_tokens=3)
+    assert cached(again) == 128
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1, 0), (64, 0), (65, 64), (128, 64), (129, 128), (203, 192)])
+def test_all_but_the_last_token_of_a_prompt_may_be_found(subjects: Subjects, length: int, expected: int):
+    llm = subjects("llama").llm
+    first, second = (llm.generate(prompt_of(7, length), max_tokens=4, tenant=f"{length}") for _ in range(2))
+    assert (cached(first), cached(second)) == (0, expected)
+    assert bits(first) == bits(second)
+
+
+def test_prompts_that_part_share_what_comes_before(subjects: Subjects):
+    llm = subjects("llama").llm
+    one = prompt_of(3, 200)
+    other = [*one[:100], *prompt_of(4, 80)]
+    cold = llm.generate(other, max_tokens=12, tenant="cold")
+    llm.generate(one, max_tokens=4, tenant="warm")
+    warm = llm.generate(other, max_tokens=12, tenant="warm")
+    assert (cached(cold), cached(warm)) == (0, 64)
+    assert bits(cold) == bits(warm)
+
+
+def test_samples_of_a_prompt_read_it_once(subjects: Subjects):
+    llm = subjects("llama").llm
+    samples = llm.generate(prompt_of(5, 140), n=3, max_tokens=5, temperature=1.0, seed=1, tenant="samples")
+    assert [cached(sample) for sample in samples] == [0, 128, 128]
+    apart = llm.generate(prompt_of(5, 140), n=3, max_tokens=5, temperature=1.0, seed=1, tenant="others")
+    assert [bits(a) for a in samples] == [bits(b) for b in apart]
+
+
+def test_another_tenant_finds_nothing(subjects: Subjects):
+    llm = subjects("llama").llm
+    for tenant in ("mine", "theirs"):
+        assert cached(llm.generate(prompt_of(6, 140), max_tokens=2, tenant=tenant)) == 0
+    assert cached(llm.generate(prompt_of(6, 140), max_tokens=2, tenant="mine")) == 128
+
+
+def test_a_conversation_goes_on_where_it_was(subjects: Subjects):
+    """What was decoded is found too where it has the bits of what is prefilled, and only there."""
+    llm = subjects("llama").llm
+    first = llm.generate(prompt_of(8, 30), max_tokens=120, ignore_eos=True, tenant="chat")
+    longer = [*prompt_of(8, 30), *first.token_ids, *prompt_of(9, 20)]
+    warm, cold = (llm.generate(longer, max_tokens=9, tenant=tenant) for tenant in ("chat", "new"))
+    is_native = llm.target.decoder.is_exact_by_construction
+    assert cached(warm) == (128 if is_native else 0)
+    assert bits(warm) == bits(cold)
+
+
+@pytest.fixture(scope="module")
+def small() -> Subject:
+    """A model whose pool holds 15 pages."""
+    return Subject("llama", cache_tokens=960, max_position_embeddings=2048)
+
+
+def test_what_is_kept_makes_room_for_what_is_asked(small: Subject):
+    """More prompts than the pool could keep, in turns: some are found, some have been given up, no bit differs."""
+    jobs = [job(150 + 20 * i, i, 6) for i in range(6)]
+    found = []
+    for one in (*jobs, *jobs[::-1], *jobs):
+        assert small.plain.differences([one], decode(small.target, [one])) == []
+        found.append(cached(small.llm.generate(list(one.prompt), max_tokens=2)))
+    assert small.pool.num_free_tokens == 960
+    assert any(found)
+    assert len(small.pool.prefixes) <= 15
+
+
+def test_an_interrupted_prefill_offers_only_what_it_has_read(small: Subject):
+    """The second chunk fails: what is found afterwards is right."""
+    calls = iter([None, KeyboardInterrupt])
+
+    def fail(count: int) -> None:
+        error = next(calls)
+        if error is not None:
+            raise error
+
+    prompt = prompt_of(20, 260)
+    small.llm.on_prefill(fail)
+    with pytest.raises(KeyboardInterrupt):
+        small.llm.generate(prompt, max_tokens=5, tenant="interrupted")
+    small.llm.on_prefill(None)
+    warm, cold = (small.llm.generate(prompt, max_tokens=9, tenant=tenant) for tenant in ("interrupted", "new"))
+    assert cached(warm) <= 128
+    assert bits(warm) == bits(cold)
+
+
+def test_progress_counts_what_was_found(small: Subject):
+    prompt = prompt_of(21, 200)
+    small.llm.generate(prompt, max_tokens=2)
+    told: list[int] = []
+    small.llm.on_prefill(told.append)
+    small.llm.generate(prompt, max_tokens=2)
+    small.llm.on_prefill(None)
+    assert told == [192, 7]
