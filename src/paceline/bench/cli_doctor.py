@@ -32,11 +32,10 @@ def doctor(
         load_subject(model, dtype, device) as subject,
         progress(f"{model}: predicting and measuring", num_doctor_units(chosen, repeats)) as advance,
     ):
-        figures = bench_doctor(subject, chosen, max_tokens, repeats, advance)
+        run = bench_doctor(subject, chosen, max_tokens, repeats, advance)
         title = f"{subject.name}, {subject.dtype}"
-    reach = doctor_reach(figures)
-    show(doctor_table(title, figures), reach)
-    lines = [line.as_dict() for line in reach]
+    reach = doctor_reach(run.figures)
+    show(doctor_table(title, run), reach)
     write_json(
-        json, {"kind": "doctor", "provenance": origin, "figures": [f.as_dict() for f in figures], "reach": lines}
+        json, {"kind": "doctor", "provenance": origin, **run.as_dict(), "reach": [line.as_dict() for line in reach]}
     )
