@@ -206,6 +206,26 @@ def test_a_program_does_what_was_recorded_on_other_values(kernels: Library):
         assert torch.equal(program.result, first)
 
 
+def test_a_prefix_of_a_program_ends_where_memory_outside_is_what_it_is_to_be(kernels: Library):
+    packed, memory = PackedWeight(kernels, torch.randn(8, 8)), torch.zeros(5, 8)
+    tokens = torch.zeros(5, dtype=torch.int64)
+    with torch.no_grad(), Recording([tokens], [memory]) as recording:
+        emit(kernels, packed.linear, [memory], [tokens[:, None].float() * torch.ones(8)])
+        count = len(recording.steps)
+        result = torch.empty(5, 8)
+        emit(kernels, packed.linear, [result], [memory])
+    program = Program(kernels, recording, result, count)
+    tokens.fill_(1)
+    program.run()
+    kept, before = memory.clone(), program.result.clone()
+    tokens.fill_(2)
+    program.run_prefix()
+    torch.testing.assert_close(memory, 2 * kept)
+    assert torch.equal(program.result, before)
+    program.run()
+    torch.testing.assert_close(program.result, 2 * before)
+
+
 def test_a_program_uses_memory_again(kernels: Library):
     def forward(tokens: torch.Tensor) -> torch.Tensor:
         x = tokens.float()

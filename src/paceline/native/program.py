@@ -21,16 +21,22 @@ _SMALLEST = 256  # bytes of a block
 
 
 class Program:
-    """The steps of a recording, from its inputs to `result`, which holds what the last run left there."""
+    """The steps of a recording, from its inputs to `result`, which holds what the last run left there.
 
-    def __init__(self, library: Library, recording: Recording, result: torch.Tensor) -> None:
+    `prefix` is the number of steps after which memory outside holds all that a run leaves there: `run_prefix` ends then.
+    """
+
+    def __init__(self, library: Library, recording: Recording, result: torch.Tensor, prefix: int = 0) -> None:
         layout = _Layout(recording, result)
         self.result = layout.place(result)
         self.arena_bytes = layout.arena.numel()
         self._segments: list[Callable[[], None]] = []
         waits = _Waits()
         native: list[Op] = []
-        for step in recording.steps:
+        self._prefix: list[Callable[[], None]] = []
+        for index, step in enumerate(recording.steps):
+            if index == prefix:
+                self._prefix = [*self._segments, *([Runner(library, native)] if native else [])]
             made = step.make(*(layout.place(tensor) for tensor in (*step.writes, *step.reads)))
             if not isinstance(made, Op):
                 self._close(library, native)
@@ -54,6 +60,11 @@ class Program:
     def run(self) -> None:
         """From what the inputs hold now to `result`."""
         for segment in self._segments:
+            segment()
+
+    def run_prefix(self) -> None:
+        """From what the inputs hold now to what the memory outside is to hold; `result` is not computed."""
+        for segment in self._prefix:
             segment()
 
 

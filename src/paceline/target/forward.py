@@ -105,45 +105,46 @@ class RecordedForward:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
         self._frame = Frame(pool.num_pages)
         self._weights: Weights = {}
-        self._recorded: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Program]] = {}
+        self._recorded: dict[int, tuple[torch.Tensor, torch.Tensor, Program]] = {}
         self._frame.set([])
         self._num_embeddings = _num_embeddings(model)
-        self.is_exact_by_construction = self._program(1, True)[2].num_segments == 1
+        self.is_exact_by_construction = self._program(1)[2].num_segments == 1
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
-        return self._run(set_trees(self._frame, work), num_rows, with_head=True)
+        program = self._feed(set_trees(self._frame, work), num_rows)
+        program.run()
+        return program.result
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
-        """See `Forward`."""
+        """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""
         padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
-        self._run(set_chunk(self._frame, sequence, tokens), padded, with_head=False)
+        self._feed(set_chunk(self._frame, sequence, tokens), padded).run_prefix()
 
-    def _run(self, fed: Fed, num_rows: int, with_head: bool) -> torch.Tensor:
-        tokens, positions, program = self._program(num_rows, with_head)
+    def _feed(self, fed: Fed, num_rows: int) -> Program:
+        """The program for a number of rows, its inputs set."""
+        tokens, positions, program = self._program(num_rows)
         count = len(fed.tokens)
         if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
             raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
         tokens.zero_()[:count] = torch.from_numpy(fed.tokens)
         positions.zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
-        program.run()
-        return program.result
+        return program
 
-    def _program(self, num_rows: int, with_head: bool) -> tuple[torch.Tensor, torch.Tensor, Program]:
-        key = (num_rows, with_head)
-        if key not in self._recorded:
-            self._recorded[key] = self._record(num_rows, self._model if with_head else self._model.base_model)
-        return self._recorded[key]
+    def _program(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
+        if num_rows not in self._recorded:
+            self._recorded[num_rows] = self._record(num_rows)
+        return self._recorded[num_rows]
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _record(self, num_rows: int, model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor, Program]:
+    def _record(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
         tokens, positions = torch.zeros(2, num_rows, dtype=torch.int64)
         memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
-        step = _EmittingStep(self._library, self._pool, self._frame)
         with Recording([tokens, positions], memory, self._weights) as recording:
-            result = run_rows(model, step, tokens, positions)
-        return tokens, positions, Program(self._library, recording, result)
+            step = _EmittingStep(self._library, self._pool, self._frame, recording)
+            result = run_rows(self._model, step, tokens, positions)
+        return tokens, positions, Program(self._library, recording, result, step.num_steps)
 
 
 def _num_embeddings(model: PreTrainedModel) -> int:
@@ -154,8 +155,9 @@ def _num_embeddings(model: PreTrainedModel) -> int:
 class _EmittingStep:
     """Answers attention layers with native operations over the pool; which rows there are is up to the frame."""
 
-    def __init__(self, found: Library, pool: PagePool, frame: Frame) -> None:
-        self._library, self._frame = found, frame
+    def __init__(self, found: Library, pool: PagePool, frame: Frame, recording: Recording) -> None:
+        self.num_steps = 0  # of the recording, up to and with the last layer's keys and values
+        self._library, self._frame, self._recording = found, frame, recording
         self._layers = iter(pool.layers)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
@@ -164,6 +166,7 @@ class _EmittingStep:
         out = torch.empty(*query.shape[:2], value.shape[2], dtype=query.dtype)
         header = self._frame.header
         emit(self._library, self._write, [layer.keys, layer.values], [key, value, header])
+        self.num_steps = len(self._recording.steps)
         for index in range(2):
             make = partial(self._attend, layer, index, how)
             # The header stands for the partial results behind it.

@@ -30,7 +30,6 @@ _PROBE_SECONDS = 1.5
 _POOL_SHARE = 0.25  # of the memory that is free
 _PROBE_PAGES = 16
 _TIMED_ROWS = (2, 4, 8, 16)
-_DRAFT_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -112,7 +111,7 @@ def load_draft(source: str, device: str) -> HFTarget:
     path = paths(model.dtype, model.device)[0]
     apply(model, path)
     pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
-    decoder = Decoder(model, pool, _DRAFT_ROWS, parts.max_length)
+    decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
 
 
