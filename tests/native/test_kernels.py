@@ -221,7 +221,7 @@ def test_a_prefix_of_a_program_ends_where_memory_outside_is_what_it_is_to_be(ker
     tokens.fill_(2)
     program.run_prefix()
     torch.testing.assert_close(memory, 2 * kept)
-    assert torch.equal(program.result, before)
+    assert not torch.allclose(program.result, 2 * before)  # nobody has asked for it
     program.run()
     torch.testing.assert_close(program.result, 2 * before)
 

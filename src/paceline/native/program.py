@@ -23,7 +23,7 @@ _SMALLEST = 256  # bytes of a block
 class Program:
     """The steps of a recording, from its inputs to `result`, which holds what the last run left there.
 
-    `prefix` is the number of steps after which memory outside holds all that a run leaves there: `run_prefix` ends then.
+    After its first `prefix` steps memory outside holds all that a run leaves there: `run_prefix` ends then.
     """
 
     def __init__(self, library: Library, recording: Recording, result: torch.Tensor, prefix: int = 0) -> None:
