@@ -80,7 +80,7 @@ class Engine:
     def _start(self, request: Request) -> None:
         started = self._clock()
         self.target.prefill(request)
-        self.pacer.begin(request)
+        self.pacer.begin(request, self._clock() - started)
         for drafter in request.drafters:
             with self._guarded(drafter, [request]):
                 if not drafter.start(request):

@@ -164,7 +164,7 @@ class LLM:
             if key not in self._made:
                 drafter = make(spec)
                 drafter.attach(self._environment)
-                self.engine.pacer.meet(drafter, self.target.vocab_size)
+                self.engine.pacer.meet(drafter, self.target)
                 self._made[key] = drafter
             return self._made[key]
 

@@ -129,7 +129,7 @@ class World:
         `on_step` is told after each step how many seconds it took.
         """
         for drafter in {id(d): d for request in requests for d in request.drafters}.values():
-            self.engine.pacer.meet(drafter, self.target.vocab_size)
+            self.engine.pacer.meet(drafter, self.target)
             drafter.num_asked = drafter.num_shown = 0
         for request in requests:
             self.engine.add(request)

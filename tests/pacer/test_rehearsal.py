@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from law.support import prepared, registered
 from paceline.pacer.rehearsal import rehearse
 from paceline.pacer.worth import DrafterCost
-from paceline.testing import ScriptedDrafter
+from paceline.testing import ScriptedDrafter, ScriptedTarget
 from pacer.simulated import Clock, TimedDrafter
 
 VOCAB = 50
+TARGET = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
 GUESS = 7.0
 
 
 def cost_of(drafter) -> DrafterCost:
     cost = DrafterCost(GUESS)
-    rehearse(drafter, VOCAB, cost, Clock())
+    rehearse(drafter, TARGET, 1.0, cost, Clock())
     return cost
 
 
@@ -24,10 +26,20 @@ def cost_of(drafter) -> DrafterCost:
 def test_what_a_drafter_takes_is_known_before_its_first_request(num_stages: int) -> None:
     clock, cost = Clock(), DrafterCost(GUESS)
     drafter = TimedDrafter("timed", lambda request, budget: [1] * budget, clock, 3e-3, num_stages)
-    rehearse(drafter, VOCAB, cost, clock)
+    rehearse(drafter, TARGET, 1.0, cost, clock)
     assert 2.9e-3 <= cost.asking(1) < 4.5e-3  # an upper bound, of few samples
     assert cost.more.value == pytest.approx(3e-3 if num_stages > 1 else GUESS, rel=0.5)
     assert not drafter.active
+
+
+@pytest.mark.parametrize(("plain", "num_forwards"), [(0.001, 7), (0.5, 0)])
+def test_each_proposal_comes_after_a_forward_where_that_counts(plain: float, num_forwards: int) -> None:
+    ran: list[int] = []
+    target = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
+    target.rehearse = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
+    drafter = ScriptedDrafter(lambda request, budget: bool(ran.append(0)) or [1] * budget)
+    rehearse(drafter, target, plain, DrafterCost(GUESS), Clock())
+    assert ran == ([1, 0] * num_forwards or [0] * 7)
 
 
 class Silent(ScriptedDrafter):

@@ -17,6 +17,7 @@ from paceline.drafters.history import HistoryDrafter
 from paceline.pacer.rehearsal import rehearse
 from paceline.pacer.worth import DrafterCost
 from paceline.request import Hints
+from paceline.testing import ScriptedTarget
 from paceline.types import DraftTree, Environment, StepOutcome, Token
 
 _ids = itertools.count()
@@ -202,7 +203,7 @@ def test_a_rehearsal_is_not_remembered(tmp_path: Path) -> None:
     first.close()
     saved = Path(path).read_bytes()
     second = history(path=path)  # has something to draft from, so it takes part
-    rehearse(second, 1000, DrafterCost(1.0), time.perf_counter)
+    rehearse(second, ScriptedTarget(lambda history: np.zeros(1000), 1000), 1.0, DrafterCost(1.0), time.perf_counter)
     assert len(second._store) == 4
     second.close()
     assert Path(path).read_bytes() == saved

@@ -12,7 +12,7 @@ from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
 from paceline.target.hf import Decoder
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
 
 
 @dataclass
@@ -64,13 +64,13 @@ class WatchedPacer(Pacing):
     steps: list[HostStep] = field(default_factory=list)
     _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacing`."""
-        self.inner.meet(drafter, vocab_size)
+        self.inner.meet(drafter, target)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, prefill: float) -> None:
         """See `Pacing`."""
-        self.inner.begin(request)
+        self.inner.begin(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacing`."""

@@ -19,7 +19,7 @@ from paceline.pacer import Pacing
 from paceline.pacer.base import Ask, StepTimes
 from paceline.request import Request
 from paceline.tree import TreeBuilder
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
 
 _MAX_DEPTH = 6
 
@@ -79,13 +79,13 @@ class Witness(Pacing):
         self._expected, self._keep_rows = expected, keep_rows
         self._of_request: dict[int, int] = {}
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacing`."""
-        self.inner.meet(drafter, vocab_size)
+        self.inner.meet(drafter, target)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, prefill: float) -> None:
         """See `Pacing`."""
-        self.inner.begin(request)
+        self.inner.begin(request, prefill)
         self._of_request[request.id] = len(self.traces)
         self.traces.append(Trace(law=copy.deepcopy(request.law) if self._keep_rows else None))
 

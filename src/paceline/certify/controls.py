@@ -102,14 +102,14 @@ class FaultyPacing(Pacing):
     def __init__(self, inner: Pacing, kind: type[SteppedLaw]) -> None:
         self._inner, self._kind = inner, kind
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacing`."""
-        self._inner.meet(drafter, vocab_size)
+        self._inner.meet(drafter, target)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, prefill: float) -> None:
         """See `Pacing`."""
         request.law = recast(request.law, self._kind)
-        self._inner.begin(request)
+        self._inner.begin(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacing`."""

@@ -5,6 +5,7 @@ Of the logits behind a token the likeliest few are kept, and the token's own.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,7 @@ class Recording:
     sampling: dict[str, Any]  # as decoded, and as to be decoded again
     tokens: tuple[int, ...]  # the output
     rows: tuple[Row, ...]  # behind each output token
+    prefill_seconds: float = 0.0
 
 
 def record(llm: LLM, question: Question, max_tokens: int) -> Recording:
@@ -80,10 +82,11 @@ def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[
     scribe = _Scribe(0)
     before, llm.engine.pacer = llm.engine.pacer, scribe
     try:
-        output = llm.generate(list(ids), drafters="none", **sampling)
+        output = llm.generate(list(ids), drafters="none", tenant=secrets.token_hex(8), **sampling)  # nothing cached
     finally:
         llm.engine.pacer = before
-    return Recording(question, ids, sampling, output.token_ids, tuple(scribe.rows))
+    seconds = output.stats["prefill_seconds"]
+    return Recording(question, ids, sampling, output.token_ids, tuple(scribe.rows), seconds)
 
 
 def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int, ...]) -> Recording:
@@ -92,8 +95,9 @@ def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int,
     drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
     scribe = _Scribe(_READING)
     with LLM(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
-        reader.generate(list(ids), max_tokens=len(output), ignore_eos=True)
-    return Recording(question, ids, sampling, output, tuple(scribe.rows))
+        tenant = secrets.token_hex(8)
+        read = reader.generate(list(ids), tenant=tenant, max_tokens=len(output), ignore_eos=True)
+    return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats["prefill_seconds"])
 
 
 @dataclass(frozen=True)

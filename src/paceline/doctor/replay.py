@@ -23,12 +23,9 @@ from paceline.engine import Engine
 from paceline.law import LawContext, TargetLaw
 from paceline.llm import LLM, Drafters
 from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer, Pacing
+from paceline.pacer.rehearsal import displace
 from paceline.request import Request
 from paceline.types import Choice, DraftTree, Target
-
-# A forward leaves the processor's caches full of weights, and what drafters and pacer want next is read from memory.
-# Beside forwards of fewer seconds than this that counts, so one is run, untimed, for its effect.
-_SHORT = 0.02
 
 
 class ReplayClock:
@@ -88,6 +85,8 @@ class ReplayTarget(WrappedTarget):
 
     def prefill(self, request: Request) -> None:
         """See `Target`."""
+        with self._clock.instead(self._recordings[self._now].prefill_seconds):
+            pass
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""
@@ -101,8 +100,7 @@ class ReplayTarget(WrappedTarget):
         rows, context = len(tree) + 1, len(request.tokens)
         self.forwards.append((rows, context))
         with self._clock.instead(self.cost(rows, context)):
-            if self.cost(1, context) < _SHORT:
-                self.inner.rehearse(1, context)
+            displace(self.inner, self.cost(1, context))
             return [self._logits(request, tree)]
 
     def _logits(self, request: Request, tree: DraftTree) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from paceline.request import Request
 from paceline.tree import MAX_DEPTH
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
 
 # Has a drafter propose; a drafter that fails stops proposing, and is left out of the requests from then on.
 Ask = Callable[[Drafter, Sequence[Request], Sequence[int]], Iterator[list[DraftTree]]]
@@ -27,11 +27,11 @@ class StepTimes:
 class Pacing(Protocol):
     """Decides who drafts and how far. It sees every step of every request."""
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """Get to know a drafter that has joined the engine, before any request."""
 
-    def begin(self, request: Request) -> None:
-        """Take up a request whose prompt is in the cache."""
+    def begin(self, request: Request, prefill: float) -> None:
+        """Take up a request whose prompt is in the cache; reading it took `prefill` seconds."""
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """One tree per request, of at most `most` nodes; empty ones where drafting does not pay."""

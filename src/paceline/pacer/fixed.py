@@ -9,7 +9,7 @@ from itertools import islice
 from paceline.pacer.base import Ask, Pacing, StepTimes, distinct, room
 from paceline.request import Request
 from paceline.tree import merge
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class FixedPacer(Pacing):
 
     budget: int = 7
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacing`."""
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, prefill: float) -> None:
         """See `Pacing`."""
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:

@@ -16,11 +16,11 @@ from paceline.pacer.growth import NOTHING
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import Experience, Pace
 from paceline.pacer.rehearsal import rehearse
-from paceline.pacer.step import Drafting
+from paceline.pacer.step import Drafting, worth_rows
 from paceline.pacer.trackers import Quantile
 from paceline.request import Request
 from paceline.tree import EMPTY, MAX_DEPTH
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.types import Drafter, DraftTree, StepOutcome, Target
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which rehearsal could not get to speak
@@ -55,14 +55,16 @@ class Pacer(Pacing):
         self._paces: dict[int, Pace] = {}
         self._drafting: Drafting | None = None  # this step's, if anybody was awake
 
-    def meet(self, drafter: Drafter, vocab_size: int) -> None:
+    def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacing`."""
-        rehearse(drafter, vocab_size, self.experience.of(drafter), self._clock)
+        rehearse(drafter, target, self.costs.plain(1, 0), self.experience.of(drafter), self._clock)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, prefill: float) -> None:
         """See `Pacing`."""
         plain = self.costs.plain(1, len(request.tokens))
-        self._paces[request.id] = Pace(self.experience, Account(self._max_slowdown, plain), plain)
+        account = Account(self._max_slowdown, plain)
+        account.book(Bill(prefill, prefill, 0.0, prefill))
+        self._paces[request.id] = Pace(self.experience, account, plain)
 
     def end(self, request: Request) -> None:
         """See `Pacing`."""
@@ -168,7 +170,7 @@ class Pacer(Pacing):
         best = max(request.drafters, key=pace.promise)
         habit, cost = pace.habit(best)
         price = cost.asking(context - habit.read) + self._overhead.value
-        price += max(self.costs.forward(2, context) - plain, 0.0) + self.costs.rest
+        price += max(self.costs.forward(1 + worth_rows(habit.worth), context) - plain, 0.0) + self.costs.rest
         due = min([pace.due(request, drafter, NOTHING, share) for drafter in request.drafters])
         return max(due, pace.affordable(request, price, _EARNING * self._max_slowdown * plain))
 

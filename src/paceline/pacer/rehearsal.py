@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from paceline.law import LawContext, TargetLaw
 from paceline.pacer.worth import DrafterCost
@@ -11,23 +12,37 @@ from paceline.params import SamplingParams
 from paceline.request import Hints, Request
 from paceline.text import TextStream
 from paceline.tree import MAX_DEPTH
-from paceline.types import Drafter
+from paceline.types import Drafter, Target
 
 _TENANT = "\0rehearsal"  # nobody's: what drafters learn here drafts for no one
 _WORDS = 16  # different tokens of the text, so that it repeats itself
 _SHORT, _LONG = 24, 256  # tokens of the prompts
 _PROPOSALS = 5
 _STAGES = 4
+_SHORT_FORWARD = 0.02  # seconds
 
 
-def rehearse(drafter: Drafter, vocab_size: int, cost: DrafterCost, clock: Callable[[], float]) -> None:
+def displace(target: Target, seconds: float) -> None:
+    """Leave the processor's caches as forwards do, full of weights: what is wanted next is read from memory.
+
+    A forward is run for that effect if it takes few `seconds`; beside a long one it would not count.
+    """
+    if seconds < _SHORT_FORWARD:
+        target.rehearse(1, 0)
+
+
+def rehearse(drafter: Drafter, target: Target, plain: float, cost: DrafterCost, clock: Callable[[], float]) -> None:
     """Let `cost` learn from a few proposals for made-up requests, which the drafter forgets again.
+
+    Each comes after a forward, as they do in decoding; `plain` is what one takes, in seconds.
 
     A drafter that has nothing to say about them, or fails, stays as it was believed: it will be judged at its work.
     """
     try:
-        for length, num_proposals in ((_SHORT, _PROPOSALS), (_LONG, 1)):
-            _propose(drafter, _request(length, vocab_size), num_proposals, cost, clock)
+        # The first proposal of all is not counted, for what is prepared at first use: so it is a long one.
+        for length, num_proposals in ((_LONG, 1), (_SHORT, _PROPOSALS), (_LONG, 1)):
+            request = _request(length, target.vocab_size)
+            _propose(drafter, request, num_proposals, cost, clock, partial(displace, target, plain))
     except Exception:
         return
 
@@ -39,11 +54,17 @@ def _request(length: int, vocab_size: int) -> Request:
 
 
 def _propose(
-    drafter: Drafter, request: Request, num_proposals: int, cost: DrafterCost, clock: Callable[[], float]
+    drafter: Drafter,
+    request: Request,
+    num_proposals: int,
+    cost: DrafterCost,
+    clock: Callable[[], float],
+    prepare: Callable[[], None],
 ) -> None:
     try:
         unread = len(request.tokens)
         for _ in range(num_proposals if drafter.start(request) else 0):
+            prepare()
             times = [clock()]
             for _, _ in zip(drafter.propose([request], [MAX_DEPTH // 4]), range(_STAGES), strict=False):
                 times.append(clock())

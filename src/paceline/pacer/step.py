@@ -15,7 +15,7 @@ from paceline.types import Drafter, DraftTree
 
 # Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
 # draft may wait long for another.
-_RISK = 0.5
+_RISK = 0.35
 
 
 @dataclass
@@ -38,8 +38,7 @@ class Drafting:
         plain = self.costs.plain(len(self.requests), self.context)
         base = len(self.requests)
         self.floor = base * self.costs.rest + self.overhead - plain
-        # What asking must leave: for a step with one draft, and at least for one without any.
-        self.least = max(self.costs.forward(base + 1, self.context) + self.floor, self.overhead)
+        self.least = self._reserve(1.0)
         self.allowance = min(pace.account.balance for pace in self.paces)
         for pace, room in zip(self.paces, self.rooms, strict=True):
             pace.growth = Growth(pace.beliefs, room)
@@ -48,8 +47,9 @@ class Drafting:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
         wanted = [i for i in range(len(self.requests)) if self._wants(i, drafter)]
         price = sum(self._price(i, drafter) for i in wanted)
+        reserve = self._reserve(sum(self.paces[i].habit(drafter)[0].worth for i in wanted))
         limit = _RISK * self.allowance if self.has_asked else self.allowance
-        if not wanted or self._spent + price + self.least > limit:
+        if not wanted or self._spent + price + reserve > limit:
             return
         self.believed += price
         self.has_asked = True
@@ -108,6 +108,11 @@ class Drafting:
     def _spent(self) -> float:
         return max(self.believed, self.actual)
 
+    def _reserve(self, worth: float) -> float:
+        """What asking must leave: for a step with as many drafts as it may be worth, and for one without any."""
+        rows = min(len(self.requests) + worth_rows(worth), self.costs.most_rows)
+        return max(self.costs.forward(rows, self.context) + self.floor, self.overhead)
+
     def _of_neighbours(self, num_drafts: int) -> float:
         """What a request that accepts nothing pays for its neighbours, should they accept everything."""
         return num_drafts * self.costs.rest if len(self.requests) > 1 else 0.0
@@ -127,7 +132,8 @@ class Drafting:
         pace = self.paces[wanted[0]]
         more = pace.habit(drafter)[1].more.value * len(wanted)
         promise = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
-        if promise * pace.seconds_per_token <= more or self._spent + more + self.least > self.allowance:
+        reserve = self._reserve(sum(self._growth(i).worth(drafter) for i in wanted))
+        if promise * pace.seconds_per_token <= more or self._spent + more + reserve > self.allowance:
             return False
         self.believed += more
         return True
@@ -148,3 +154,8 @@ class Drafting:
         growth = self.paces[index].growth
         assert growth is not None  # made with the step
         return growth
+
+
+def worth_rows(worth: float) -> int:
+    """Rows for the drafts of a drafter that may be expected to bring so many tokens."""
+    return max(round(worth), 1)
