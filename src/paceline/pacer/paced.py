@@ -16,7 +16,7 @@ from paceline.pacer.growth import NOTHING
 from paceline.pacer.guard import Account, Bill
 from paceline.pacer.pace import Experience, Pace
 from paceline.pacer.rehearsal import rehearse
-from paceline.pacer.step import Drafting, worth_rows
+from paceline.pacer.step import Drafting
 from paceline.pacer.trackers import Quantile
 from paceline.request import Request
 from paceline.tree import EMPTY, MAX_DEPTH
@@ -170,7 +170,7 @@ class Pacer(Pacing):
         best = max(request.drafters, key=pace.promise)
         habit, cost = pace.habit(best)
         price = cost.asking(context - habit.read) + self._overhead.value
-        price += max(self.costs.forward(1 + worth_rows(habit.worth), context) - plain, 0.0) + self.costs.rest
+        price += max(self.costs.forward(2, context) - plain, 0.0) + self.costs.rest
         due = min([pace.due(request, drafter, NOTHING, share) for drafter in request.drafters])
         return max(due, pace.affordable(request, price, _EARNING * self._max_slowdown * plain))
 

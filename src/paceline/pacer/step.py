@@ -38,7 +38,8 @@ class Drafting:
         plain = self.costs.plain(len(self.requests), self.context)
         base = len(self.requests)
         self.floor = base * self.costs.rest + self.overhead - plain
-        self.least = self._reserve(1.0)
+        # For a step with one draft, and at least for one without any.
+        self.least = max(self.costs.forward(base + 1, self.context) + self.floor, self.overhead)
         self.allowance = min(pace.account.balance for pace in self.paces)
         for pace, room in zip(self.paces, self.rooms, strict=True):
             pace.growth = Growth(pace.beliefs, room)
@@ -109,9 +110,9 @@ class Drafting:
         return max(self.believed, self.actual)
 
     def _reserve(self, worth: float) -> float:
-        """What asking must leave: for a step with as many drafts as it may be worth, and for one without any."""
-        rows = min(len(self.requests) + worth_rows(worth), self.costs.most_rows)
-        return max(self.costs.forward(rows, self.context) + self.floor, self.overhead)
+        """What asking must leave: for as many drafts as it may be worth, but no more than rows may lose at once."""
+        rows = min(len(self.requests) + round(worth), self.costs.most_rows)
+        return max(min(self.costs.forward(rows, self.context) + self.floor, _RISK * self.allowance), self.least)
 
     def _of_neighbours(self, num_drafts: int) -> float:
         """What a request that accepts nothing pays for its neighbours, should they accept everything."""
@@ -154,8 +155,3 @@ class Drafting:
         growth = self.paces[index].growth
         assert growth is not None  # made with the step
         return growth
-
-
-def worth_rows(worth: float) -> int:
-    """Rows for the drafts of a drafter that may be expected to bring so many tokens."""
-    return max(round(worth), 1)
