@@ -12,7 +12,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors", "_version", "bundled"},
+    {"errors", "_version", "bundled", "jsonl"},
     {"params", "types"},
     {"trace", "noise", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
     {"verify", "request", "native"},

@@ -9,15 +9,14 @@ what is left of the vocabulary.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paceline.bundled import TASKS
-from paceline.errors import ConfigError
+from paceline.jsonl import check_keys, read_jsonl
 
-_KEYS = {"task", "prompt", "sampling", "prediction"}
+_KEYS = frozenset({"task", "prompt", "sampling", "prediction"})
 _WANTED = 'a file of lines {"task": ..., "prompt": ...}, with "sampling": {...} and "prediction": "..." as one likes'
 
 
@@ -37,20 +36,10 @@ def read_tasks(path: Path | None) -> list[Task]:
     Raises:
         ConfigError: a file that cannot be read, a line that is not of this form, or no line at all.
     """
-    path = path or TASKS
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        tasks = [_task(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"cannot read tasks from {str(path)!r} ({error}); allowed: {_WANTED}") from error
-    if not tasks:
-        raise ConfigError(f"{str(path)!r} has no tasks; allowed: at least one line")
-    return tasks
+    return read_jsonl(path or TASKS, _task, "tasks", _WANTED)
 
 
 def _task(line: dict[str, Any]) -> Task:
-    unknown = sorted(set(line) - _KEYS)
-    if unknown:
-        raise ValueError(f"unknown keys: {', '.join(unknown)}")
+    check_keys(line, _KEYS)
     prediction = line.get("prediction")
     return Task(str(line["task"]), str(line["prompt"]), dict(line.get("sampling", {})), prediction and str(prediction))

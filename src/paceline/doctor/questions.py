@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paceline.bundled import PROMPTS
-from paceline.errors import ConfigError
+from paceline.jsonl import check_keys, read_jsonl
 
 _WANTED = (
     'a file of lines {"prompt": ...}, with "output": "...", "prediction": "...", "sampling": {...} and '
     '"category": "..." as one likes'
 )
-_KEYS = {"prompt", "output", "prediction", "sampling", "category"}
+_KEYS = frozenset({"prompt", "output", "prediction", "sampling", "category"})
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,10 @@ def read_questions(path: Path | None) -> list[Question]:
     Raises:
         ConfigError: a file that cannot be read, a line that is not of this form, or no line at all.
     """
-    path = path or PROMPTS
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        questions = [_question(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"cannot read prompts from {str(path)!r} ({error}); allowed: {_WANTED}") from error
-    if not questions:
-        raise ConfigError(f"{str(path)!r} has no prompts; allowed: at least one line")
-    return questions
+    return read_jsonl(path or PROMPTS, _question, "prompts", _WANTED)
 
 
 def _question(line: dict[str, Any]) -> Question:
-    unknown = sorted(set(line) - _KEYS)
-    if unknown:
-        raise ValueError(f"unknown keys: {', '.join(unknown)}")
+    check_keys(line, _KEYS)
     texts = {key: str(line[key]) for key in ("prediction", "output") if line.get(key)}
     return Question(str(line["prompt"]), str(line.get("category", "text")), dict(line.get("sampling", {})), **texts)

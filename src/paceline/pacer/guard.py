@@ -1,11 +1,12 @@
 """The guard: time is spent on drafting only where drafting, or the opening balance, has earned it.
 
-Definitions. For one request, after any step: `elapsed` is its decoding time so far, all host time included. `plain` is
-what plain decoding would have taken for the same tokens: a step without drafts adds what its forward and commit took;
-a step with drafts that emitted k tokens adds k * t1, t1 being a lower bound of the plain step. The believed cost of a
-step is made of upper bounds: of asking drafters, of learning from the step, and, if there are drafts, of the forward
-and of the rest for each of k tokens; without drafts, of what forward and commit took. Its loss is the believed cost
-should nothing be accepted (k = 1), less t1, or with no drafts less what forward and commit take. A step may lose only
+Definitions. For one request, after any step: `elapsed` is its time so far, all host time included. `plain` is what
+plain decoding would have taken for the same tokens: prefill adds what it took; a step without drafts adds what its
+forward and commit took; a step with drafts that emitted k tokens adds k * t1, t1 being a lower bound of the plain
+step. The believed cost of prefill is what it took. That of a step is made of upper bounds: of asking drafters, of
+learning from the step, and, if there are drafts, of the forward and of the rest for each of k tokens; without drafts,
+of what forward and commit took. Its loss is the believed cost should nothing be accepted (k = 1), less t1, or with no
+drafts less what forward and commit take. A step may lose only
 
     loss <= balance = (1 + eps) * plain + 2 * t1 - booked,
 
@@ -14,7 +15,7 @@ booked as believed and not as they were, since a machine's noise is no fault of 
 
 Claim. After every step, elapsed <= (1 + eps) * plain + 2 * t1 + sum of (actual - believed cost).
 Proof. Let `believed` be the sum of believed costs; believed <= booked. First, by induction, believed <= limit, with
-limit = (1 + eps) * plain + 2 * t1. It holds before the first step, as 0 <= 2 * t1. Let a step with drafts emit k tokens
+limit = (1 + eps) * plain + 2 * t1. It holds before the first step, for prefill. Let a step with drafts emit k tokens
 at the believed cost c. That is t1 + loss for the first and (k - 1) * rest <= (k - 1) * t1 for the others, so
 
     believed' = believed + c <= booked + loss + k * t1 <= limit + k * t1 <= limit'.

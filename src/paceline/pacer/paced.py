@@ -117,8 +117,7 @@ class Pacer(Pacing):
 
     def _settle(self, drafting: Drafting, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Enter a step in which somebody was awake, and learn from it."""
-        rows = sum([len(outcome.tree) + 1 for outcome in outcomes])
-        emitted = sum([len(outcome.tokens) for outcome in outcomes])
+        rows, emitted = _totals(outcomes)
         has_drafts = rows > len(outcomes)
         undrafted = times.observing - times.scoring
         believed = self.costs.forward(rows, drafting.context) + emitted * self.costs.rest if has_drafts else undrafted
@@ -139,8 +138,7 @@ class Pacer(Pacing):
 
     def _study(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Learn what a forward, and the rest of a step, take."""
-        rows = sum([len(outcome.tree) + 1 for outcome in outcomes])
-        emitted = sum([len(outcome.tokens) for outcome in outcomes])
+        rows, emitted = _totals(outcomes)
         context = max([len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes])  # as it was scored
         self.costs.learn(rows, context, times.committing - times.scoring)
         self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
@@ -178,3 +176,8 @@ class Pacer(Pacing):
         """Seconds per token that asking one drafter may cost although it does not pay."""
         plain = self.costs.plain(len(requests), max(len(request.tokens) for request in requests))
         return _PROBING * self._max_slowdown * plain / max(len(distinct(requests)), 1)
+
+
+def _totals(outcomes: Sequence[StepOutcome]) -> tuple[int, int]:
+    """Rows of a step's forward, and tokens that it emitted."""
+    return sum([len(outcome.tree) + 1 for outcome in outcomes]), sum([len(outcome.tokens) for outcome in outcomes])

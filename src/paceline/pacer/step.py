@@ -15,7 +15,7 @@ from paceline.types import Drafter, DraftTree
 
 # Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
 # draft may wait long for another.
-_RISK = 0.35
+_RISK = 1 / 3
 
 
 @dataclass

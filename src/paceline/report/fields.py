@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from paceline.errors import ConfigError
+from paceline.jsonl import read_jsonl
 
 _STRING = r'"((?:[^"\\]|\\.)*)"'
 _FIELD = re.compile(rf"{_STRING}\s*:\s*{_STRING}")
@@ -54,14 +55,11 @@ def read_commands(path: Path) -> list[Command]:
     Raises:
         ConfigError: a file that cannot be read, a line of another form, or no line at all.
     """
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        commands = [Command(str(line["command"]), str(line["intent"]), dict(line["slots"])) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"cannot read commands from {str(path)!r} ({error}); allowed: {_WANTED}") from error
-    if not commands:
-        raise ConfigError(f"{str(path)!r} has no commands; allowed: at least one line")
-    return commands
+    return read_jsonl(path, _command, "commands", _WANTED)
+
+
+def _command(line: dict[str, Any]) -> Command:
+    return Command(str(line["command"]), str(line["intent"]), dict(line["slots"]))
 
 
 def fields_of(answer: str) -> list[Field]:
