@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ _NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS, _HEADER_IN
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class FrameSequence:
+class FrameSequence(NamedTuple):
     """Rows of one sequence. A slot is page * 64 + place in every layer's pool."""
 
     pages: Ints  # (at least committed / 64, rounded up) the sequence's page table
@@ -45,6 +44,7 @@ class Frame:
         self._header = self.header.numpy()  # the same memory
         self._table = np.zeros(0, np.int64)
         self._partials = torch.empty(0)
+        self._num_chunks = 0
         self._floats = 0  # of a row's partial results in one chunk
 
     def set(self, sequences: Sequence[FrameSequence]) -> None:
@@ -56,16 +56,16 @@ class Frame:
         table = self._fill(sequences)
         if len(table) > len(self._table):
             self._table = np.empty(2 * len(table), np.int64)
+            self._header[_TABLE] = self._table.ctypes.data
         self._table[: len(table)] = table
-        last = max((max(item.positions) for item in sequences if len(item.positions)), default=0)
-        self.num_rows = sum(len(item.positions) for item in sequences)
+        last = max([max(item.positions) for item in sequences if item.positions], default=0)
+        self.num_rows = sum([len(item.positions) for item in sequences])
+        rows = len(sequences) * _SEQUENCE_INTS
+        slots = rows + self.num_rows * _ROW_INTS
         values = self._header
-        values[_NUM_ROWS] = self.num_rows
-        values[_NUM_SEQUENCES] = len(sequences)
-        values[_TABLE] = self._table.ctypes.data
-        values[_ROWS] = len(sequences) * _SEQUENCE_INTS
-        values[_SLOTS] = values[_ROWS] + self.num_rows * _ROW_INTS
-        values[_CHUNKS] = last // CHUNK + 1
+        values[_NUM_ROWS], values[_NUM_SEQUENCES] = self.num_rows, len(sequences)
+        values[_ROWS], values[_SLOTS] = rows, slots
+        values[_CHUNKS] = self._num_chunks = last // CHUNK + 1
         self._grow()
 
     def require(self, num_heads: int, value_dim: int) -> None:
@@ -74,48 +74,45 @@ class Frame:
         self._grow()
 
     def _grow(self) -> None:
-        needed = self.num_rows * int(self._header[_CHUNKS]) * self._floats
+        needed = self.num_rows * self._num_chunks * self._floats
         if needed > len(self._partials):
             self._partials = torch.empty(needed * 5 // 4)
-        self._header[_PARTIALS] = self._partials.data_ptr()
+            self._header[_PARTIALS] = self._partials.data_ptr()
 
-    def _fill(self, sequences: Sequence[FrameSequence]) -> Ints:
-        """The table: sequences, rows, slots, then page tables, drafts and paths."""
+    def _fill(self, sequences: Sequence[FrameSequence]) -> list[int]:
+        """The table: sequences, rows, slots, then page tables, drafts and paths. Python's own numbers: they are few."""
         heads: list[int] = []
         rows: list[int] = []
         slots: list[int] = []
-        rest: list[Ints] = []
-        num_rows = sum(len(item.positions) for item in sequences)
-        place = len(sequences) * _SEQUENCE_INTS + num_rows * (_ROW_INTS + 1)
+        rest: list[int] = []
+        num_rows = sum([len(item.positions) for item in sequences])
+        start = len(sequences) * _SEQUENCE_INTS + num_rows * (_ROW_INTS + 1)
         first = 0
         for item in sequences:
-            pages = self._pages(item)
-            drafts = self._slots(item.drafts)
-            path = place + len(pages) + len(drafts)
-            heads += (first, first + len(item.positions), item.committed, place, place + len(pages), len(drafts))
-            flat: list[int] = []
+            place = start + len(rest)
+            rest += self._pages(item)
+            self._check_slots(item.drafts)
+            heads += (first, first + len(item.positions), item.committed, place, start + len(rest), len(item.drafts))
+            rest += item.drafts
             for position, own in zip(item.positions, _paths(item), strict=True):
-                rows += (position, path + len(flat))
-                flat += own
-            slots += self._slots(item.slots).tolist()
-            rest += (pages, drafts, np.array(flat, np.int64))
-            place = path + len(flat)
+                rows += (position, start + len(rest))
+                rest += own
+            self._check_slots(item.slots)
+            slots += item.slots
             first += len(item.positions)
-        return np.concatenate([np.array([*heads, *rows, *slots], np.int64), *rest])
+        return [*heads, *rows, *slots, *rest]
 
-    def _pages(self, item: FrameSequence) -> Ints:
-        pages = item.pages[: -(-item.committed // PAGE)]
+    def _pages(self, item: FrameSequence) -> list[int]:
+        pages: list[int] = item.pages[: -(-item.committed // PAGE)].tolist()
         if len(pages) * PAGE < item.committed:
             raise ValueError(f"{len(item.pages)} pages cannot hold {item.committed} positions")
-        if len(pages) and not 0 <= pages.min() <= pages.max() < self.num_pages:
+        if pages and not 0 <= min(pages) <= max(pages) < self.num_pages:
             raise ValueError(f"a page outside the pool of {self.num_pages}")
         return pages
 
-    def _slots(self, slots: Sequence[int]) -> Ints:
-        found = np.asarray(slots, np.int64)
-        if len(found) and not 0 <= found.min() <= found.max() < self.num_pages * PAGE:
+    def _check_slots(self, slots: Sequence[int]) -> None:
+        if slots and not 0 <= min(slots) <= max(slots) < self.num_pages * PAGE:
             raise ValueError(f"a slot outside the pool of {self.num_pages} pages")
-        return found
 
 
 def _paths(item: FrameSequence) -> Sequence[Sequence[int]]:

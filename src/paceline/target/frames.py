@@ -6,7 +6,7 @@ The same rows as in rows.py, without its padding: those kernels take any number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from paceline.target.pool import CachedSequence
 from paceline.target.rows import TreeWork, paths_of
 
 
-@dataclass(frozen=True)
-class Fed:
+class Fed(NamedTuple):
     """What a model is given: token ids and positions, (R,) int64 each."""
 
     tokens: NDArray[np.int64]
@@ -35,7 +34,7 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
     for item in work:
         committed = item.sequence.length
         paths = paths_of(item.parents)[item.first :]
-        drafts = item.sequence.slots(np.arange(committed, committed + len(item.tokens), dtype=np.int64)).tolist()
+        drafts = item.sequence.slots_from(committed, len(item.tokens))
         own = [committed + len(path) - 1 for path in paths]
         found.append(FrameSequence(item.sequence.pages, committed, own, drafts[item.first :], drafts, paths))
         tokens += item.tokens[item.first :]
@@ -47,7 +46,6 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
 def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> Fed:
     """Make `frame` the next rows of a prompt, any number of them, after the sequence's committed positions."""
     start, end = sequence.length, sequence.length + len(tokens)
-    positions = np.arange(start, end, dtype=np.int64)
-    slots = sequence.slots(positions).tolist()
-    frame.set([FrameSequence(sequence.pages, end, positions.tolist(), slots)])
-    return Fed(np.array(tokens, np.int64), positions)
+    positions = range(start, end)
+    frame.set([FrameSequence(sequence.pages, end, positions, sequence.slots_from(start, len(tokens)))])
+    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64))

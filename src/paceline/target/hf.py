@@ -154,9 +154,11 @@ class HFTarget:
             )
             for request, tree in work
         ]
-        logits = np.concatenate([self.decoder.forward(part) for part in _parts(items, self.decoder.max_rows)])
+        parts = [self.decoder.forward(part) for part in _parts(items, self.decoder.max_rows)]
+        if len(items) == 1:
+            return parts
         ends = np.cumsum([len(item.tokens) for item in items])[:-1]
-        return np.split(logits, ends)
+        return np.split(np.concatenate(parts), ends)
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""

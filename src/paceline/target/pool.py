@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from paceline.target.prefix import PAGE_SIZE, PrefixCache
 
+_PLACES = range(PAGE_SIZE)
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -76,6 +78,12 @@ class CachedSequence:
     def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pool slots of positions."""
         return self.pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
+
+    def slots_from(self, start: int, count: int) -> list[int]:
+        """Pool slots of `count` positions from `start` on."""
+        first, last = start // PAGE_SIZE, (start + count - 1) // PAGE_SIZE
+        places = [page * PAGE_SIZE + place for page in self.pages[first : last + 1].tolist() for place in _PLACES]
+        return places[start - first * PAGE_SIZE :][:count]
 
 
 class PagePool:
