@@ -37,6 +37,7 @@ def written(tiny: str, prompts: str, tmp_path_factory: pytest.TempPathFactory) -
         "step": ["step", tiny, "--rows", "1,3,64", "--context", "70", "--repeats", "3"],
         "decode": ["decode", "--model", tiny, "--prompts", prompts, "--max-tokens", "6", "--budgets", "3"],
         "pacer": ["pacer", "--model", tiny, "--tasks", "story,noise", *PACER],
+        "doctor": ["doctor", "--model", tiny, "--tasks", "story,noise", "--prompts", "1", "--max-tokens", "5"],
     }
     for kind, command in commands.items():
         done = CliRunner().invoke(app, [*command, "--json", str(folder / kind)])
@@ -118,6 +119,23 @@ def test_a_pacer_is_drawn_by_task_beside_the_best_fixed_setting(bench: Bench, re
     assert "The pacer over plain decoding" in twice
 
 
+def test_a_doctor_is_drawn_with_what_was_predicted_and_what_was_measured(bench: Bench, result: Any) -> None:
+    def change(content: Any) -> None:
+        predicted = {"value": 2.25, "low": 2.0, "high": 2.5}
+        figures = [
+            {"task": task, "name": "speed-up", "predicted": predicted, "measured": measured, "holds": measured < 2.5}
+            for task, measured in (("story", 2.125), ("noise", 3.5))
+        ]
+        content |= {"figures": figures, "discarded": figures}
+
+    output = bench("show", result("doctor", change)).output
+    assert "2.25 (2.00 to 2.50) · 2.12 " in output
+    assert "2.25 (2.00 to 2.50) · 3.50 !" in output
+    assert "1 of 2 intervals hold" in output
+    assert "2 figures were left out" in output
+    assert "▲ measured" in output
+
+
 def test_outputs_that_differ_are_shouted(bench: Bench, result: Any) -> None:
     def change(content: Any) -> None:
         content["runs"][0] |= {"same_bytes": False, "mismatches": [{}, {}]}
@@ -194,7 +212,7 @@ def test_names_are_no_markup_no_mathematics_and_no_commands_to_the_terminal(
         ("[" * 100_000, "cannot read"),
         ("[]", "names no kind"),
         ("{}", "names no kind"),
-        ('{"kind": "soup"}', "has the kind 'soup'; allowed: results of paceline bench (step, decode, pacer)"),
+        ('{"kind": "soup"}', "has the kind 'soup'; allowed: results of paceline bench (step, decode, pacer, doctor)"),
         ('{"kind": ["step"]}', "has the kind"),
         ('{"kind": "step"}', "lacks 'provenance'"),
         ('{"kind": "step", "provenance": 3}', "lacks 'provenance'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from paceline.bench.show.charts import View
 from paceline.bench.show.decodes import view_decodes
+from paceline.bench.show.doctors import view_doctors
 from paceline.bench.show.figure import check_output, save
 from paceline.bench.show.pacers import view_pacers
 from paceline.bench.show.results import Result, guarded, origins, read_results
@@ -18,6 +19,7 @@ VIEWS: dict[str, Callable[[Sequence[Result]], View]] = {
     "step": view_steps,
     "decode": view_decodes,
     "pacer": view_pacers,
+    "doctor": view_doctors,
 }
 
 
