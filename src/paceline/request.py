@@ -6,6 +6,7 @@ It alone knows about stop strings, end-of-sequence tokens and limits. Knows noth
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Hints:
 
 
 NO_HINTS = Hints()
+
+
+def fresh_tenant() -> str:
+    """A tenant that nobody else is, and that has asked for nothing yet: what it reads is in no cache."""
+    return secrets.token_hex(8)
 
 
 class Request:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 
 import paceline
 from paceline.drafters import automatic
+from paceline.request import fresh_tenant
 from paceline.types import Environment
 from peers.protocol import Decode, Modes, Target, Turn, serve
 
@@ -20,7 +20,6 @@ def modes(target: Target) -> Modes:
     """Plain decoding, and drafting with and without the draft model."""
     torch.set_num_threads(target.threads)
     llm = paceline.load(target.folder, drafters="none")
-    calls = itertools.count()
 
     def decode(drafters: Sequence[str]) -> Decode:
         def run(turn: Turn) -> Sequence[int]:
@@ -28,7 +27,7 @@ def modes(target: Target) -> Modes:
             output = llm.generate(
                 list(turn.ids),
                 drafters=drafters,
-                tenant=f"turn {next(calls)}",
+                tenant=fresh_tenant(),
                 max_tokens=turn.max_tokens,
                 temperature=turn.temperature,
                 seed=turn.seed,

@@ -5,7 +5,6 @@ Each gets the same prompt ids and emits exactly `max_tokens` tokens: none stops 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from paceline.bundled import bundled_path
 from paceline.drafters import available
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
+from paceline.request import fresh_tenant
 from paceline.target.loading import parse_device, parse_dtype, read_model
 
 _LOOKUP_TOKENS = 10
@@ -118,14 +118,13 @@ def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
 
 def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
     drafters = sweep.drafters if sweep else ()
-    calls = itertools.count()
 
     def run(job: Job) -> Result:
         llm.engine.pacer = FixedPacer(sweep.budget if sweep else 0)
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),
-            tenant=f"{name}, {next(calls)}",  # nobody else keeps anything of an earlier turn either
+            tenant=fresh_tenant(),  # nobody else keeps anything of an earlier turn either
             max_tokens=job.max_tokens,
             temperature=job.temperature,
             seed=job.seed,

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from paceline.bench.witness import Mismatch, StepWork
 from paceline.law import LawContext, TargetLaw
 from paceline.llm import LLM
 from paceline.params import SamplingParams
-from paceline.request import Hints, Request
+from paceline.request import Hints, Request, fresh_tenant
 from paceline.text import TextStream
 from paceline.tree import EMPTY
 from paceline.types import DraftTree, Target
@@ -109,9 +108,8 @@ def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]
 def fresh_request(tokens: Sequence[int], vocab_size: int) -> Request:
     """A request for one token that is never decoded: it only brings tokens to a target, and nobody's has read them."""
     law = TargetLaw(SamplingParams(max_tokens=1), LawContext(vocab_size), tokens, 0)
-    return Request(
-        tokens, law, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=Hints(tenant=secrets.token_hex(8))
-    )
+    hints = Hints(tenant=fresh_tenant())
+    return Request(tokens, law, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=hints)
 
 
 def _path_tokens(tree: DraftTree, node: int) -> list[int]:

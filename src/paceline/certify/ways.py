@@ -5,7 +5,6 @@ Each way decodes prompts in one kind of sampling beside the plain outputs that a
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from paceline.certify.plan import Case
 from paceline.drafters import BaseDrafter
 from paceline.llm import LLM, Stream
 from paceline.pacer import FixedPacer, Pacing
-from paceline.request import Request
+from paceline.request import Request, fresh_tenant
 from paceline.types import Drafter, DraftTree
 
 Ids = tuple[int, ...]
@@ -142,11 +141,6 @@ class Arena:
         """A case's sampling as `generate` takes it; outputs go on after an end of sequence unless it says otherwise."""
         common = {"max_tokens": self.max_tokens, "seed": seed, "ignore_eos": True, "tenant": self._tenant}
         return {**common, **case.sampling}
-
-
-def fresh_tenant() -> str:
-    """A tenant that has asked for nothing yet."""
-    return secrets.token_hex(8)
 
 
 Run = Callable[[Arena, Sequence[Ids], Case, int], Tally]

@@ -5,7 +5,6 @@ Of the logits behind a token the likeliest few are kept, and the token's own.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from paceline.llm import LLM
 from paceline.noise import largest
 from paceline.pacer import FixedPacer
 from paceline.pacer.base import StepTimes
-from paceline.request import Request
+from paceline.request import Request, fresh_tenant
 from paceline.testing import ScriptedDrafter
 from paceline.types import DraftTree, StepOutcome, Target
 
@@ -82,7 +81,7 @@ def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[
     scribe = _Scribe(0)
     before, llm.engine.pacer = llm.engine.pacer, scribe
     try:
-        output = llm.generate(list(ids), drafters="none", tenant=secrets.token_hex(8), **sampling)  # nothing cached
+        output = llm.generate(list(ids), drafters="none", tenant=fresh_tenant(), **sampling)
     finally:
         llm.engine.pacer = before
     seconds = output.stats["prefill_seconds"]
@@ -95,8 +94,7 @@ def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int,
     drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
     scribe = _Scribe(_READING)
     with LLM(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
-        tenant = secrets.token_hex(8)
-        read = reader.generate(list(ids), tenant=tenant, max_tokens=len(output), ignore_eos=True)
+        read = reader.generate(list(ids), tenant=fresh_tenant(), max_tokens=len(output), ignore_eos=True)
     return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats["prefill_seconds"])
 
 

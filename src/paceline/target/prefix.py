@@ -9,7 +9,7 @@ even by timing can one tenant learn what another has asked. Knows nothing of mod
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 PAGE_SIZE = 64
 
@@ -58,5 +58,6 @@ class PrefixCache:
             del self._pages[key]
 
 
-def _parts(tokens: Sequence[int]) -> list[tuple[int, ...]]:
-    return [tuple(tokens[start : start + PAGE_SIZE]) for start in range(0, len(tokens) - PAGE_SIZE + 1, PAGE_SIZE)]
+def _parts(tokens: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Full pages of tokens, made as they are asked for: a request that waits for room looks at every step."""
+    return (tuple(tokens[start : start + PAGE_SIZE]) for start in range(0, len(tokens) - PAGE_SIZE + 1, PAGE_SIZE))

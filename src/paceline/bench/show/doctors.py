@@ -41,9 +41,9 @@ def _table(result: Result) -> Table:
 
 
 def _cell(figure: Mapping[str, Any]) -> str:
-    value, low, high = (number(figure["predicted"][key]) for key in ("value", "low", "high"))
-    mark = "" if figure["holds"] else " !"
-    return f"{value:.2f} ({low:.2f} to {high:.2f}) · {number(figure['measured']):.2f}{mark}"
+    predicted, mark = _predicted(figure), "" if figure["holds"] else " !"
+    interval = f"{predicted.value:.2f} ({predicted.low:.2f} to {predicted.high:.2f})"
+    return f"{interval} · {number(figure['measured']):.2f}{mark}"
 
 
 def _chart(result: Result) -> Bars:
@@ -56,5 +56,4 @@ def _chart(result: Result) -> Bars:
 
 
 def _predicted(figure: Mapping[str, Any]) -> Mark:
-    value, low, high = (number(figure["predicted"][key]) for key in ("value", "low", "high"))
-    return Mark(value, low, high)
+    return Mark(*(number(figure["predicted"][key]) for key in ("value", "low", "high")))
