@@ -68,7 +68,7 @@ def test_the_certificate_says_what_was_compared(found: dict[str, Any]):
     assert audit["decisions"] == audit["equal"] + audit["ties"] == 32
     assert {draws["case"] for draws in found["law"]["draws"]} >= {"temperature 1", "top-k, top-p"}
     assert total["cached_tokens"] > 0
-    assert len(found["controls"]) == 6
+    assert len(found["controls"]) == 7
     assert all(control["is_caught"] for control in found["controls"])
     assert found["plan"]["seed"] == 3
     assert not any("refix" in line for line in found["not_shown"])

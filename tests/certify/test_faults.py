@@ -12,7 +12,7 @@ import pytest
 import paceline
 from paceline.bench.prompt_sets import read_prompt_set
 from paceline.bench.witness import Witness
-from paceline.certify import faults
+from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
 from paceline.certify.controls import FaultyPacing, StaleRow, SteppedLaw
 from paceline.certify.faults import FaultBench
@@ -33,6 +33,7 @@ CAUSES = {
     "noise re-used at the wrong index": "law",
     "argmax fallback": "law",
     "a wrong page of the prefix cache": "state",
+    "a sequence known by its first page": "state",
 }
 
 
@@ -74,6 +75,8 @@ def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, mo
     monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale._inner.commit(request, path))
     assert bench._bytes(llm.target, partial(FaultyPacing, kind=SteppedLaw), 5).is_equal
     assert bench._bytes(StaleRow(llm.target), most=5).is_equal
+    monkeypatch.setattr(attention_faults, "_FirstPageForward", attention_faults.ModuleForward)
+    assert bench._bytes(attention_faults.first_page_target(llm.target, 1500), most=5, kind="parting").total.is_equal
 
 
 def test_a_fault_that_is_none_is_not_found(bench: FaultBench, monkeypatch: pytest.MonkeyPatch):

@@ -53,6 +53,21 @@ def test_of_two_pages_with_the_same_tokens_the_first_stays() -> None:
     assert 5 not in cache
 
 
+def test_a_page_offered_again_leaves_nothing_behind() -> None:
+    """Its own sequence still runs when the page before it, another sequence's with the same tokens, is given up."""
+    cache = PrefixCache()
+    both, own = text(1, PAGE_SIZE), text(2, PAGE_SIZE)
+    cache.offer("", both, [1])
+    cache.offer("", both + own, [5, 6])
+    cache.forget(1)
+    cache.offer("", both + own, [5, 6])
+    assert cache.find("", both + own) == [5, 6]
+    assert len(cache._pages) == len(cache._keys) == 2
+    for page in (5, 6):
+        cache.forget(page)
+    assert not cache._pages
+
+
 def test_what_stood_behind_a_forgotten_page_is_not_found_behind_its_successor() -> None:
     cache = PrefixCache()
     tokens = text(1, 2 * PAGE_SIZE)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
+from paceline.certify.attention_faults import first_page_target, slot_order_target
 from paceline.certify.betting import FALSE_ALARM
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
 from paceline.certify.certificate import Control
@@ -20,8 +21,7 @@ from paceline.certify.controls import (
 )
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.plan import Case, Plan
-from paceline.certify.slot_order import slot_order_target
-from paceline.certify.ways import Arena, Ids, Plant, ways_for
+from paceline.certify.ways import PARTED, Arena, Ids, Plant, ways_for
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
 from paceline.target.hf import HFTarget
@@ -34,7 +34,7 @@ _MOST_HIDDEN = 2  # comparisons before a fault is taken to be hidden by the dtyp
 _MOST_ROUNDS = 6
 _FEWEST_TOKENS, _MAX_TOKENS = 16, 24  # of an output
 _LONGEST = 160  # tokens of a prompt
-_CACHE = 3 * (_LONGEST + _MAX_TOKENS + 64)
+_CACHE = 4 * (PARTED + _MAX_TOKENS + 64)
 
 Tell = Callable[[str], None]
 Try = Callable[[], Control]
@@ -58,11 +58,12 @@ class FaultBench:
         self._max_tokens = min(max(plan.max_tokens or _MAX_TOKENS, _FEWEST_TOKENS), _MAX_TOKENS)
         self._cases = [case for case in cases if "regex" not in case.sampling]
         self._telling = _telling_cases(prompts)
-        self._longest = min(_LONGEST, llm.target.max_length - self._max_tokens)
+        self._most_room = llm.target.max_length - self._max_tokens
+        self._longest = min(_LONGEST, self._most_room)
         self._prompts = [prompt[-self._longest :] for prompt in prompts]
 
     def all(self) -> dict[str, Try]:
-        """By name; that of the prefix cache needs prompts of two pages."""
+        """By name; that of the prefix cache needs prompts of two pages, that of the first page more than three."""
         found: dict[str, Try] = {
             "attention in slot order": self._slot_order,
             "a stale cache row": self._stale_row,
@@ -72,6 +73,8 @@ class FaultBench:
         }
         if self._longest > 2 * PAGE_SIZE:
             found["a wrong page of the prefix cache"] = self._wrong_page
+        if self._most_room > 3 * PAGE_SIZE:
+            found["a sequence known by its first page"] = self._first_page
         return found
 
     def _slot_order(self) -> Control:
@@ -100,6 +103,12 @@ class FaultBench:
         finally:
             pool.prefixes = right
         return _bytes_control("a wrong page of the prefix cache", planted, result, target)
+
+    def _first_page(self) -> Control:
+        planted = "a sequence is known by its first page, which those that begin alike share"
+        target = cast(HFTarget, self._llm.target)
+        result = self._bytes(first_page_target(target, _CACHE), kind="parting prefixes")
+        return _bytes_control("a sequence known by its first page", planted, result, target)
 
     def _law_fault(self, name: str) -> Control:
         kind, planted = _LAW_FAULTS[name]

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
+
+import numpy as np
 
 from paceline.bench.witness import Mismatch, RandomTrees, Trace, Witness
 from paceline.certify.plan import Case
@@ -17,6 +19,7 @@ from paceline.drafters import BaseDrafter
 from paceline.llm import LLM, Stream
 from paceline.pacer import FixedPacer, Pacing
 from paceline.request import Request, fresh_tenant
+from paceline.target.prefix import PAGE_SIZE
 from paceline.types import Drafter, DraftTree
 
 Ids = tuple[int, ...]
@@ -25,6 +28,7 @@ Plant = Callable[[Pacing], Pacing]  # what stands between the witness and the pa
 _BUDGET, _LARGE_BUDGET = 7, 15
 _HEAD_START = 5  # tokens that a stream has emitted when the next one joins
 _SAMPLES = 3
+PARTED = 230  # tokens of the longest prompts that part: a row of theirs reads tiles that it may share
 _COUNTING = ("presence_penalty", "frequency_penalty", "min_tokens", "regex")  # they know where the prompt ended
 
 
@@ -111,6 +115,17 @@ class Arena:
             self.plain_traces[key] = self.witness.traces[0]
         return self.plain_traces[key]
 
+    def plain_samples(self, prompts: Sequence[Ids], options: Mapping[str, Any]) -> list[Trace]:
+        """The plain samples of prompts, decoded one after the other."""
+        self.pace(FixedPacer(0))
+        scheduler = self.llm.engine.scheduler
+        most, scheduler.max_running = scheduler.max_running, 1
+        try:
+            self.llm.generate([list(p) for p in prompts], drafters="none", **{**options, "tenant": fresh_tenant()})
+        finally:
+            scheduler.max_running = most
+        return list(self.witness.traces)
+
     def compare(
         self,
         prompts: Sequence[Ids],
@@ -194,6 +209,12 @@ def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding
             partial(_cached, drafters),
             False,
         ),
+        Way(
+            "parting prefixes",
+            "prompts that begin alike and then part, in one batch, and samples of one of them",
+            partial(_parting, drafters),
+            False,
+        ),
         Way("samples", f"{_SAMPLES} samples of a prompt, n = {_SAMPLES}", partial(_samples, drafters), True),
     ]
     if prefill_is_decoding:
@@ -239,11 +260,31 @@ def _samples(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case
     """Sample 0 is also the output of a request for one."""
     alone = [arena.plain(prompt, case, seed) for prompt in prompts]
     options = arena.options(case, seed) | {"n": _SAMPLES}
-    arena.pace(FixedPacer(0))
-    arena.llm.generate([list(p) for p in prompts], drafters="none", **options)
-    expected = list(arena.witness.traces)
+    expected = arena.plain_samples(prompts, options)
     expected[::_SAMPLES] = alone
     return arena.compare(prompts, expected, drafters, FixedPacer(_BUDGET), options)
+
+
+def _parting(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
+    """Where they part, and how long they are, is drawn; each is asked for by a tenant who has read the others."""
+    parted = _parted(prompts, arena.llm.target.max_length - arena.max_tokens, np.random.default_rng([seed, 7]))
+    options = arena.options(case, seed) | {"tenant": fresh_tenant()}
+    expected = [arena.plain(prompt, case, seed) for prompt in parted]
+    tally = arena.compare(parted, expected, drafters, FixedPacer(_BUDGET), options)
+    tally.merge(arena.compare(parted, expected, (), FixedPacer(0), options))
+    tally.merge(_samples(drafters, arena, parted[:1], case, seed))
+    return tally
+
+
+def _parted(prompts: Sequence[Ids], room: int, rng: np.random.Generator) -> list[Ids]:
+    """Prompts of up to `room` tokens that begin alike, made of parts of `prompts`."""
+    text = [token for prompt in prompts for token in prompt]
+    shared = list(islice(cycle(text), int(rng.integers(PAGE_SIZE, 2 * PAGE_SIZE + 9))))
+    found = []
+    for _ in range(_SAMPLES):
+        length, start = int(rng.integers(PARTED - 30, PARTED)), int(rng.integers(len(text)))
+        found.append((*shared, *islice(cycle(text), start, start + length - len(shared)))[:room])
+    return list(dict.fromkeys(found))
 
 
 def _continued(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:

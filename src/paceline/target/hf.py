@@ -127,8 +127,10 @@ class HFTarget:
         if sequence is None:
             return False
         sequence.length = context
-        self.decoder.forward([TreeWork(sequence, [0] * num_rows, range(-1, num_rows - 1))])
-        self.decoder.pool.release(sequence)
+        try:
+            self.decoder.forward([TreeWork(sequence, [0] * num_rows, range(-1, num_rows - 1))])
+        finally:
+            self.decoder.pool.release(sequence)
         return True
 
     def prefill(self, request: Request) -> None:

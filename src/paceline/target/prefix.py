@@ -48,6 +48,7 @@ class PrefixCache:
         for part, page in zip(_parts(tokens), pages, strict=False):
             key = (before, part)
             if key not in self._pages:
+                self.forget(page)  # it may be known as what stood behind a page that has been forgotten
                 self._pages[key], self._keys[page] = (page, next(self._serials)), key
             before = self._pages[key][1]
 

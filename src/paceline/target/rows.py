@@ -149,19 +149,19 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     slots: list[Ints] = []
     tails: list[Ints] = []
     blocks = _Blocks()
-    for item in work:
+    for number, item in enumerate(work):
         paths = paths_of(item.parents)
         stored = item.sequence.slots(item.sequence.length + np.arange(len(item.tokens), dtype=np.int64))
         for i in range(item.first, len(item.tokens)):
             position = item.sequence.length + len(paths[i]) - 1
-            blocks.add(len(tokens), position // PAGE_SIZE, item.sequence.pages)
+            blocks.add(len(tokens), number, position // PAGE_SIZE, item.sequence.pages)
             tokens.append(item.tokens[i])
             positions.append(position)
             tails.append(_tail(item.sequence, stored[paths[i]], position))
         slots.append(stored[item.first :])
     padding = num_rows - len(tokens)
     for pad in range(padding):  # padding rows live on page 0 and see themselves alone
-        blocks.add(len(tokens) + pad, 0, np.zeros(1, np.int64))
+        blocks.add(len(tokens) + pad, len(work), 0, np.zeros(1, np.int64))
         tails.append(np.full(TAIL, pad % PAGE_SIZE, np.int64))
     own = np.concatenate([*slots, np.arange(padding, dtype=np.int64) % PAGE_SIZE])
     return _assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, np.stack(tails), blocks, device)
@@ -176,7 +176,7 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     tail_slots = np.where(tail >= 0, sequence.slots(np.maximum(tail, 0)), slots[0])
     blocks = _Blocks(PAGE_SIZE)
     for row in range(PAGE_SIZE):
-        blocks.add(row, start // PAGE_SIZE, sequence.pages)
+        blocks.add(row, 0, start // PAGE_SIZE, sequence.pages)
     padded = [*tokens, *[0] * (PAGE_SIZE - len(tokens))]
     fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
     return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, device)
@@ -210,10 +210,10 @@ class _Blocks:
         self.tiles: list[int] = []
         self.pages: list[Ints] = []
         self.places: list[int] = []
-        self._open: dict[tuple[int, int], int] = {}  # (sequence, tile) -> block with room
+        self._open: dict[tuple[int, int], int] = {}  # (item, tile) -> block with room
 
-    def add(self, row: int, tile: int, pages: Ints) -> None:
-        key = (int(pages[0]), tile)  # a sequence is known by its first page
+    def add(self, row: int, item: int, tile: int, pages: Ints) -> None:
+        key = (item, tile)  # not by a page: sequences that begin alike share them
         block = self._open.get(key)
         if block is None or len(self.rows[block]) == self.size:
             block = self._open[key] = len(self.rows)

@@ -1,12 +1,14 @@
-"""A target with a fault that is common: attention, masked and correct, that adds up keys in the order of their slots.
+"""Targets with a fault each in how rows attend; all else is the target's own: weights, linears, positions.
 
-A draft tree's rows lie in the cache in the tree's order, so a row's sum runs over other places than in plain decoding
-and rounds differently. Everything else is the target's own: weights, linears, cache, positions.
+Attention in slot order is correct and common: masked, it adds up keys in the order of their slots. A draft tree's rows
+lie in the cache in the tree's order, so a row's sum runs over other places than in plain decoding and rounds differently.
+A sequence known by its first page is wrong where two begin alike and then part: one attends to the other's keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,22 +18,43 @@ from paceline.target.forward import ROW_COUNTS, ModuleForward
 from paceline.target.hf import SCRATCH, Decoder, HFTarget
 from paceline.target.pool import LayerCache, PagePool
 from paceline.target.prefix import PAGE_SIZE
-from paceline.target.rows import TAIL, Rows
+from paceline.target.rows import TAIL, Rows, TreeWork, tree_rows
 
 _ROWS = 16  # of every forward, so that their number makes no difference
 
 
 def slot_order_target(target: HFTarget, cache_tokens: int) -> HFTarget:
-    """A target over the same weights with that fault, and a cache of its own."""
+    """A target over the same weights that attends in slot order, with a cache of its own."""
+    return _target_with(_SlotOrderForward, target, cache_tokens, "attention in slot order")
+
+
+def first_page_target(target: HFTarget, cache_tokens: int) -> HFTarget:
+    """A target over the same weights that knows a sequence by its first page, with a cache of its own."""
+    return _target_with(_FirstPageForward, target, cache_tokens, "sequences known by their first page")
+
+
+def _target_with(kind: type[ModuleForward], target: HFTarget, cache_tokens: int, name: str) -> HFTarget:
     own = target.decoder
     shapes = [layer.shape for layer in own.pool.layers]
     num_pages = -(-(cache_tokens + SCRATCH) // PAGE_SIZE) + 2
     pool = PagePool(shapes, num_pages, own.model.dtype, own.pool.device)
-    forward = _SlotOrderForward(own.model, pool, target.max_length - 1)
+    forward = kind(own.model, pool, target.max_length - 1)
     rows = min(_ROWS, max(own.row_counts))
     assert rows in ROW_COUNTS or rows in own.row_counts
     decoder = Decoder(own.model, pool, (rows,), target.max_length, forward)
-    return HFTarget(decoder, target.vocab_size, target.max_length, "attention in slot order")
+    return HFTarget(decoder, target.vocab_size, target.max_length, name)
+
+
+class _FirstPageForward(ModuleForward):
+    """The model's own modules over rows that read the pages of whoever has the same first page and tile."""
+
+    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
+        """See `Forward`."""
+        rows = tree_rows(work, num_rows, self._pool.device)
+        first: dict[tuple[int, int], Any] = {}
+        keys = [(int(pages[0]), int(tile)) for pages, tile in zip(rows.block_pages, rows.block_tiles, strict=True)]
+        tables = [first.setdefault(key, pages) for key, pages in zip(keys, rows.block_pages, strict=True)]
+        return self._run(self._model, replace(rows, block_pages=tables))
 
 
 class _SlotOrderForward(ModuleForward):
