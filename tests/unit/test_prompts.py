@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from paceline import LLM, PacelineError, RequestError
+from paceline import LLM, RequestError
 from paceline.prompts import as_prompt, as_prompts
 
 IDS = [7, 300, 7, 12, 9]
@@ -143,7 +143,7 @@ def test_a_prompt_without_tokens_is_no_empty_batch(value: object) -> None:
     assert as_prompts(value) == ([[]], False)
 
 
-@pytest.mark.parametrize("value", [torch.tensor([IDS]), [IDS], {"input_ids": [IDS]}, iter([tuple(IDS)])], ids=str)
+@pytest.mark.parametrize("value", [torch.tensor([IDS]), [IDS], {"input_ids": [IDS]}, (tuple(IDS),)], ids=str)
 def test_where_one_prompt_is_wanted_a_batch_of_one_stands_for_it(value: object) -> None:
     assert as_prompt(value) == IDS
 
@@ -197,7 +197,7 @@ NO_PROMPTS = [
     ({"input_ids": IDS, "pixel_values": [0.5]}, "prompt has pixel_values, which Paceline does not read; "),
     ({"prompt": IDS}, "prompt['prompt'] is [7, 300, 7, 12, 9]; allowed: a string"),
     ({"prompt_token_ids": "x"}, "prompt['prompt_token_ids'] is 'x'; allowed: token ids"),
-    ({"prompt_token_ids": [IDS]}, "prompt['prompt_token_ids'][0] is [7, 300, 7, 12, 9]; allowed: a token id, which"),
+    ({"prompt_token_ids": [IDS]}, "prompt[0] is [7, 300, 7, 12, 9]; allowed: a token id, which"),
     ({"prompt_token_ids": None}, f"prompt is {{'prompt_token_ids': None}}; allowed: {ALLOWED}"),
     ({"input_ids": 3}, "prompt['input_ids'] is 3; allowed: token ids"),
     ({"input_ids": ["x"]}, "prompt['input_ids'][0] is 'x'; allowed: token ids"),
@@ -246,8 +246,8 @@ garbage = st.recursive(
 def test_anything_is_either_prompts_or_refused_in_our_own_words(value: object) -> None:
     try:
         prompts, is_batch = as_prompts(value)
-    except PacelineError as error:
-        assert "allowed" in str(error)
+    except RequestError as error:
+        assert "; allowed" in str(error)  # noqa: PT017 - whether it is raised is not what is asked
     else:
         assert all(map(exactly, prompts))
         assert is_batch or len(prompts) == 1
