@@ -13,7 +13,8 @@ MODULES = sorted(SRC.rglob("*.py"))
 # A module may import from its own layer and from those before it.
 LAYERS = [
     {"errors", "_version", "bundled", "jsonl"},
-    {"params", "types"},
+    {"checks", "synonyms"},
+    {"params", "prompts", "types"},
     {"trace", "noise", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
     {"verify", "request", "native"},
     {"scheduler", "pacer", "target", "drafters"},
@@ -29,7 +30,10 @@ LAYERS = [
 ]
 TORCH_FREE = [
     "errors",
+    "checks",
+    "synonyms",
     "params",
+    "prompts",
     "types",
     "noise",
     "grammar",

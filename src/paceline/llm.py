@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
@@ -22,6 +22,7 @@ from paceline.law import LawContext, TargetLaw
 from paceline.output import Origin, Output
 from paceline.pacer import FixedPacer, Pacing
 from paceline.params import SamplingOptions, SamplingParams
+from paceline.prompts import Prompt, as_prompt, as_prompts
 from paceline.request import NO_HINTS, Hints, Request
 from paceline.text import TextStream, no_text
 from paceline.tokenizing import Tokenizer, eos_ids, sampling_defaults
@@ -30,8 +31,8 @@ from paceline.types import Drafter, Environment, Target, Token
 if TYPE_CHECKING:
     from paceline.target.loading import ModelInfo
 
-Prompt = str | Sequence[int]
 Drafters = str | Sequence[str | Drafter]
+DEFAULTS = SamplingParams()
 
 
 class LLM:
@@ -65,7 +66,8 @@ class LLM:
 
     def generate(
         self,
-        prompt: Prompt | Sequence[Prompt],
+        prompt: Prompt | Iterable[Prompt],
+        params: SamplingParams = DEFAULTS,
         *,
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
@@ -74,22 +76,23 @@ class LLM:
     ) -> Any:
         """The output of a prompt, or a list of outputs if there are several prompts or samples.
 
-        A prompt is a string or a list of token ids; a list of either is a batch, decoded together and returned
-        in order, `n` samples of a prompt side by side. For the parameters see `SamplingParams`.
+        A prompt is a string, token ids in a list or an array, or a mapping that holds either; several are a batch,
+        decoded together and returned in order, `n` samples of a prompt side by side. See `as_prompts`.
 
         Args:
             prompt: what to continue.
+            params: how to sample.
             drafters: in place of those given at load.
             prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
             tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
-            **sampling: see `SamplingParams`.
+            **sampling: parameters in place of those of `params`.
 
         Raises:
             ConfigError: a parameter or drafter that does not exist or is out of range.
             RequestError: a prompt that is empty or does not fit.
         """
-        params = SamplingParams.from_options(sampling)
-        prompts, is_batch = _as_batch(prompt)
+        params = params.merged(sampling)
+        prompts, is_batch = as_prompts(prompt)
         chosen = self._drafters if drafters is None else self._resolve(drafters)
         hints = self._hints(prediction, tenant)
         requests = [r for one in prompts for r in self._requests(one, params, chosen, hints)]
@@ -101,6 +104,7 @@ class LLM:
     def stream(
         self,
         prompt: Prompt,
+        params: SamplingParams = DEFAULTS,
         *,
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
@@ -108,7 +112,7 @@ class LLM:
         **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """Tokens of one prompt as they are decoded. Closing the iterator early frees what the request holds."""
-        params = SamplingParams.from_options(sampling)
+        params = params.merged(sampling)
         if params.n > 1:
             raise ConfigError(f"n is {params.n}; allowed in stream: 1")
         chosen = self._drafters if drafters is None else self._resolve(drafters)
@@ -132,7 +136,8 @@ class LLM:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt stands for."""
-        return self._tokenizer().encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        content = as_prompt(prompt)
+        return self._tokenizer().encode(content) if isinstance(content, str) else content
 
     def close(self) -> None:
         """Release the model and the drafters."""
@@ -171,12 +176,13 @@ class LLM:
     def _hints(self, prediction: Prompt | None, tenant: str) -> Hints:
         if not isinstance(tenant, str):
             raise ConfigError(f"tenant is {tenant!r}; allowed: a string")
-        return Hints(tuple(self.encode(prediction)) if prediction is not None else (), tenant)
+        return Hints(tuple(self.encode(as_prompt(prediction, "prediction"))) if prediction is not None else (), tenant)
 
     def _requests(
         self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter], hints: Hints = NO_HINTS
     ) -> list[Request]:
         ids = self.encode(prompt)
+        params = params.resolved(len(ids), min(self.target.max_length, self.target.capacity))
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))
@@ -187,7 +193,7 @@ class LLM:
             Request(
                 ids,
                 TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos)),
-                TextStream(self._decode, ids, params.stop_strings),
+                TextStream(self._decode, ids, params.stop),
                 ends,
                 drafters,
                 seed,
@@ -203,10 +209,11 @@ class LLM:
         bad = [t for t in (*ids, *params.stop_token_ids, *(params.logit_bias or {})) if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
-        wanted = f"prompt ({len(ids)} tokens) and max_tokens ({params.max_tokens}) exceed"
-        if len(ids) + params.max_tokens > room:
+        max_tokens = params.limit(len(ids), room)
+        wanted = f"prompt ({len(ids)} tokens) and max_tokens ({max_tokens}) exceed"
+        if len(ids) + max_tokens > room:
             raise RequestError(f"{wanted} the model's context of {room}")
-        if len(ids) + params.max_tokens > self.target.capacity:
+        if len(ids) + max_tokens > self.target.capacity:
             raise RequestError(f"{wanted} the cache, which holds {self.target.capacity}; load with more cache_tokens")
 
     def _running(self, requests: Sequence[Request]) -> _Running:
@@ -285,12 +292,6 @@ class Stream:
         if self._request.finish_reason is None:
             raise ConfigError("the stream is still running; read it to its end, or close it")
         return self._llm._output(self._request, self._seen)
-
-
-def _as_batch(prompt: Any) -> tuple[list[Prompt], bool]:
-    if isinstance(prompt, str) or len(prompt) == 0 or hasattr(prompt[0], "__index__"):
-        return [prompt], False
-    return list(prompt), True
 
 
 def to_json(output: Output, load_seconds: float) -> str:

@@ -59,6 +59,8 @@ class Request:
         self.num_prompt_tokens = len(prompt)
         self.law = law
         self.params = law.params
+        assert self.params.max_tokens is not None, "the facade resolves it"
+        self.max_tokens = self.params.max_tokens
         self.drafters = tuple(drafters)  # those that may be asked
         self.listeners = self.drafters  # those that are told of its end
         self.seed = seed
@@ -79,7 +81,7 @@ class Request:
     @property
     def num_remaining(self) -> int:
         """Tokens that may still be generated."""
-        return self.params.max_tokens - self.num_output_tokens
+        return self.max_tokens - self.num_output_tokens
 
     @property
     def text(self) -> str:

@@ -73,7 +73,7 @@ class ScriptedTarget:
 
     def reserve(self, request: Request) -> bool:
         """See `Target`; False while `cache_tokens` is used up."""
-        wanted = request.num_prompt_tokens + request.params.max_tokens
+        wanted = request.num_prompt_tokens + request.max_tokens
         if self._room is not None and sum(self._reserved.values()) + wanted > self._room:
             return False
         self._reserved[request.id] = wanted

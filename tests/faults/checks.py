@@ -138,7 +138,7 @@ def text_ends_before_a_stop_string() -> None:
         kind = Kind({"temperature": 1.0})
         law = kind.request(VOCAB, 31, seed=seed).law
         law.params = params
-        text = TextStream(lambda ids: "".join("abcde"[i] for i in ids), [1, 3], params.stop_strings)
+        text = TextStream(lambda ids: "".join("abcde"[i] for i in ids), [1, 3], params.stop)
         request = Request([1, 3], law, text, frozenset(), [DRAFTERS["perfect"](target)], seed)
         [output] = decode(target, [request])
         spelled = "".join("abcde"[i] for i in output)

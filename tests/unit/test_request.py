@@ -25,7 +25,7 @@ def request_of(**sampling) -> Request:
     eos = frozenset({EOS, OTHER_EOS})
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
     law = TargetLaw(params, LawContext(len(WORDS), eos), [1, 2], seed=0)
-    return Request([1, 2], law, TextStream(spelled, [1, 2], params.stop_strings), ends)
+    return Request([1, 2], law, TextStream(spelled, [1, 2], params.stop), ends)
 
 
 def commit(request: Request, *ids: int):

@@ -55,7 +55,7 @@ def generate(
     sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k}
     sampling |= {"top_p": top_p, "seed": seed, "stop": stop, "regex": regex, "choice": choice or None}
     sampling["response_format"] = parse_schema(json_schema) if json_schema else None
-    SamplingParams.from_options(sampling)  # refused before the model is loaded
+    SamplingParams(**sampling)  # refused before the model is loaded
     started = time.perf_counter()
     expected = read_prediction(prediction) if prediction else None
     with load_with_progress(model, dtype=dtype, device=device, max_slowdown=max_slowdown, budget=budget) as llm:

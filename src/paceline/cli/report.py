@@ -48,7 +48,7 @@ def report(
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or []]
     sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling["logprobs"] = _ALTERNATIVES
-    SamplingParams.from_options(sampling)  # refused before the model is loaded
+    SamplingParams(**sampling)  # refused before the model is loaded
     path = _writable(out or Path("report.html")) if out or texts else None
     chosen, known = parse_drafters(drafters), _read(commands) if evaluate else []
     with load_with_progress(model, dtype=dtype, device=device, drafters=chosen, max_slowdown=max_slowdown) as llm:

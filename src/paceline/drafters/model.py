@@ -66,7 +66,7 @@ class ModelDrafter(BaseDrafter):
 
     def start(self, request: Request) -> bool:
         """See `Drafter`: sets cache aside; the prompt is read when the first draft is asked for."""
-        room = min(request.num_prompt_tokens + request.params.max_tokens, self._max_length) + _SCRATCH
+        room = min(request.num_prompt_tokens + request.max_tokens, self._max_length) + _SCRATCH
         sequence = self._attached().pool.reserve(room)
         if sequence is None:
             raise DrafterError(f"the draft model's cache has no room for {room} tokens")

@@ -107,7 +107,7 @@ class HFTarget:
 
     def reserve(self, request: Request) -> bool:
         """See `Target`."""
-        wanted = request.num_prompt_tokens + request.params.max_tokens + SCRATCH
+        wanted = request.num_prompt_tokens + request.max_tokens + SCRATCH
         pool = self.decoder.pool
         sequence = pool.reserve(wanted, pool.prefixes.find(request.hints.tenant, request.tokens[:-1]))
         if sequence is not None:
