@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paceline._version import __version__
 
 if TYPE_CHECKING:
-    from paceline.errors import ConfigError, DrafterError, ModelError, PacelineError, RequestError
+    from paceline.errors import ConfigError, DrafterError, EngineError, ModelError, PacelineError, RequestError
     from paceline.llm import LLM, Stream
     from paceline.loading import load
     from paceline.output import Output
@@ -21,6 +21,7 @@ __all__ = [
     "DraftTree",
     "Drafter",
     "DrafterError",
+    "EngineError",
     "ModelError",
     "Output",
     "PacelineError",
@@ -35,7 +36,7 @@ __all__ = [
 
 # Importing torch and transformers takes seconds, so names are looked up when they are first used.
 _HOMES = {
-    "paceline.errors": ("ConfigError", "DrafterError", "ModelError", "PacelineError", "RequestError"),
+    "paceline.errors": ("ConfigError", "DrafterError", "EngineError", "ModelError", "PacelineError", "RequestError"),
     "paceline.llm": ("LLM", "Stream"),
     "paceline.loading": ("load",),
     "paceline.output": ("Output",),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.errors import DrafterError, RequestError
+from paceline.errors import DrafterError, EngineError, RequestError
 from paceline.pacer import Pacing
 from paceline.pacer.base import StepTimes
 from paceline.request import Request
@@ -43,23 +43,41 @@ class Engine:
     def step(self) -> list[StepOutcome]:
         """Advance every running request by at least one token: one draft, one forward, one verification.
 
-        A step that is interrupted (Ctrl-C, no memory) aborts the requests it was working on: their laws may have
-        moved on without their tokens.
+        A step that fails ends the requests that took part in it with an `EngineError` each, since their laws may have
+        moved on without their tokens; the next step goes on with the others. An interruption (Ctrl-C) does so too,
+        and goes on to the caller.
         """
         try:
-            return self._step()
-        except BaseException:
-            for request in list(self.scheduler.running):
-                self.abort(request)
+            for request in self.scheduler.admit(self.target.reserve):
+                self._admit(request)
+            if not self.scheduler.running and self.scheduler.waiting:
+                self._fail(self.scheduler.waiting[:1], RequestError("nothing runs, and the cache has no room for it"))
+            return self._step(list(self.scheduler.running))
+        except Exception as error:
+            self._fail(self.scheduler.running, error)
+            return []
+        except BaseException as error:
+            self._fail(self.scheduler.running, error)
             raise
 
-    def _step(self) -> list[StepOutcome]:
-        for request in self.scheduler.admit(self.target.reserve):
+    def _admit(self, request: Request) -> None:
+        """Begin a request; one whose prompt cannot be read fails alone."""
+        try:
             self._start(request)
-        requests = list(self.scheduler.running)
+        except Exception as error:
+            self._fail([request], error)
+
+    def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
+        """End requests with an error of their own each, which keeps the cause."""
+        for request in list(requests):
+            if request.finish_reason is None:
+                failure = EngineError(f"request {request.id} ended with a step that failed: {error!r}")
+                failure.__cause__ = error
+                request.fail(failure)
+            self._finish(request)
+
+    def _step(self, requests: Sequence[Request]) -> list[StepOutcome]:
         if not requests:
-            if not self.scheduler.is_idle:
-                raise RequestError("nothing runs, and the cache has no room for the request that waits")
             return []
         self._asked = []
         drafting = self._clock()

@@ -4,6 +4,7 @@ PacelineError
 ├── ConfigError    an option or a parameter is wrong: says what, what was given, what is allowed
 ├── ModelError     a model or tokenizer cannot be decoded exactly: names the part
 ├── RequestError   a request cannot be served: too long for the context, or for the cache
+├── EngineError    a step failed, and with it every request that took part; the cause is kept
 └── DrafterError   a drafter was misused or broke its port: names the drafter
 """
 
@@ -24,6 +25,10 @@ class ModelError(PacelineError):
 
 class RequestError(PacelineError):
     """A request that this engine cannot serve."""
+
+
+class EngineError(PacelineError):
+    """A step failed: the requests that took part in it end, each with its own error; `__cause__` says why."""
 
 
 class DrafterError(PacelineError):

@@ -231,7 +231,15 @@ class LLM:
                 return
             with self._lock:
                 if not request.outbox and request.finish_reason is None:
-                    self.engine.step()
+                    self._step_for(request)
+
+    def _step_for(self, request: Request) -> None:
+        """One step. If it is interrupted, the request of whoever is interrupted is no failure but aborted."""
+        try:
+            self.engine.step()
+        except BaseException:
+            request.error, request.finish_reason = None, "abort"
+            raise
 
     def _output(self, request: Request, tokens: Sequence[Token]) -> Output:
         stats = request.stats.as_dict() | {"numerics": self.target.numerics(), "memory": self.target.memory()}

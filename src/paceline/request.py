@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paceline.errors import RequestError
+from paceline.errors import PacelineError
 from paceline.law import TargetLaw
 from paceline.stats import RequestStats
 from paceline.text import TextStream
@@ -67,7 +67,7 @@ class Request:
         self.hints = hints
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
-        self.error: RequestError | None = None  # why, if "error"; raised to whoever reads
+        self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
         self.stats = RequestStats(num_prompt_tokens=len(prompt))
         self.trace: list[StepRecord] = []  # one per step, by the engine
         self._text = text
@@ -101,7 +101,7 @@ class Request:
         self.finish_reason = reason  # last: to a reader in another thread it says that the outbox is complete
         return tuple(emitted)
 
-    def fail(self, error: RequestError) -> None:
+    def fail(self, error: PacelineError) -> None:
         """End the request without a further token."""
         self.error, self.finish_reason = error, "error"
 

@@ -24,6 +24,11 @@ class Scheduler:
         """True if nothing runs or waits."""
         return not self.running and not self._waiting
 
+    @property
+    def waiting(self) -> list[Request]:
+        """Those that have not begun, in order of arrival."""
+        return list(self._waiting)
+
     def __contains__(self, request: Request) -> bool:
         return request in self.running or request in self._waiting
 

@@ -103,6 +103,9 @@ def decode(
     finally:
         for request in requests:
             engine.abort(request)
+    for request in requests:
+        if request.error is not None:
+            raise request.error.__cause__ or request.error
     return [recorder.traces[request.id] for request in requests]
 
 

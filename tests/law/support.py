@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models
 from paceline.drafters import BaseDrafter, available, make
 from paceline.drafters.base import options_of
 from paceline.engine import Engine
-from paceline.errors import ConfigError, ModelError
+from paceline.errors import ConfigError, EngineError, ModelError
 from paceline.grammar import Compiler
 from paceline.law import LawContext, TargetLaw
 from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
@@ -101,6 +101,9 @@ def decode(
         if engine.scheduler.is_idle:
             break
     assert engine.scheduler.is_idle
+    for request in requests:
+        if isinstance(request.error, EngineError):
+            raise request.error.__cause__ or request.error  # what a fake found wrong
     return [tuple(request.tokens[request.num_prompt_tokens :]) for request in requests]
 
 

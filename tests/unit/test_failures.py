@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from paceline import LLM, RequestError
+from paceline import LLM, EngineError, RequestError
 from paceline.drafters import BaseDrafter
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
 from paceline.types import DraftTree
@@ -67,6 +70,76 @@ def test_an_interrupted_step_releases_every_request_also_one_that_had_just_finis
     assert target.num_held == 0
     assert llm.engine.scheduler.is_idle
     assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
+
+
+class Unlucky(ScriptedTarget):
+    """A target whose forward fails now and then."""
+
+    every = 7
+
+    def score(self, work):
+        if (self.num_forwards + 1) % self.every == 0:
+            self.num_forwards += 1
+            raise RuntimeError("no such memory")
+        return super().score(work)
+
+
+def test_a_failed_step_is_an_error_to_everybody_who_took_part_and_the_engine_goes_on() -> None:
+    """Two streams of one thread: the one that did not step is told too, and not cut short in silence."""
+    target = Unlucky(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7)
+    llm = LLM(target, None, drafters="none")
+    one, other = llm.stream([1], max_tokens=20), llm.stream([2], max_tokens=20)
+    next(other)
+    for stream in (one, other):
+        with pytest.raises(EngineError, match="no such memory") as caught:
+            list(stream)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+    assert target.num_held == 0
+    assert llm.generate([1], max_tokens=3).token_ids == (2, 3, 4)
+
+
+def test_threads_get_their_whole_output_or_an_error() -> None:
+    """Many threads, a target that fails now and then, and a drafter that does: nothing is cut, nothing is left held."""
+    target = Unlucky(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7)
+    target.every = 23
+    llm = LLM(target, None, drafters="none")
+
+    class Moody(ScriptedDrafter):
+        def propose_one(self, request, budget):
+            if len(request.tokens) % 5 == 4:
+                raise ValueError("not today")
+            return chain([(request.tokens[-1] + 1) % 7])
+
+    def ask(i: int) -> str:
+        drafters = [Moody()] if i % 2 else "none"
+        length = 1 + i % 17
+        try:
+            out = llm.generate([i % 7], max_tokens=length, drafters=drafters)
+        except EngineError as error:
+            return type(error.__cause__).__name__
+        assert out.token_ids == tuple((i + 1 + k) % 7 for k in range(length))
+        assert out.finish_reason == "length"
+        return "whole"
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(5) as threads:
+        warnings.simplefilter("ignore", UserWarning)  # dismissed drafters, which is another test's business
+        ends = list(threads.map(ask, range(120)))
+    assert set(ends) == {"whole", "RuntimeError"}
+    assert target.num_held == 0
+    assert llm.engine.scheduler.is_idle
+
+
+def test_a_prompt_that_cannot_be_read_fails_alone() -> None:
+    target = counting()
+    llm = LLM(target, None, drafters="none")
+    good = llm.stream([1], max_tokens=9)
+    next(good)
+    prefill, target.prefill = target.prefill, lambda request: 1 / 0
+    with pytest.raises(EngineError, match="ZeroDivisionError"):
+        llm.generate([3], max_tokens=4)
+    target.prefill = prefill
+    assert len(list(good)) == 8
+    assert target.num_held == 0
 
 
 class Broken(BaseDrafter):

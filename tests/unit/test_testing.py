@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from law.support import Kind, target_of
-from paceline import LLM
+from paceline import LLM, EngineError
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
 from paceline.types import DraftTree
 
@@ -96,7 +96,7 @@ def test_a_row_beyond_the_context_is_noticed() -> None:
 
 def test_a_script_of_the_wrong_shape_is_noticed() -> None:
     target = ScriptedTarget(lambda history: [0.0] * 6, VOCAB)
-    with pytest.raises(ValueError, match=r"shape \(6,\); allowed: \(7,\)"):
+    with pytest.raises(EngineError, match=r"shape \(6,\); allowed: \(7,\)"):
         LLM(target, None).generate([1])
 
 

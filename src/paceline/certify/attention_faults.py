@@ -1,7 +1,7 @@
 """Targets with a fault each in how rows attend; all else is the target's own: weights, linears, positions.
 
 Attention in slot order is correct and common: masked, it adds up keys in the order of their slots. A draft tree's rows
-lie in the cache in the tree's order, so a row's sum runs over other places than in plain decoding and rounds differently.
+lie in the cache in the tree's order, so a row's sum runs over other places than in plain decoding: it rounds otherwise.
 A sequence known by its first page is wrong where two begin alike and then part: one attends to the other's keys.
 """
 

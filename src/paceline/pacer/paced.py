@@ -78,6 +78,7 @@ class Pacer(Pacing):
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacing`."""
+        self._drafting = None  # the last step may have failed before it was settled
         paces = [self._paces[request.id] for request in requests]
         if not any(r.drafters and r.num_output_tokens >= p.wake for r, p in zip(requests, paces, strict=True)):
             for pace in paces:
