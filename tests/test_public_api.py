@@ -17,6 +17,7 @@ def test_all_is_the_documented_surface() -> None:
         "DraftTree",
         "Drafter",
         "DrafterError",
+        "EngineError",
         "ModelError",
         "Output",
         "PacelineError",

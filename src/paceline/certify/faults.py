@@ -20,8 +20,9 @@ from paceline.certify.controls import (
     SteppedLaw,
 )
 from paceline.certify.law import LawCheck, LawResult
+from paceline.certify.parting import PARTED
 from paceline.certify.plan import Case, Plan
-from paceline.certify.ways import PARTED, Arena, Ids, Plant, ways_for
+from paceline.certify.ways import Arena, Ids, Plant, ways_for
 from paceline.llm import LLM
 from paceline.pacer import FixedPacer
 from paceline.target.hf import HFTarget

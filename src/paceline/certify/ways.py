@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from paceline.bench.witness import Mismatch, RandomTrees, Trace, Witness
+from paceline.certify.parting import parted_prompts
 from paceline.certify.plan import Case
 from paceline.drafters import BaseDrafter
 from paceline.llm import LLM, Stream
 from paceline.pacer import FixedPacer, Pacing
 from paceline.request import Request, fresh_tenant
-from paceline.target.prefix import PAGE_SIZE
 from paceline.types import Drafter, DraftTree
 
 Ids = tuple[int, ...]
@@ -28,7 +28,6 @@ Plant = Callable[[Pacing], Pacing]  # what stands between the witness and the pa
 _BUDGET, _LARGE_BUDGET = 7, 15
 _HEAD_START = 5  # tokens that a stream has emitted when the next one joins
 _SAMPLES = 3
-PARTED = 230  # tokens of the longest prompts that part: a row of theirs reads tiles that it may share
 _COUNTING = ("presence_penalty", "frequency_penalty", "min_tokens", "regex")  # they know where the prompt ended
 
 
@@ -267,24 +266,13 @@ def _samples(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case
 
 def _parting(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
     """Where they part, and how long they are, is drawn; each is asked for by a tenant who has read the others."""
-    parted = _parted(prompts, arena.llm.target.max_length - arena.max_tokens, np.random.default_rng([seed, 7]))
+    parted = parted_prompts(prompts, arena.llm.target.max_length - arena.max_tokens, np.random.default_rng([seed, 7]))
     options = arena.options(case, seed) | {"tenant": fresh_tenant()}
     expected = [arena.plain(prompt, case, seed) for prompt in parted]
     tally = arena.compare(parted, expected, drafters, FixedPacer(_BUDGET), options)
     tally.merge(arena.compare(parted, expected, (), FixedPacer(0), options))
     tally.merge(_samples(drafters, arena, parted[:1], case, seed))
     return tally
-
-
-def _parted(prompts: Sequence[Ids], room: int, rng: np.random.Generator) -> list[Ids]:
-    """Prompts of up to `room` tokens that begin alike, made of parts of `prompts`."""
-    text = [token for prompt in prompts for token in prompt]
-    shared = list(islice(cycle(text), int(rng.integers(PAGE_SIZE, 2 * PAGE_SIZE + 9))))
-    found = []
-    for _ in range(_SAMPLES):
-        length, start = int(rng.integers(PARTED - 30, PARTED)), int(rng.integers(len(text)))
-        found.append((*shared, *islice(cycle(text), start, start + length - len(shared)))[:room])
-    return list(dict.fromkeys(found))
 
 
 def _continued(drafters: Sequence[str], arena: Arena, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
