@@ -113,3 +113,25 @@ def test_the_same_bytes_beside_neighbours_with_other_grammars_and_with_none(bund
     with bundled._running(requests):
         kept = [list(bundled._tokens_of(request)) for request in requests]
     assert [bits_of(bundled._output(r, tokens)) for r, tokens in zip(requests, kept, strict=True)] == alone
+
+
+# Complete within max_tokens
+
+
+def schema(**members: object) -> dict:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": members}}}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "properties",
+    [{"c": {"enum": ["é", "naïve", "日本"]}}, {"n": {"type": "integer"}}, {"s": {"type": "string"}}],
+    ids=["enum", "integer", "string"],
+)
+def test_structured_output_is_complete_within_max_tokens(bundled: LLM, properties: dict, temperature: float) -> None:
+    asked = schema(type="object", properties=properties, required=[*properties], additionalProperties=False)
+    how = {"temperature": temperature, "seed": 1, "n": 3, "drafters": "none"}
+    for max_tokens in (15, 40, 120):
+        for output in bundled.generate("JSON:", max_tokens=max_tokens, **how, **asked):
+            assert [*json.loads(output.text)] == [*properties]
+            assert output.finish_reason == "stop"
