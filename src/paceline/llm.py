@@ -186,7 +186,7 @@ class LLM:
         return [
             Request(
                 ids,
-                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos)),
+                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos, params.max_tokens)),
                 TextStream(self._decode, ids, params.stop_strings),
                 ends,
                 drafters,

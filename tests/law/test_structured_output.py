@@ -42,7 +42,7 @@ def follows(name: str, text: str) -> bool:
 
 
 def test_forced_tokens_of_the_bundled_model_are_allowed_alone(bundled: LLM) -> None:
-    grammar = bundled._grammars.start(SamplingParams(**ASKED["schema"]), {0})
+    grammar = bundled._grammars.start(SamplingParams(**ASKED["schema"]), {0}, 99)
     forced = grammar.forced()
     assert bundled.tokenizer.decode(forced).startswith('{"name":')
     for token in forced:
