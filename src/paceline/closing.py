@@ -23,7 +23,7 @@ _MAX_WORK = 10_000  # tokens walked to make the first closing shorter
 _FEW = 64  # allowed tokens
 _HEAD = 1024  # tokens of a kind that are looked at where more are allowed
 _CHOICES = 4  # of one kind, there
-_AGAIN = 3  # choices that a token falls behind each time it is walked: else a walk may go round for ever
+_AGAIN = 3  # choices that a token falls behind each time it is chosen: else a walk may go round for ever
 
 
 def allowed(matcher: LLMatcher, vocab_size: int) -> Mask:
@@ -82,29 +82,32 @@ class Closer:
 
     def _walked(self, matcher: LLMatcher, known: Closing, room: int, outside: Sequence[str]) -> Closing | None:
         ahead, tokens, ids = matcher.deep_copy(), list[int](), np.array(known, np.int64)
-        walked = Counter[int]()
+        chosen = Counter[int]()
         while not ahead.is_accepting():
             mask = allowed(ahead, self._vocab_size)
             for start in map(int, np.flatnonzero(mask[ids])):
                 if len(tokens) + len(known) - start <= room and _completes(ahead, known[start:]):
                     return (*tokens, *known[start:])
-            token = self._next(mask, outside, walked)
+            token = self._next(mask, outside, chosen)
             if token is None or len(tokens) >= min(room, _MAX_STEPS) or not ahead.consume_token(token):
                 return None
-            walked[token] += 1
             self._num_walked += 1
             tokens.append(token)
         return tuple(tokens)
 
-    def _next(self, mask: Mask, outside: Sequence[str], walked: Counter[int]) -> int | None:
-        """The token to walk: one that closes something if it can be, else of any kind, those walked already last."""
+    def _next(self, mask: Mask, outside: Sequence[str], chosen: Counter[int]) -> int | None:
+        """The token to walk: one that closes something if it can be, else of any kind, those chosen already last."""
         choices = self._choices(mask)
         closers, *others = _INSIDE if mask[self._letters].any() else outside
         if choices[closers]:
             return choices[closers][0]
         tokens = [*chain.from_iterable(choices[kind] for kind in others)]
-        costs = [place + _AGAIN * walked[token] for place, token in enumerate(tokens)]
-        return tokens[costs.index(min(costs))] if tokens else None
+        if len(tokens) < 2:
+            return tokens[0] if tokens else None
+        costs = [place + _AGAIN * chosen[token] for place, token in enumerate(tokens)]
+        token = tokens[costs.index(min(costs))]
+        chosen[token] += 1
+        return token
 
     def _choices(self, mask: Mask) -> dict[str, list[int]]:
         """The first of each kind that are allowed; all that are if they are few."""

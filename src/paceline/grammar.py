@@ -21,7 +21,8 @@ from paceline.errors import ConfigError, RequestError
 from paceline.params import SamplingParams
 
 _END = "<|end of grammar|>"  # llguidance wants one end token; here the grammar's end is separate from the model's
-_WHITESPACE = r" |\n {0,24}"
+_WHITESPACE = r" |\n {0,24}"  # between JSON tokens, if at all
+_WHITESPACE_OPTIONS = ("whitespace_flexible", "whitespace_pattern")
 _NUM_KEPT = 64  # compiled grammars, the latest
 
 
@@ -215,9 +216,12 @@ def _source(params: SamplingParams) -> tuple[str, str] | None:
 def _grammar_from_schema(schema: str) -> str:
     """The grammar of a JSON schema, with whitespace as the schema's own "x-guidance" says or within bounds."""
     named = json.loads(schema)
-    options = named.get("x-guidance") if isinstance(named, dict) else None
-    is_asked = isinstance(options, dict) and not options.keys().isdisjoint(("whitespace_flexible", "whitespace_pattern"))
-    return LLMatcher.grammar_from_json_schema(schema, defaults=None if is_asked else {"whitespace_pattern": _WHITESPACE})
+    if named is False:
+        return LLMatcher.grammar_from_json_schema(schema)
+    options = {} if named is True else named.get("x-guidance")
+    is_asked = isinstance(options, dict) and not options.keys().isdisjoint(_WHITESPACE_OPTIONS)
+    defaults = None if is_asked else {"whitespace_pattern": _WHITESPACE}
+    return LLMatcher.grammar_from_json_schema("{}" if named is True else schema, defaults=defaults)
 
 
 def _is_bounded(params: SamplingParams) -> bool:
