@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -19,7 +21,10 @@ Ids = NDArray[np.int64]
 Closing = tuple[int, ...]
 
 _MAX_STEPS = 2000  # tokens walked in search of one closing
-_MAX_WORK = 10_000  # tokens walked to make the first closing shorter
+_DETOUR = 8  # the same, where one is known and a shorter one is sought
+_MAX_DETOURS = 1000
+_MAX_CUT = 64  # tokens of a closing that may turn out to be needless
+_MAX_JOINTS = 8  # places of a known closing that are tried as the beginning of its end
 _FEW = 64  # allowed tokens
 _HEAD = 1024  # tokens of a kind that are looked at where more are allowed
 _CHOICES = 4  # of one kind, there
@@ -36,115 +41,186 @@ class Closer:
     """Finds closings over one tokenizer. What it finds is a function of its arguments alone."""
 
     def __init__(self, words: LLTokenizer, vocab_size: int) -> None:
-        texts = [words.decode_bytes([token]) for token in range(vocab_size)]
-        ranks = [_ranked(text) for text in texts]
-        order = sorted(range(vocab_size), key=ranks.__getitem__)
-        self._vocab_size = vocab_size
-        self._kind = [kind for kind, _ in ranks]
-        self._rank = np.argsort(order)
-        self._heads = {kind: np.array([t for t in order if ranks[t][0] == kind][:_HEAD], np.int64) for kind in _KINDS}
-        self._letters = np.array([t for t, text in enumerate(texts) if len(text) == 1 and text in _LETTERS], np.int64)
-        self._num_walked = 0
+        self._kinds = _Kinds([words.decode_bytes([token]) for token in range(vocab_size)], words.eos_token)
 
     def shortest(self, matcher: LLMatcher) -> Closing | None:
         """A closing of which no other token, at any of its places, was seen to lead to a shorter one."""
-        self._num_walked = 0
-        best = self.find(matcher, (), _MAX_STEPS)
-        at, place = matcher.deep_copy(), 0
-        while best is not None and place < len(best) and self._num_walked < _MAX_WORK:
-            for token in self.some(at):
-                tail = self.after(at, token, best[place + 1 :], len(best) - place - 2)
+        best = self.find(matcher)
+        at, place, num_detours = matcher.deep_copy(), 0, 0
+        while best is not None and place < len(best) and num_detours < _MAX_DETOURS:
+            best = (*best[:place], *self._cut(at, best[place:]))
+            others = [token for token in self.some(at) if token != best[place]]
+            num_detours += len(others)
+            for token in others:
+                tail = self.after(at, token, best[place + 1 :], len(best) - place - 2, _DETOUR)
                 best = best if tail is None else (*best[:place], token, *tail)
             at.consume_token(best[place])
             place += 1
         return best
 
-    def after(self, matcher: LLMatcher, token: int, known: Closing, room: int) -> Closing | None:
+    def _cut(self, matcher: LLMatcher, known: Closing) -> Closing:
+        """The shortest end of a closing that is one from where it begins."""
+        lengths = range(max(len(known) - _MAX_CUT, 0), len(known))
+        ends = (known[len(known) - length :] for length in lengths)
+        return next((end for end in ends if self._kinds.completes(matcher, end)), known)
+
+    def after(
+        self, matcher: LLMatcher, token: int, known: Closing, room: int, steps: int = _MAX_STEPS
+    ) -> Closing | None:
         """A closing of at most `room` tokens from behind `token`; see `find`."""
         ahead = matcher.deep_copy()
-        return self.find(ahead, known, room) if room >= 0 and ahead.consume_token(token) else None
+        return self.find(ahead, known, room, steps) if room >= 0 and ahead.consume_token(token) else None
 
-    def find(self, matcher: LLMatcher, known: Closing, room: int) -> Closing | None:
+    def find(
+        self, matcher: LLMatcher, known: Closing = (), room: int = _MAX_STEPS, steps: int = _MAX_STEPS
+    ) -> Closing | None:
         """A closing of at most `room` tokens from here, None if none is found.
 
-        `known` is one from nearby; it is one from here too, if it can be, or its end becomes the end of one.
+        `known` is one from nearby; it is one from here too, if it can be, or its end becomes the end of one, at most
+        so many `steps` from here.
         """
         if matcher.is_accepting():
             return ()
-        if 0 < len(known) <= room and _completes(matcher, known):
+        if 0 < len(known) <= room and self._kinds.completes(matcher, known):
             return known
-        walks = (self._walked(matcher, known, room, order) for order in _OUTSIDE)
+        walks = (_Walk(self._kinds, matcher, *orders).to_the_end(known, room, steps) for orders in _ORDERS)
         return next((found for found in walks if found is not None), None)
 
     def some(self, matcher: LLMatcher) -> list[int]:
         """A few tokens of every kind that may follow."""
-        return [*chain.from_iterable(self._choices(allowed(matcher, self._vocab_size)).values())]
+        menu = _Menu(self._kinds, matcher)
+        return [token for kind in _KINDS for token in menu.first(kind)]
 
-    def _walked(self, matcher: LLMatcher, known: Closing, room: int, outside: Sequence[str]) -> Closing | None:
-        ahead, tokens, ids = matcher.deep_copy(), list[int](), np.array(known, np.int64)
-        chosen = Counter[int]()
-        while not ahead.is_accepting():
-            mask = allowed(ahead, self._vocab_size)
-            for start in map(int, np.flatnonzero(mask[ids])):
-                if len(tokens) + len(known) - start <= room and _completes(ahead, known[start:]):
-                    return (*tokens, *known[start:])
-            token = self._next(mask, outside, chosen)
-            if token is None or len(tokens) >= min(room, _MAX_STEPS) or not ahead.consume_token(token):
+
+class _Walk:
+    """One way from a place in a grammar on."""
+
+    def __init__(self, kinds: _Kinds, matcher: LLMatcher, inside: _Order, outside: _Order) -> None:
+        self._kinds = kinds
+        self._inside, self._outside = inside, outside
+        self._at = matcher.deep_copy()
+        self._tokens: list[int] = []
+        self._chosen = Counter[int]()
+
+    def to_the_end(self, known: Closing, room: int, steps: int) -> Closing | None:
+        for _ in range(min(room, steps) + 1):
+            if self._at.is_accepting():
+                return tuple(self._tokens)
+            menu = _Menu(self._kinds, self._at)
+            tail = self._end_of(known, menu, room - len(self._tokens))
+            if tail is not None:
+                return (*self._tokens, *tail)
+            token = self._next(menu)
+            if token is None or not self._at.consume_token(token):
                 return None
-            self._num_walked += 1
-            tokens.append(token)
-        return tuple(tokens)
+            self._tokens.append(token)
+        return None
 
-    def _next(self, mask: Mask, outside: Sequence[str], chosen: Counter[int]) -> int | None:
-        """The token to walk: one that closes something if it can be, else of any kind, those chosen already last."""
-        choices = self._choices(mask)
-        closers, *others = _INSIDE if mask[self._letters].any() else outside
-        if choices[closers]:
-            return choices[closers][0]
-        tokens = [*chain.from_iterable(choices[kind] for kind in others)]
-        if len(tokens) < 2:
-            return tokens[0] if tokens else None
-        costs = [place + _AGAIN * chosen[token] for place, token in enumerate(tokens)]
-        token = tokens[costs.index(min(costs))]
-        chosen[token] += 1
+    def _end_of(self, known: Closing, menu: _Menu, room: int) -> Closing | None:
+        """The longest end of a closing that is one from here."""
+        known = known[max(len(known) - room, 0) :]
+        ids = np.array(known, np.int64)
+        can_begin = menu.mask[ids]
+        if menu.is_inside_string:  # anything may follow there; what goes on behind it begins with its end
+            can_begin &= self._kinds.ends_strings[ids]
+        starts = map(int, np.flatnonzero(can_begin)[:_MAX_JOINTS])
+        return next((known[start:] for start in starts if self._kinds.completes(self._at, known[start:])), None)
+
+    def _next(self, menu: _Menu) -> int | None:
+        """A token that closes something if there is one, else one of another kind, those chosen already last."""
+        order = self._inside if menu.is_inside_string else self._outside
+        for kind in order.closers:
+            if first := menu.first(kind):
+                return first[0]
+        choices = [token for kind in order.openers for token in menu.first(kind, order.count)] or menu.first("rest")
+        if len(choices) < 2:
+            return choices[0] if choices else None
+        costs = [place + order.again * self._chosen[token] for place, token in enumerate(choices)]
+        token = choices[costs.index(min(costs))]
+        self._chosen[token] += 1
         return token
 
-    def _choices(self, mask: Mask) -> dict[str, list[int]]:
-        """The first of each kind that are allowed; all that are if they are few."""
-        if np.count_nonzero(mask) > _FEW:
-            return {kind: list(map(int, head[mask[head]][:_CHOICES])) for kind, head in self._heads.items()}
-        ids = np.flatnonzero(mask)
-        found: dict[str, list[int]] = {kind: [] for kind in _KINDS}
-        for token in map(int, ids[np.argsort(self._rank[ids])]):
-            found[self._kind[token]].append(token)
-        return found
+
+class _Menu:
+    """The tokens allowed at one place, by kind."""
+
+    def __init__(self, kinds: _Kinds, matcher: LLMatcher) -> None:
+        self.mask = allowed(matcher, len(kinds.names))
+        self._kinds = kinds
+
+    @property
+    def is_inside_string(self) -> bool:
+        """True if letters are allowed; outside there are but those of true, false, null and exponents."""
+        return bool(self.mask[self._kinds.letters].any())
+
+    def first(self, kind: str, count: int = _CHOICES) -> list[int]:
+        """The first tokens of a kind; all of them if few are allowed."""
+        if self._few is not None:
+            return [token for token in self._few if self._kinds.names[token] == kind]
+        head = self._kinds.heads[kind]
+        return list(map(int, head[self.mask[head]][:count]))
+
+    @cached_property
+    def _few(self) -> list[int] | None:
+        if np.count_nonzero(self.mask) > _FEW:
+            return None
+        ids = np.flatnonzero(self.mask)
+        return list(map(int, ids[np.argsort(self._kinds.ranks[ids])]))
 
 
-def _completes(matcher: LLMatcher, tokens: Sequence[int]) -> bool:
-    if matcher.validate_tokens(tokens) < len(tokens):
-        return False
-    ahead = matcher.deep_copy()
-    return bool(ahead.consume_tokens(tokens) and ahead.is_accepting())
+class _Kinds:
+    """The tokens of a vocabulary by kind, within a kind those first that are likely to bring a text nearer its end."""
+
+    def __init__(self, texts: Sequence[bytes], end: int) -> None:
+        self.end = end
+        ranked = [_ranked(text) for text in texts]
+        order = sorted(range(len(texts)), key=ranked.__getitem__)
+        self.names = [kind for kind, _ in ranked]
+        self.ranks = np.argsort(order)
+        of_kind = {kind: [*tokens] for kind, tokens in groupby(order, self.names.__getitem__)}
+        self.heads = {kind: np.array(of_kind.get(kind, ())[:_HEAD], np.int64) for kind in _KINDS}
+        self.letters = np.array([t for t, text in enumerate(texts) if len(text) == 1 and text in _LETTERS], np.int64)
+        self.ends_strings = np.array([text.startswith(b'"') for text in texts], np.bool_)
+
+    def completes(self, matcher: LLMatcher, tokens: Closing) -> bool:
+        """Whether tokens are a closing."""
+        return bool(matcher.validate_tokens([*tokens, self.end]) > len(tokens))
 
 
-# In which order the kinds are walked. Inside a string letters are allowed; outside there are but those of true, false,
-# null and exponents. An order that opens arrays first may go on opening: another opens objects first.
-_KINDS = ("brackets", "quotes", "numbers", "arrays", "objects", "signs", "words", "letters", "rest")
-_INSIDE = ("quotes", "words", "signs", "numbers", "letters", "brackets", "arrays", "objects", "rest")
-_OUTSIDE = (_KINDS, ("brackets", "numbers", "objects", "quotes", "arrays", "signs", "words", "letters", "rest"))
+@dataclass(frozen=True)
+class _Order:
+    """Kinds in the order in which they are walked: those that close whenever they can, the others in turn."""
+
+    closers: Sequence[str]
+    openers: Sequence[str]
+    count: int = _CHOICES
+    again: int = _AGAIN
+
+
+_KINDS = ("brackets", "quotes", "commas", "numbers", "arrays", "objects", "signs", "words", "letters", "rest")
+_WITHIN = ("words", "signs", "numbers", "letters", "brackets", "commas", "arrays", "objects", "rest")
+_ORDERS = (  # inside a string and outside; one that opens arrays first may go on opening, and another opens objects
+    (
+        _Order(("quotes",), _WITHIN),
+        _Order(("brackets", "quotes", "commas"), ("numbers", "arrays", "objects", "signs", "words", "letters")),
+    ),
+    (
+        _Order(("quotes",), _WITHIN, count=99, again=999),  # each sign and letter in turn
+        _Order(("brackets", "commas"), ("numbers", "objects", "quotes", "arrays", "signs", "words", "letters")),
+    ),
+)
 _LETTERS = b"abcdghijklmopqrsuvwxyzABCDFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _ranked(text: bytes) -> tuple[str, tuple[int, bytes]]:
-    """The kind of a token, and its rank in it: those first that are likely to bring a text nearer to its end."""
-    signs = set(text)
+    """The kind of a token and its rank within it."""
+    signs, num_opened = set(text), text.count(b"[") + text.count(b"{")
     if text and signs <= set(b'"]}'):
-        return "quotes" if text.startswith(b'"') else "brackets", (-len(text), text)
+        return "quotes" if text.startswith(b'"') else "brackets", (-99 if text == b'""' else -len(text), text)
     if text.isdigit() or text in (b"true", b"false", b"null"):
         return "numbers", (len(text), text)
     if text and signs <= set(b'"[]{}:,'):
-        kind = "arrays" if b"[" in text else "objects" if b"{" in text else "signs"
-        return kind, (20 * (text.count(b"[") + text.count(b"{")) - len(text), text)
+        return "arrays" if b"[" in text else "objects" if num_opened else "commas", (20 * num_opened - len(text), text)
     if text.isalnum() and text.isascii():
         return "letters" if len(text) == 1 else "words", (-len(text), text)
     if len(text) == 1 and 0x20 < text[0] < 0x7F and text != b"\\":

@@ -1,8 +1,8 @@
 """Structured output: a regular expression, a list of choices or a JSON schema becomes the tokens allowed at each place.
 
-The grammars themselves are llguidance's (https://github.com/guidance-ai/llguidance); this adapts them, and knows at each
-place a way to complete the text (closing.py), so that it can be kept within a limit. Knows nothing of logits, drafts or
-requests. V is the vocabulary.
+The grammars themselves are llguidance's (https://github.com/guidance-ai/llguidance); this adapts them. It knows at each
+place a way to complete the text (closing.py), so that this can be kept within a limit. Knows nothing of logits, drafts
+or requests. V is the vocabulary.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _END = "<|end of grammar|>"  # llguidance wants one end token; here the grammar'
 _WHITESPACE = r" |\n {0,24}"  # between JSON tokens, if at all
 _WHITESPACE_OPTIONS = ("whitespace_flexible", "whitespace_pattern")
 _NUM_KEPT = 64  # compiled grammars, the latest
+_AMPLE = 4  # where this many times what completes a text is allowed, nothing shorter is sought
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class Compiler:
         self._definition = definition
         self._vocab_size = vocab_size
         self._compiled = lru_cache(_NUM_KEPT)(self._compile)
+        self._found = lru_cache(_NUM_KEPT)(lambda *source: self._words.closer.find(self._compiled(*source)))
+        self._shortest = lru_cache(_NUM_KEPT)(lambda *source: self._words.closer.shortest(self._compiled(*source)))
 
     def start(self, params: SamplingParams, eos_token_ids: Iterable[int], max_tokens: int) -> Grammar | None:
         """The grammar that the parameters ask for, at the start of an output of at most `max_tokens`.
@@ -167,12 +170,8 @@ class Compiler:
         source = _source(params)
         if source is None:
             return None
-        matcher, closing = self._compiled(*source)
-        if not _is_bounded(params):
-            closing = None
-        if closing is not None and len(closing) > max_tokens:
-            rule = f"at least {len(closing)}, which the shortest text that {source[0]} allows takes"
-            raise ConfigError(f"max_tokens is {max_tokens}; allowed: {rule}")
+        matcher = self._compiled(*source)
+        closing = self._closing(*source, max_tokens) if _is_bounded(params) else None
         return Grammar(matcher.deep_copy(), self._words, eos_token_ids, max_tokens, closing)
 
     @cached_property
@@ -188,15 +187,24 @@ class Compiler:
         inner = LLTokenizer(tokenizer.to_str(), n_vocab=size, eos_token=end)
         return Words(inner, end, self._vocab_size, Closer(inner, self._vocab_size))
 
-    def _compile(self, name: str, grammar: str) -> tuple[LLMatcher, Closing | None]:
-        """The grammar at its start, and its shortest closing; None if none was found."""
+    def _compile(self, name: str, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self._words.inner, grammar, log_level=0)
         if matcher.is_error():
             raise ConfigError(f"{name} is no grammar that can be followed: {_reason(matcher.get_error())}")
         start = Grammar(matcher.deep_copy(), self._words, (), 1, None)
         if not start._here().any() and not matcher.is_accepting():
             raise ConfigError(f"{name} allows no text at all; allowed: a grammar that at least one text follows")
-        return matcher, self._words.closer.shortest(matcher)
+        return matcher
+
+    def _closing(self, name: str, grammar: str, max_tokens: int) -> Closing | None:
+        """A closing of the grammar at its start, of at most `max_tokens`; None if none at all was found."""
+        closing = self._found(name, grammar)
+        if closing is not None and len(closing) * _AMPLE > max_tokens:
+            closing = self._shortest(name, grammar)
+        if closing is not None and len(closing) > max_tokens:
+            rule = f"at least {len(closing)}, which the shortest text that {name} allows takes"
+            raise ConfigError(f"max_tokens is {max_tokens}; allowed: {rule}")
+        return closing
 
 
 def _source(params: SamplingParams) -> tuple[str, str] | None:
@@ -220,8 +228,10 @@ def _grammar_from_schema(schema: str) -> str:
         return LLMatcher.grammar_from_json_schema(schema)
     options = {} if named is True else named.get("x-guidance")
     is_asked = isinstance(options, dict) and not options.keys().isdisjoint(_WHITESPACE_OPTIONS)
-    defaults = None if is_asked else {"whitespace_pattern": _WHITESPACE}
-    return LLMatcher.grammar_from_json_schema("{}" if named is True else schema, defaults=defaults)
+    schema = "{}" if named is True else schema
+    if is_asked:
+        return LLMatcher.grammar_from_json_schema(schema)
+    return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITESPACE})
 
 
 def _is_bounded(params: SamplingParams) -> bool:

@@ -22,7 +22,6 @@ from paceline.noise import PART, Floats, Ids, Noise, Scores, largest, parts
 from paceline.params import SamplingParams
 from paceline.types import Choice
 
-
 _NUM_TRIED = 16  # tokens, the best, that may turn out to leave no room to complete the text
 
 

@@ -29,7 +29,15 @@ VALUES = st.one_of(
     st.lists(st.integers(0, 9), max_size=3),
     st.dictionaries(NAMES, st.integers(0, 9), max_size=2),
 )
-PATTERNS = ["^[a-z]{3}$", "^\\d{4}-\\d{2}$", "^(ab)*c$", "^[A-F0-9]{8}$", "^(yes|no|maybe)$", "^\\+?[0-9 ]{5,}$", "^.{2,}x$"]
+PATTERNS = [
+    "^[a-z]{3}$",
+    "^\\d{4}-\\d{2}$",
+    "^(ab)*c$",
+    "^[A-F0-9]{8}$",
+    "^(yes|no|maybe)$",
+    "^\\+?[0-9 ]{5,}$",
+    "^.{2,}x$",
+]
 FORMATS = ["date", "time", "date-time", "email", "ipv4", "ipv6", "uuid", "hostname", "uri"]
 
 
@@ -62,7 +70,11 @@ def arrays(draw: st.DrawFn, inner: st.SearchStrategy[Schema]) -> Schema:
     low = draw(st.integers(0, 3))
     options: list[Schema] = [{}, {"minItems": low}, {"minItems": low, "maxItems": low + draw(st.integers(0, 2))}]
     first = draw(st.lists(inner, max_size=2))
-    return {"type": "array", "items": draw(inner)} | draw(st.sampled_from(options)) | ({"prefixItems": first} if first else {})
+    return (
+        {"type": "array", "items": draw(inner)}
+        | draw(st.sampled_from(options))
+        | ({"prefixItems": first} if first else {})
+    )
 
 
 @st.composite
@@ -83,15 +95,31 @@ LEAVES = st.one_of(
 TREES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
-        objects(inner), arrays(inner), st.builds(lambda several: {"anyOf": several}, st.lists(inner, min_size=1, max_size=3))
+        objects(inner),
+        arrays(inner),
+        st.builds(lambda several: {"anyOf": several}, st.lists(inner, min_size=1, max_size=3)),
     ),
     max_leaves=8,
 )
 NODE = {"$ref": "#/$defs/node"}
 RECURSIVE: list[Schema] = [
     {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"next": NODE}, "required": ["next"]}]},
-    {"type": "object", "properties": {"x": {"type": "string"}, "all": {"type": "array", "items": NODE}}, "required": ["all"]},
-    {"anyOf": [{"type": "array", "items": NODE, "minItems": 1}, {"type": "object", "properties": {"v": {"type": "integer"}}, "required": ["v"], "additionalProperties": False}]},
+    {
+        "type": "object",
+        "properties": {"x": {"type": "string"}, "all": {"type": "array", "items": NODE}},
+        "required": ["all"],
+    },
+    {
+        "anyOf": [
+            {"type": "array", "items": NODE, "minItems": 1},
+            {
+                "type": "object",
+                "properties": {"v": {"type": "integer"}},
+                "required": ["v"],
+                "additionalProperties": False,
+            },
+        ]
+    },
     {"anyOf": [{"type": "array", "items": NODE, "minItems": 2}, {"type": "integer", "minimum": 100}]},
 ]
 TREES_OF_NODES = st.builds(lambda node: {"$defs": {"node": node}, **NODE}, st.sampled_from(RECURSIVE))

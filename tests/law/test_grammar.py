@@ -179,7 +179,9 @@ def test_an_output_that_would_end_before_min_tokens_is_refused(eos: frozenset[in
     target = target_of(VOCAB)
     request = Kind({"choice": ["ab"], "min_tokens": 4}, eos=eos).request(VOCAB, 20)
     decode(target, [request])
-    with pytest.raises(RequestError, match=r"every token is forbidden at position .*min_tokens, max_tokens and the grammar leave"):
+    with pytest.raises(
+        RequestError, match=r"every token is forbidden at position .*min_tokens, max_tokens and the grammar leave"
+    ):
         raise request.error
 
 
