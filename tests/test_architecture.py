@@ -14,7 +14,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 LAYERS = [
     {"errors", "_version", "bundled", "jsonl"},
     {"params", "types"},
-    {"trace", "noise", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
+    {"trace", "noise", "closing", "grammar", "law", "tree", "topk", "store", "text", "stats", "tokenizing"},
     {"verify", "request", "native"},
     {"scheduler", "pacer", "target", "drafters"},
     {"engine"},
@@ -32,6 +32,7 @@ TORCH_FREE = [
     "params",
     "types",
     "noise",
+    "closing",
     "grammar",
     "law",
     "topk",

@@ -20,21 +20,23 @@ Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
 Closing = tuple[int, ...]
 
-_MAX_STEPS = 2000  # tokens walked in search of one closing
-_DETOUR = 8  # the same, where one is known and a shorter one is sought
+_MAX_STEPS = 8192  # tokens walked in search of one closing
+_DETOUR = 8  # the same, beyond those that there is room for beside a known one
 _MAX_DETOURS = 1000
 _MAX_CUT = 64  # tokens of a closing that may turn out to be needless
-_MAX_JOINTS = 8  # places of a known closing that are tried as the beginning of its end
+_MAX_JOINTS = 4  # places of a known closing that are tried as the beginning of its end
 _FEW = 64  # allowed tokens
 _HEAD = 1024  # tokens of a kind that are looked at where more are allowed
 _CHOICES = 4  # of one kind, there
 _AGAIN = 3  # choices that a token falls behind each time it is chosen: else a walk may go round for ever
 
 
-def allowed(matcher: LLMatcher, vocab_size: int) -> Mask:
-    """The tokens (V,) that the grammar can go on with."""
+def allowed(matcher: LLMatcher, vocab_size: int, end: int) -> Mask:
+    """The tokens (V,) that the grammar can go on with; `end` is the token that stands for its end, which is none."""
     bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
-    return np.unpackbits(bits, count=vocab_size, bitorder="little").view(np.bool_)
+    mask = np.unpackbits(bits, count=vocab_size, bitorder="little").view(np.bool_)
+    mask[end : end + 1] = False  # a slice: it may lie beyond the model's vocabulary
+    return mask
 
 
 class Closer:
@@ -49,10 +51,12 @@ class Closer:
         at, place, num_detours = matcher.deep_copy(), 0, 0
         while best is not None and place < len(best) and num_detours < _MAX_DETOURS:
             best = (*best[:place], *self._cut(at, best[place:]))
+            if place == len(best):
+                break
             others = [token for token in self.some(at) if token != best[place]]
             num_detours += len(others)
             for token in others:
-                tail = self.after(at, token, best[place + 1 :], len(best) - place - 2, _DETOUR)
+                tail = self.after(at, token, best[place + 1 :], len(best) - place - 2)
                 best = best if tail is None else (*best[:place], token, *tail)
             at.consume_token(best[place])
             place += 1
@@ -64,26 +68,21 @@ class Closer:
         ends = (known[len(known) - length :] for length in lengths)
         return next((end for end in ends if self._kinds.completes(matcher, end)), known)
 
-    def after(
-        self, matcher: LLMatcher, token: int, known: Closing, room: int, steps: int = _MAX_STEPS
-    ) -> Closing | None:
+    def after(self, matcher: LLMatcher, token: int, known: Closing, room: int) -> Closing | None:
         """A closing of at most `room` tokens from behind `token`; see `find`."""
         ahead = matcher.deep_copy()
-        return self.find(ahead, known, room, steps) if room >= 0 and ahead.consume_token(token) else None
+        return self.find(ahead, known, room) if room >= 0 and ahead.consume_token(token) else None
 
-    def find(
-        self, matcher: LLMatcher, known: Closing = (), room: int = _MAX_STEPS, steps: int = _MAX_STEPS
-    ) -> Closing | None:
+    def find(self, matcher: LLMatcher, known: Closing = (), room: int = _MAX_STEPS) -> Closing | None:
         """A closing of at most `room` tokens from here, None if none is found.
 
-        `known` is one from nearby; it is one from here too, if it can be, or its end becomes the end of one, at most
-        so many `steps` from here.
+        `known` is one from nearby; it is one from here too, if it can be, or its end becomes the end of one.
         """
         if matcher.is_accepting():
             return ()
         if 0 < len(known) <= room and self._kinds.completes(matcher, known):
             return known
-        walks = (_Walk(self._kinds, matcher, *orders).to_the_end(known, room, steps) for orders in _ORDERS)
+        walks = (_Walk(self._kinds, matcher, *orders).to_the_end(known, room) for orders in _ORDERS)
         return next((found for found in walks if found is not None), None)
 
     def some(self, matcher: LLMatcher) -> list[int]:
@@ -102,8 +101,9 @@ class _Walk:
         self._tokens: list[int] = []
         self._chosen = Counter[int]()
 
-    def to_the_end(self, known: Closing, room: int, steps: int) -> Closing | None:
-        for _ in range(min(room, steps) + 1):
+    def to_the_end(self, known: Closing, room: int) -> Closing | None:
+        steps = max(room - len(known), 0) + _DETOUR
+        for _ in range(min(room, steps, _MAX_STEPS) + 1):
             if self._at.is_accepting():
                 return tuple(self._tokens)
             menu = _Menu(self._kinds, self._at)
@@ -145,7 +145,7 @@ class _Menu:
     """The tokens allowed at one place, by kind."""
 
     def __init__(self, kinds: _Kinds, matcher: LLMatcher) -> None:
-        self.mask = allowed(matcher, len(kinds.names))
+        self.mask = allowed(matcher, len(kinds.names), kinds.end)
         self._kinds = kinds
 
     @property
@@ -198,14 +198,14 @@ class _Order:
 
 
 _KINDS = ("brackets", "quotes", "commas", "numbers", "arrays", "objects", "signs", "words", "letters", "rest")
-_WITHIN = ("words", "signs", "numbers", "letters", "brackets", "commas", "arrays", "objects", "rest")
+_WITHIN = ("words", "signs", "numbers", "letters", "brackets", "commas", "arrays", "objects")
 _ORDERS = (  # inside a string and outside; one that opens arrays first may go on opening, and another opens objects
     (
         _Order(("quotes",), _WITHIN),
         _Order(("brackets", "quotes", "commas"), ("numbers", "arrays", "objects", "signs", "words", "letters")),
     ),
     (
-        _Order(("quotes",), _WITHIN, count=99, again=999),  # each sign and letter in turn
+        _Order(("quotes",), (*_WITHIN, "rest"), count=99, again=999),  # each sign and letter in turn
         _Order(("brackets", "commas"), ("numbers", "objects", "quotes", "arrays", "signs", "words", "letters")),
     ),
 )

@@ -24,6 +24,7 @@ _END = "<|end of grammar|>"  # llguidance wants one end token; here the grammar'
 _WHITESPACE = r" |\n {0,24}"  # between JSON tokens, if at all
 _WHITESPACE_OPTIONS = ("whitespace_flexible", "whitespace_pattern")
 _NUM_KEPT = 64  # compiled grammars, the latest
+_MIN_TRIES, _MAX_TRIES, _TRIED = 2, 16, 1024
 _AMPLE = 4  # where this many times what completes a text is allowed, nothing shorter is sought
 
 
@@ -86,6 +87,11 @@ class Grammar:
         """True if the text can be completed in the tokens that remain behind this one, as far as is known."""
         return self._closing is None or self._closing_behind(token) is not None
 
+    @property
+    def num_tries(self) -> int:
+        """How many tokens may be asked whether they fit before the way out is taken; fewer where asking takes long."""
+        return max(_MIN_TRIES, min(_MAX_TRIES, _TRIED // max(len(self._closing or ()), 1)))
+
     def way_out(self) -> int | None:
         """A token that fits; None if there is none, or no way to complete the text is known."""
         if self._closing:
@@ -140,8 +146,7 @@ class Grammar:
         return self._mask
 
     def _computed(self) -> Mask:
-        mask = allowed(self._matcher, self._words.vocab_size)
-        mask[self._words.end : self._words.end + 1] = False  # a slice: it may lie beyond the model's vocabulary
+        mask = allowed(self._matcher, self._words.vocab_size, self._words.end)
         mask[self._eos] = self._matcher.is_accepting()
         mask.setflags(write=False)  # copies share it
         return mask

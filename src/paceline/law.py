@@ -22,8 +22,6 @@ from paceline.noise import PART, Floats, Ids, Noise, Scores, largest, parts
 from paceline.params import SamplingParams
 from paceline.types import Choice
 
-_NUM_TRIED = 16  # tokens, the best, that may turn out to leave no room to complete the text
-
 
 @dataclass(frozen=True)
 class LawContext:
@@ -126,7 +124,7 @@ class TargetLaw:
 
     def _best_that_fits(self, scores: Scores, grammar: Grammar) -> tuple[Ids, Floats]:
         """`_best` from the first token on behind which the text can still be completed, or else a way out alone."""
-        ids, sums = self._best(scores, _NUM_TRIED)
+        ids, sums = self._best(scores, grammar.num_tries)
         for place, token in enumerate(ids[sums > -np.inf].tolist()):
             if grammar.fits(token):
                 return ids[place:], sums[place:]
