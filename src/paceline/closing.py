@@ -23,6 +23,7 @@ Closing = tuple[int, ...]
 _MAX_STEPS = 8192  # tokens walked in search of one closing
 _DETOUR = 8  # the same, beyond those that there is room for beside a known one
 _MAX_DETOURS = 1000
+_SPREAD, _WIDTH = 4, 12  # tokens walked in every direction, and walks at once
 _MAX_CUT = 64  # tokens of a closing that may turn out to be needless
 _MAX_JOINTS = 4  # places of a known closing that are tried as the beginning of its end
 _FEW = 64  # allowed tokens
@@ -50,17 +51,34 @@ class Closer:
         best = self.find(matcher)
         at, place, num_detours = matcher.deep_copy(), 0, 0
         while best is not None and place < len(best) and num_detours < _MAX_DETOURS:
-            best = (*best[:place], *self._cut(at, best[place:]))
-            if place == len(best):
-                break
-            others = [token for token in self.some(at) if token != best[place]]
-            num_detours += len(others)
-            for token in others:
-                tail = self.after(at, token, best[place + 1 :], len(best) - place - 2)
-                best = best if tail is None else (*best[:place], token, *tail)
-            at.consume_token(best[place])
+            rest, num_tried = self._shortened(at, best[place:])
+            best, num_detours = (*best[:place], *rest), num_detours + num_tried
+            if rest:
+                at.consume_token(rest[0])
             place += 1
         return best
+
+    def _shortened(self, matcher: LLMatcher, known: Closing) -> tuple[Closing, int]:
+        """A closing that may be shorter than a known one, and how many other first tokens were tried."""
+        known = self._cut(matcher, known)
+        while (other := self._spread(matcher, known, len(known) - 1)) is not None:
+            known = other
+        others = [token for token in self.some(matcher) if known[:1] != (token,)]
+        for token in others:
+            tail = self.after(matcher, token, known[1:], len(known) - 2)
+            known = known if tail is None else (token, *tail)
+        return known, len(others)
+
+    def _spread(self, matcher: LLMatcher, known: Closing, room: int) -> Closing | None:
+        """A closing of at most `room` tokens: walks in every direction, while few tokens are allowed."""
+        front = _Walk(self._kinds, matcher, *_ORDERS[0]).branches()
+        for _ in range(min(room, _SPREAD) if len(front) > 1 else 0):
+            closings = (walk.closing(known, room) for walk in front)
+            closing = next((closing for closing in closings if closing is not None), None)
+            if closing is not None:
+                return closing
+            front = [longer for walk in front for longer in walk.branches()][:_WIDTH]
+        return None
 
     def _cut(self, matcher: LLMatcher, known: Closing) -> Closing:
         """The shortest end of a closing that is one from where it begins."""
@@ -98,36 +116,66 @@ class _Walk:
         self._kinds = kinds
         self._inside, self._outside = inside, outside
         self._at = matcher.deep_copy()
+        self._menu = _Menu(kinds, self._at)
         self._tokens: list[int] = []
         self._chosen = Counter[int]()
 
     def to_the_end(self, known: Closing, room: int) -> Closing | None:
-        steps = max(room - len(known), 0) + _DETOUR
-        for _ in range(min(room, steps, _MAX_STEPS) + 1):
-            if self._at.is_accepting():
-                return tuple(self._tokens)
-            menu = _Menu(self._kinds, self._at)
-            tail = self._end_of(known, menu, room - len(self._tokens))
-            if tail is not None:
-                return (*self._tokens, *tail)
-            token = self._next(menu)
+        """A closing of at most `room` tokens from where the walk began."""
+        steps = min(room, max(room - len(known), 0) + _DETOUR, _MAX_STEPS)
+        for _ in range(steps + 1):
+            closing = self.closing(known, room)
+            if closing is not None:
+                return closing
+            token = self._next()
             if token is None or not self._at.consume_token(token):
                 return None
             self._tokens.append(token)
+            self._menu = _Menu(self._kinds, self._at)
         return None
 
-    def _end_of(self, known: Closing, menu: _Menu, room: int) -> Closing | None:
+    def closing(self, known: Closing, room: int) -> Closing | None:
+        """The tokens walked, if they are a closing with at most the end of another behind them or one token more."""
+        if self._at.is_accepting():
+            return tuple(self._tokens)
+        left = room - len(self._tokens)
+        tail = self._end_of(known, left)
+        if tail is None and self._menu.few is not None:
+            tail = self._end_behind_one_of(self._menu.few, known, left)
+        return None if tail is None else (*self._tokens, *tail)
+
+    def branches(self) -> list[_Walk]:
+        """The walks that are a token longer, where few tokens are allowed."""
+        longer = []
+        is_outside = not self._menu.is_inside_string
+        for token in self._menu.few or ():
+            if is_outside and self._kinds.names[token] == "rest":  # whitespace
+                continue
+            walk = _Walk(self._kinds, self._at, self._inside, self._outside)
+            if walk._at.consume_token(token):
+                walk._tokens, walk._menu = [*self._tokens, token], _Menu(self._kinds, walk._at)
+                longer.append(walk)
+        return longer
+
+    def _end_of(self, known: Closing, room: int) -> Closing | None:
         """The longest end of a closing that is one from here."""
         known = known[max(len(known) - room, 0) :]
         ids = np.array(known, np.int64)
-        can_begin = menu.mask[ids]
-        if menu.is_inside_string:  # anything may follow there; what goes on behind it begins with its end
+        can_begin = self._menu.mask[ids]
+        if self._menu.is_inside_string:  # anything may follow there; what goes on behind it begins with its end
             can_begin &= self._kinds.ends_strings[ids]
         starts = map(int, np.flatnonzero(can_begin)[:_MAX_JOINTS])
         return next((known[start:] for start in starts if self._kinds.completes(self._at, known[start:])), None)
 
-    def _next(self, menu: _Menu) -> int | None:
+    def _end_behind_one_of(self, tokens: list[int], known: Closing, room: int) -> Closing | None:
+        """A token and behind it the end of a closing, or nothing, that together are a closing from here."""
+        ends = [(), *(known[start:] for start in range(min(_MAX_JOINTS, len(known))) if len(known) - start < room)]
+        found = ((token, *end) for end in ends for token in tokens)
+        return next((closing for closing in found if self._kinds.completes(self._at, closing)), None) if room else None
+
+    def _next(self) -> int | None:
         """A token that closes something if there is one, else one of another kind, those chosen already last."""
+        menu = self._menu
         order = self._inside if menu.is_inside_string else self._outside
         for kind in order.closers:
             if first := menu.first(kind):
@@ -155,13 +203,13 @@ class _Menu:
 
     def first(self, kind: str, count: int = _CHOICES) -> list[int]:
         """The first tokens of a kind; all of them if few are allowed."""
-        if self._few is not None:
-            return [token for token in self._few if self._kinds.names[token] == kind]
+        if self.few is not None:
+            return [token for token in self.few if self._kinds.names[token] == kind]
         head = self._kinds.heads[kind]
         return list(map(int, head[self.mask[head]][:count]))
 
     @cached_property
-    def _few(self) -> list[int] | None:
+    def few(self) -> list[int] | None:
         if np.count_nonzero(self.mask) > _FEW:
             return None
         ids = np.flatnonzero(self.mask)

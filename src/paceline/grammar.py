@@ -25,7 +25,7 @@ _WHITESPACE = r" |\n {0,24}"  # between JSON tokens, if at all
 _WHITESPACE_OPTIONS = ("whitespace_flexible", "whitespace_pattern")
 _NUM_KEPT = 64  # compiled grammars, the latest
 _MIN_TRIES, _MAX_TRIES, _TRIED = 2, 16, 1024
-_AMPLE = 4  # where this many times what completes a text is allowed, nothing shorter is sought
+_AMPLE = 2  # where this many times what completes a text is allowed, nothing shorter is sought
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_where_there_is_ample_room_nothing_is_changed(schema: Schema, name: str,
     llm = model_of_noise(name, "nothing")
     how = {"temperature": temperature, "seed": seed, "drafters": "none"}
     free = generated(llm, 80, **how, **asking(schema, complete=False))
-    assume(free.finish_reason == "stop")
+    assume(len(free.token_ids) < 80)
     assume(4 * fewest_tokens(llm, **asking(schema)) <= 320)
     assert generated(llm, 320, **how, **asking(schema)).token_ids == free.token_ids
 
