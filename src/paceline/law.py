@@ -135,7 +135,7 @@ class TargetLaw:
 
     def _is_forbidden(self, token: int) -> bool:
         scores = np.zeros(self._context.vocab_size)
-        self._forbid(scores)
+        self._forbid_ends_and_words(scores)
         return bool(scores[token] + (self.params.logit_bias or {}).get(token, 0.0) == -np.inf)
 
     def _dead_end(self) -> RequestError:
@@ -152,8 +152,6 @@ class TargetLaw:
 
     def _edited(self, logits: Scores) -> Floats:
         scores = logits.astype(np.float64)
-        if self.grammar is not None:
-            np.copyto(scores, -np.inf, where=~self.grammar.mask())
         self._forbid(scores)
         tokens, values = self._bias
         scores[tokens] += values
@@ -161,6 +159,11 @@ class TargetLaw:
         return scores
 
     def _forbid(self, scores: Floats) -> None:
+        if self.grammar is not None:
+            np.copyto(scores, -np.inf, where=~self.grammar.mask())
+        self._forbid_ends_and_words(scores)
+
+    def _forbid_ends_and_words(self, scores: Floats) -> None:
         for word in self._context.bad_word_ids:
             head = list(word[:-1])
             generated = len(self._tokens) - self._num_prompt
