@@ -67,19 +67,13 @@ class TargetLaw:
             RequestError: the parameters forbid every token here.
         """
         scores = self.process(logits)
-        if self.params.is_greedy:
-            ids = largest(scores, 2)
-            sums = scores[ids]
-        else:
-            ids, sums = self.noise.best(scores, len(self._tokens), 2)
-        best, *others = sums.tolist()
-        if best == -np.inf:
-            raise RequestError(
-                f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias, min_tokens and "
-                "the grammar leave nothing; allowed: at least one token"
-            )
-        margin = best - others[0] if others else np.inf
-        return _describe(int(ids[0]), logits, self.params.logprobs, margin)
+        ids, sums = self._best(scores, 2)
+        if sums[0] == -np.inf:
+            raise self._dead_end()
+        if self.grammar is not None and not self.grammar.fits(int(ids[0])):
+            ids, sums = self._best_that_fits(scores, self.grammar)
+        margin = sums[0] - sums[1] if sums.size > 1 else np.inf
+        return _describe(int(ids[0]), logits, self.params.logprobs, float(margin))
 
     def advance(self, token: int) -> None:
         """Append the chosen token to the history."""
@@ -121,6 +115,35 @@ class TargetLaw:
             or self.grammar is not None
         )
 
+    def _best(self, scores: Scores, count: int) -> tuple[Ids, Floats]:
+        """The tokens that the draw puts first, and what it ranks them by."""
+        if not self.params.is_greedy:
+            return self.noise.best(scores, len(self._tokens), count)
+        ids = largest(scores, count)
+        return ids, scores[ids].astype(np.float64, copy=False)
+
+    def _best_that_fits(self, scores: Scores, grammar: Grammar) -> tuple[Ids, Floats]:
+        """`_best` from the first token on behind which the text can still be completed, or else a way out alone."""
+        ids, sums = self._best(scores, grammar.num_tries)
+        for place, token in enumerate(ids[sums > -np.inf].tolist()):
+            if grammar.fits(token):
+                return ids[place:], sums[place:]
+        token = grammar.way_out()
+        if token is None or self._is_forbidden(token):
+            raise self._dead_end()
+        return np.array([token]), np.zeros(1)
+
+    def _is_forbidden(self, token: int) -> bool:
+        scores = np.zeros(self._context.vocab_size)
+        self._forbid_ends_and_words(scores)
+        return bool(scores[token] + (self.params.logit_bias or {}).get(token, 0.0) == -np.inf)
+
+    def _dead_end(self) -> RequestError:
+        return RequestError(
+            f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias, min_tokens, "
+            "max_tokens and the grammar leave nothing; allowed: at least one token"
+        )
+
     def _follow(self, grammar: Grammar, token: int) -> None:
         grammar.advance(token)
         if grammar.is_finished and len(self._tokens) - self._num_prompt >= self.params.min_tokens:
@@ -138,6 +161,9 @@ class TargetLaw:
     def _forbid(self, scores: Floats) -> None:
         if self.grammar is not None:
             np.copyto(scores, -np.inf, where=~self.grammar.mask())
+        self._forbid_ends_and_words(scores)
+
+    def _forbid_ends_and_words(self, scores: Floats) -> None:
         for word in self._context.bad_word_ids:
             head = list(word[:-1])
             generated = len(self._tokens) - self._num_prompt

@@ -182,7 +182,8 @@ class LLM:
         self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter], hints: Hints = NO_HINTS
     ) -> list[Request]:
         ids = self.encode(prompt)
-        params = params.resolved(len(ids), min(self.target.max_length, self.target.capacity))
+        room = min(self.target.max_length, self.target.capacity)
+        params, max_tokens = params.resolved(len(ids), room), params.limit(len(ids), room)
         self._check(ids, params)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))
@@ -192,7 +193,7 @@ class LLM:
         return [
             Request(
                 ids,
-                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos)),
+                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos, max_tokens)),
                 TextStream(self._decode, ids, params.stop),
                 ends,
                 drafters,

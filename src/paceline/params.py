@@ -82,6 +82,7 @@ class SamplingParams:
         choice: the output is one of these strings.
         response_format: OpenAI's: `{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}`,
             `{"type": "json_object"}`, or `{"type": "text"}`, which asks for nothing.
+            JSON is complete within `max_tokens`, unless `"complete": False` stands beside "type".
 
     At most one of the last three is given. Such an output ends where its grammar does, whatever `ignore_eos` says.
     """

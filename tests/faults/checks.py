@@ -41,7 +41,8 @@ def named(check: Check) -> Check:
 
 def mixed_requests(drafters=()) -> list[Request]:
     """Requests of several kinds, lengths and seeds."""
-    names = ("temperature 1", "frequency_penalty", "eos", "all", "repetition_penalty", "regex", "choice without EOS")
+    names = ("temperature 1", "frequency_penalty", "eos", "all", "repetition_penalty", "choice without EOS")
+    names += ("regex",) * 4
     kinds = [KINDS[name] for name in names]
     return [
         kind.request(VOCAB, 17 + 5 * i, seed=70 + i, sample=i % 2, drafters=drafters) for i, kind in enumerate(kinds)

@@ -100,16 +100,37 @@ def _warped(params: SamplingParams, whole: torch.Tensor, scores: torch.Tensor) -
     return scores
 
 
+def tokens_to_complete(kind: Kind, generated: Sequence[int], limit: int) -> float:
+    """The fewest tokens that complete a text, by trying out all of up to `limit`; infinite if none do."""
+    pattern, text = pattern_of(kind), "".join(SPELLED.get(token, "?") for token in generated)
+    if pattern is None or generated[-1:] in [(end,) for end in kind.eos]:
+        return 0
+    for count in range(limit + 1):
+        endings = itertools.product(SPELLED.values(), repeat=count)
+        if any(re.fullmatch(pattern, text + "".join(ending)) for ending in endings):
+            return count
+    return np.inf
+
+
 def enumerate_outputs(kind: Kind, logits, max_tokens: int) -> dict[tuple[int, ...], float]:
-    """Every output of at most `max_tokens` tokens with its exact probability."""
+    """Every output of at most `max_tokens` tokens with its exact probability.
+
+    Under a grammar: given at each place that the text can be completed in the tokens that remain.
+    """
     ends = set(kind.eos) | set(kind.params.get("stop_token_ids", ()))
 
     def grow(output: tuple[int, ...], mass: float) -> Iterator[tuple[tuple[int, ...], float]]:
-        is_complete = not allowed_by_grammar(kind, output, len(logits(kind.prompt))).any()
-        if len(output) == max_tokens or (output and output[-1] in ends) or is_complete:
+        if len(output) == max_tokens or (output and output[-1] in ends):
             yield output, mass
             return
         scores = reference_scores(kind, kind.prompt, output, logits((*kind.prompt, *output)))
+        room = max_tokens - len(output) - 1
+        for token in np.flatnonzero(scores > -np.inf):
+            if tokens_to_complete(kind, (*output, int(token)), room) > room:
+                scores[token] = -np.inf
+        if not (scores > -np.inf).any():  # without an end-of-sequence token the text ends where nothing can follow
+            yield output, mass
+            return
         for token, share in enumerate(np.exp(scores - np.logaddexp.reduce(scores))):
             if share > 0:
                 yield from grow((*output, token), mass * float(share))

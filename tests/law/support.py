@@ -79,7 +79,7 @@ class Kind:
         context = LawContext(vocab_size, self.eos, self.bad_words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
         text = TextStream(lambda ids: "", prompt, ())
-        grammar = compiler_of(vocab_size).start(params, self.eos)
+        grammar = compiler_of(vocab_size).start(params, self.eos, max_tokens)
         return Request(prompt, law(params, context, prompt, seed, sample, grammar), text, ends, drafters, seed, hints)
 
 

@@ -1,5 +1,7 @@
 """Structured output: what a grammar allows at each place, where it ends, and the same bytes with every drafter.
 
+That it is complete within a limit: test_closing.py.
+
 The law under a grammar is held to its reference in test_enumeration.py and test_promises.py, as every parameter is;
 what the bundled model says under one is in test_structured_output.py.
 """
@@ -37,7 +39,7 @@ WARM = {
 
 
 def started(eos=ENDS, **params) -> Grammar:
-    grammar = compiler_of(VOCAB).start(SamplingParams(**params), eos)
+    grammar = compiler_of(VOCAB).start(SamplingParams(**params), eos, 99)
     assert grammar is not None
     return grammar
 
@@ -52,7 +54,7 @@ def allowed(grammar: Grammar) -> set[int]:
 @pytest.mark.parametrize("name", ["regex", "choice", "choice without EOS"])
 def test_the_mask_is_what_can_be_completed_after_every_history(name: str) -> None:
     kind = KINDS[name]
-    start = compiler_of(VOCAB).start(SamplingParams(**kind.params), kind.eos)
+    start = compiler_of(VOCAB).start(SamplingParams(**kind.params), kind.eos, 99)
     reached = [((), start)]
     for history, grammar in reached:
         expected = allowed_by_grammar(kind, history, VOCAB).numpy()
@@ -96,7 +98,7 @@ def test_all_of_several_ends_are_allowed_where_the_text_is_complete() -> None:
 def test_special_tokens_and_padding_are_forbidden_even_where_all_text_is_allowed() -> None:
     assert allowed(started(frozenset(), regex=r"[\s\S]*")) == {A, B, AB, C}
     assert allowed(started(regex=r"[\s\S]*")) == {EOS, A, B, AB, C}
-    assert allowed(compiler_of(5).start(SamplingParams(regex="[a-z<>]*"), ())) == {A, B, AB, C}
+    assert allowed(compiler_of(5).start(SamplingParams(regex="[a-z<>]*"), (), 99)) == {A, B, AB, C}
 
 
 def test_a_token_that_does_not_follow_is_refused() -> None:
@@ -179,7 +181,9 @@ def test_an_output_that_would_end_before_min_tokens_is_refused(eos: frozenset[in
     target = target_of(VOCAB)
     request = Kind({"choice": ["ab"], "min_tokens": 4}, eos=eos).request(VOCAB, 20)
     decode(target, [request])
-    with pytest.raises(RequestError, match=r"every token is forbidden at position .*min_tokens and the grammar leave"):
+    with pytest.raises(
+        RequestError, match=r"every token is forbidden at position .*min_tokens, max_tokens and the grammar leave"
+    ):
         raise request.error
 
 
@@ -250,12 +254,12 @@ def test_a_tokenizer_is_read_once_and_only_for_a_grammar() -> None:
         return tiny_tokenizer()
 
     compiler = Compiler(definition, VOCAB)
-    assert compiler.start(SamplingParams(), ENDS) is None
+    assert compiler.start(SamplingParams(), ENDS, 99) is None
     assert read == []
     for regex in ("a", "b", "a"):
-        compiler.start(SamplingParams(regex=regex), ENDS)
+        compiler.start(SamplingParams(regex=regex), ENDS, 99)
     assert read == [1]
-    assert compiler._compiled.cache_info().hits == 1
+    assert compiler._compiled.cache_info().misses == 2
 
 
 # Choices of all kinds
