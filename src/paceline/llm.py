@@ -5,10 +5,9 @@ Texts become requests here, and tokens become texts again; how tokens are made i
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
@@ -61,13 +60,14 @@ class LLM:
         self._environment = Environment(tokenizer.inner if tokenizer else None, target.vocab_size, device, draft_model)
         self._decode = tokenizer.decode if tokenizer else no_text
         self._lock = threading.Lock()
+        self._is_closed = False
         self._made: dict[str, Drafter] = {}
         self._drafters = self._resolve(drafters)
 
     def generate(
         self,
         prompt: Prompt | Iterable[Prompt],
-        params: SamplingParams = DEFAULTS,
+        params: SamplingParams | None = None,
         *,
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
@@ -81,8 +81,8 @@ class LLM:
 
         Args:
             prompt: what to continue.
-            params: how to sample.
-            drafters: in place of those given at load.
+            params: how to sample; None is the defaults.
+            drafters: in place of those given at load; those beside "auto" in a list join the automatic ones.
             prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
             tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
             **sampling: parameters in place of those of `params`.
@@ -91,7 +91,7 @@ class LLM:
             ConfigError: a parameter or drafter that does not exist or is out of range.
             RequestError: a prompt that is empty or does not fit.
         """
-        params = params.merged(sampling)
+        params = self._params(params, sampling)
         prompts, is_batch = as_prompts(prompt)
         chosen = self._drafters if drafters is None else self._resolve(drafters)
         hints = self._hints(prediction, tenant)
@@ -104,7 +104,7 @@ class LLM:
     def stream(
         self,
         prompt: Prompt,
-        params: SamplingParams = DEFAULTS,
+        params: SamplingParams | None = None,
         *,
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
@@ -112,7 +112,7 @@ class LLM:
         **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """Tokens of one prompt as they are decoded. Closing the iterator early frees what the request holds."""
-        params = params.merged(sampling)
+        params = self._params(params, sampling)
         if params.n > 1:
             raise ConfigError(f"n is {params.n}; allowed in stream: 1")
         chosen = self._drafters if drafters is None else self._resolve(drafters)
@@ -140,8 +140,9 @@ class LLM:
         return self._tokenizer().encode(content) if isinstance(content, str) else content
 
     def close(self) -> None:
-        """Release the model and the drafters."""
+        """Release the drafters and decode no more; a running stream ends with an error. Closing twice does nothing."""
         with self._lock:
+            self._is_closed = True
             for drafter in self._made.values():
                 drafter.close()
             self._made.clear()
@@ -152,6 +153,22 @@ class LLM:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("an LLM holds native memory and cannot be copied or pickled; load the model again")
+
+    def _params(self, params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
+        """The parameters of a call."""
+        self._check_open()
+        if params is None:
+            params = DEFAULTS
+        if not isinstance(params, SamplingParams):
+            raise ConfigError(f"params is {params!r}; allowed: a SamplingParams, or keyword arguments")
+        return params.merged(options)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ConfigError("this LLM is closed; load the model again")
+
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise ConfigError("this model was loaded without a tokenizer; give prompts as token ids")
@@ -160,8 +177,13 @@ class LLM:
     def _resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects for "auto", "none", a name, or a list; named ones are made once and kept."""
         if isinstance(drafters, str):
-            drafters = {"auto": automatic(self._environment), "none": []}.get(drafters, [drafters])
-        return tuple(self._drafter(spec) for spec in drafters)
+            drafters = [] if drafters == "none" else [drafters]
+        if "none" in drafters:
+            raise ConfigError("drafters has 'none' beside others; allowed: 'none' alone")
+        named = [spec for spec in drafters if spec != "auto"]
+        if len(named) < len(drafters):
+            named = [*(name for name in automatic(self._environment) if name not in named), *named]
+        return tuple(self._drafter(spec) for spec in named)
 
     def _drafter(self, spec: str | Drafter) -> Drafter:
         with self._lock:
@@ -236,6 +258,7 @@ class LLM:
 
     def _step_for(self, request: Request) -> None:
         """One step. If it is interrupted, the request of whoever is interrupted is no failure but aborted."""
+        self._check_open()
         try:
             self.engine.step()
         except BaseException:
@@ -301,9 +324,3 @@ class Stream:
         if self._request.finish_reason is None:
             raise ConfigError("the stream is still running; read it to its end, or close it")
         return self._llm._output(self._request, self._seen)
-
-
-def to_json(output: Output, load_seconds: float) -> str:
-    """The object that `paceline generate --json` prints."""
-    fields = {"text": output.text, "token_ids": output.token_ids, "finish_reason": output.finish_reason}
-    return json.dumps(fields | {"seed": output.seed, "stats": output.stats | {"load_seconds": load_seconds}})

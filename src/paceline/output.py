@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paceline.params import SamplingParams
@@ -24,7 +24,10 @@ class Origin:
     decode: Callable[[Sequence[int]], str]  # token ids to text
 
 
-@dataclass(frozen=True)
+_SHOWN = 40  # characters of a text in an output's repr
+
+
+@dataclass(frozen=True, repr=False)
 class Output:
     """One sample of one prompt, finished."""
 
@@ -34,8 +37,13 @@ class Output:
     finish_reason: str
     seed: int
     stats: dict[str, Any]
-    steps: tuple[StepRecord, ...] = field(repr=False)
-    origin: Origin = field(repr=False)
+    steps: tuple[StepRecord, ...]
+    origin: Origin
+
+    def __repr__(self) -> str:
+        end = self.text if len(self.text) <= _SHOWN else "…" + self.text[1 - _SHOWN :]
+        pace = f"{self.stats['mean_acceptance_length']:.2f} tokens/step"
+        return f"Output({end!r}, {len(self.token_ids)} tokens, {self.finish_reason}, {pace})"
 
     def uncertain_spans(self) -> list[UncertainSpan]:
         """Areas of the output in which the model was unsure, in their order; docs/report.md states the rule.

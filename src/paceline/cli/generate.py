@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from json import loads  # `json` is an option below
+from json import dumps, loads  # `json` is an option below
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -66,9 +66,7 @@ def generate(
             sampling["max_tokens"] = min(max_tokens, room)
         with PrefillProgress(llm, len(ids)):
             if json:
-                from paceline.llm import to_json
-
-                print(to_json(llm.generate(ids, drafters=chosen, prediction=expected, **sampling), load_seconds))
+                print(_to_json(llm.generate(ids, drafters=chosen, prediction=expected, **sampling), load_seconds))
                 return
             stream = llm.stream(ids, drafters=chosen, prediction=expected, **sampling)
             _show(stream, sys.stdout, quiet)
@@ -145,3 +143,9 @@ def facts(output: Output, colours: dict[str, str]) -> Text:
         earned = f" · {name} {drafter['num_accepted_draft_tokens']}/{drafter['num_draft_tokens']}"
         line.append(earned, style=colours.get(name, ""))
     return line
+
+
+def _to_json(output: Output, load_seconds: float) -> str:
+    """The object that `--json` prints."""
+    fields = {"text": output.text, "token_ids": output.token_ids, "finish_reason": output.finish_reason}
+    return dumps(fields | {"seed": output.seed, "stats": output.stats | {"load_seconds": load_seconds}})
