@@ -116,7 +116,7 @@ class LLM:
         if params.n > 1:
             raise ConfigError(f"n is {params.n}; allowed in stream: 1")
         chosen = self._drafters if drafters is None else self._resolve(drafters)
-        return Stream(self, self._requests(prompt, params, chosen, self._hints(prediction, tenant))[0])
+        return Stream(self, self._requests(as_prompt(prompt), params, chosen, self._hints(prediction, tenant))[0])
 
     def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Any:
         """`generate` on a conversation, through the model's own chat template."""
@@ -136,8 +136,7 @@ class LLM:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt stands for."""
-        content = as_prompt(prompt)
-        return self._tokenizer().encode(content) if isinstance(content, str) else content
+        return self._ids(as_prompt(prompt))
 
     def close(self) -> None:
         """Release the drafters and decode no more; a running stream ends with an error. Closing twice does nothing."""
@@ -198,15 +197,18 @@ class LLM:
     def _hints(self, prediction: Prompt | None, tenant: str) -> Hints:
         if not isinstance(tenant, str):
             raise ConfigError(f"tenant is {tenant!r}; allowed: a string")
-        return Hints(tuple(self.encode(as_prompt(prediction, "prediction"))) if prediction is not None else (), tenant)
+        return Hints(tuple(self._ids(as_prompt(prediction, "prediction"))) if prediction is not None else (), tenant)
+
+    def _ids(self, content: str | list[int]) -> list[int]:
+        return self._tokenizer().encode(content) if isinstance(content, str) else content
 
     def _requests(
-        self, prompt: Prompt, params: SamplingParams, drafters: Sequence[Drafter], hints: Hints = NO_HINTS
+        self, content: str | list[int], params: SamplingParams, drafters: Sequence[Drafter], hints: Hints = NO_HINTS
     ) -> list[Request]:
-        ids = self.encode(prompt)
+        ids = self._ids(content)
         room = min(self.target.max_length, self.target.capacity)
         params, max_tokens = params.resolved(len(ids), room), params.limit(len(ids), room)
-        self._check(ids, params)
+        self._check(ids, params, max_tokens)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))
         words = tuple(w for word in params.bad_words for w in self._tokenizer().spellings(word))
@@ -225,14 +227,13 @@ class LLM:
             for sample in range(params.n)
         ]
 
-    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
+    def _check(self, ids: Sequence[int], params: SamplingParams, max_tokens: int) -> None:
         if not ids:
             raise RequestError("the prompt is empty; allowed: at least one token")
         vocab, room = self.target.vocab_size, self.target.max_length
         bad = [t for t in (*ids, *params.stop_token_ids, *(params.logit_bias or {})) if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
-        max_tokens = params.limit(len(ids), room)
         wanted = f"prompt ({len(ids)} tokens) and max_tokens ({max_tokens}) exceed"
         if len(ids) + max_tokens > room:
             raise RequestError(f"{wanted} the model's context of {room}")
@@ -257,12 +258,13 @@ class LLM:
                     self._step_for(request)
 
     def _step_for(self, request: Request) -> None:
-        """One step. If it is interrupted, the request of whoever is interrupted is no failure but aborted."""
+        """One step. Whoever is interrupted in it finds an unfinished request aborted, not failed."""
         self._check_open()
         try:
             self.engine.step()
         except BaseException:
-            request.error, request.finish_reason = None, "abort"
+            if request.error is not None:
+                request.error, request.finish_reason = None, "abort"
             raise
 
     def _output(self, request: Request, tokens: Sequence[Token]) -> Output:

@@ -37,10 +37,12 @@ OUR_NAMES = {
     "guided_decoding": "regex, choice or response_format",
     "streamer": "stream, a method of LLM in place of generate",
     "stream": "stream, a method of LLM in place of generate",
-    "assistant_model": "draft_model, an argument of LLM",
-    "speculative_config": "drafters, draft_model and num_speculative_tokens, arguments of LLM",
+    "assistant_model": "drafters='model:path=…'",
+    "speculative_config": "drafters, an argument of load, generate and stream",
     "prompt_lookup_num_tokens": "drafters='suffix'",
-    "num_assistant_tokens": "num_speculative_tokens, an argument of LLM",
+    "draft_model": "drafters='model:path=…'",
+    "num_speculative_tokens": "budget, an argument of load",
+    "num_assistant_tokens": "budget, an argument of load",
     "cache_salt": "tenant, an argument of generate and stream",
 }
 
@@ -67,11 +69,11 @@ NOT_OFFERED = {
 
 # Arguments that are no sampling parameters, and what takes them.
 ARGUMENTS = {
-    "drafters": "LLM, generate and stream",
+    "drafters": "load, generate and stream",
     "prediction": "generate and stream",
     "tenant": "generate and stream",
-    "draft_model": "LLM",
-    "num_speculative_tokens": "LLM",
+    "budget": "load",
+    "max_slowdown": "load",
 }
 
 

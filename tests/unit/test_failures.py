@@ -72,6 +72,28 @@ def test_an_interrupted_step_releases_every_request_also_one_that_had_just_finis
     assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
 
 
+@pytest.mark.parametrize(("max_tokens", "reason"), [(2, "length"), (9, "abort")])
+def test_an_interruption_is_no_failure_to_its_own_request_but_to_others(max_tokens: int, reason: str) -> None:
+    class Interrupts(ScriptedDrafter):
+        def propose_one(self, request, budget):
+            return chain([(request.tokens[-1] + 1) % 7])
+
+        def observe(self, outcome):
+            raise KeyboardInterrupt
+
+    target = counting()
+    llm = LLM(target, None, drafters="none")
+    other = llm.stream([2], max_tokens=9)
+    next(other)
+    own = llm.stream([1], max_tokens=max_tokens, drafters=[Interrupts()])
+    with pytest.raises(KeyboardInterrupt):
+        next(own)
+    assert own.output.finish_reason == reason
+    with pytest.raises(EngineError, match="KeyboardInterrupt"):
+        list(other)
+    assert target.num_held == 0
+
+
 class Unlucky(ScriptedTarget):
     """A target whose forward fails now and then."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 import pickle
 import re
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline import LLM, ConfigError, RequestError, SamplingParams
+from paceline import LLM, ConfigError, RequestError, SamplingParams, load
 from paceline.params import SamplingOptions
 from paceline.synonyms import ARGUMENTS, NOT_OFFERED, OUR_NAMES
 
@@ -265,10 +266,10 @@ UNKNOWN = {
     "max_length": "Paceline's name for it is max_tokens, which does not count the prompt",
     "do_sample": "Paceline's name for it is temperature, where 0 is greedy",
     "num_return_sequences": "Paceline's name for it is n",
-    "assistant_model": "Paceline's name for it is draft_model, an argument of LLM",
+    "assistant_model": "Paceline's name for it is drafters='model:path=…'",
     "prompt_lookup_num_tokens": "Paceline's name for it is drafters='suffix'",
     "num_beams": "Paceline does not offer beam search",
-    "drafters": "it is an argument of LLM, generate and stream",
+    "drafters": "it is an argument of load, generate and stream",
     "temprature": "did you mean temperature? allowed: max_tokens, temperature, top_k,",
     "top_q": "did you mean top_p? allowed: max_tokens, temperature, top_k,",
     "stop_strings": "Paceline's name for it is stop",
@@ -292,6 +293,13 @@ def test_each_answer_is_a_name_that_there_is_and_no_question_is_ours() -> None:
         assert first in NAMES or first in ARGUMENTS or hasattr(LLM, first), theirs
     assert not {*NAMES} & {*OUR_NAMES, *NOT_OFFERED, *ARGUMENTS}
     assert not {*OUR_NAMES} & {*NOT_OFFERED}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_argument_is_one_of_what_is_said_to_take_it(name: str) -> None:
+    takers = {"load": load, "generate": LLM.generate, "stream": LLM.stream}
+    for taker in re.split(", | and ", ARGUMENTS[name]):
+        assert name in inspect.signature(takers[taker]).parameters
 
 
 # The object
