@@ -29,7 +29,7 @@ from paceline.bench.provenance import provenance
 from paceline.bench.step import StepPlan, StepReport, bench_step
 from paceline.bench.tables import Table, show, write_json
 from paceline.errors import PacelineError, first_line
-from paceline.target.loading import load_target
+from paceline.model.loading import load_target
 
 LIMIT = 8 * 60.0  # seconds for everything
 ROWS = (1, 2, 4, 8, 16, 32, 64)

@@ -34,8 +34,8 @@ with paceline.load() as loaded, paceline.LLM(loaded.target, loaded.tokenizer) as
     plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
     drafted = llm.generate("Once upon a time", max_tokens=40, drafters=["bigram:depth=2"])
 assert drafted.token_ids == plain.token_ids
-assert drafted.stats["drafters"]["bigram"]["num_draft_tokens"] > 0
-assert drafted.stats["drafters"]["bigram"]["num_failures"] == 0
+assert drafted.stats.drafters["bigram"].num_draft_tokens > 0
+assert drafted.stats.drafters["bigram"].num_failures == 0
 """
     done = subprocess.run([sys.executable, "-c", drafter + check], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import pytest
 from paceline import LLM
 from paceline.bench.prompt_formats import FORMATS
 from paceline.bench.summary import SettingSummary, Spread, Steps
-from paceline.stats import DrafterStats, RequestStats
+from paceline.engine.stats import DrafterStats, Stats
 from paceline.testing import ScriptedDrafter
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
@@ -32,17 +32,21 @@ def check(title: str, keys: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def stats(bundled: LLM) -> dict:
-    return bundled.generate("One, two, one, two, one, two,", max_tokens=12, drafters=[ScriptedDrafter()]).stats
+    return bundled.generate(
+        "One, two, one, two, one, two,", max_tokens=12, drafters=[ScriptedDrafter()]
+    ).stats.as_dict()
 
 
 def test_every_statistic_of_a_request_is_defined(stats: dict) -> None:
     check(REQUEST, set(stats))
-    assert set(RequestStats().as_dict()) == set(stats) - {"numerics", "memory"}
+    assert set(Stats().as_dict()) == set(stats)
 
 
 def test_every_statistic_of_a_drafter_is_defined(stats: dict) -> None:
     check(DRAFTER, set(stats["drafters"][ScriptedDrafter.name]))
-    assert set(stats["drafters"][ScriptedDrafter.name]) == {field.name for field in fields(DrafterStats)}
+    assert set(stats["drafters"][ScriptedDrafter.name]) == {field.name for field in fields(DrafterStats)} | {
+        "saved_seconds"
+    }
 
 
 def test_every_entry_of_the_pacers_account_is_defined(stats: dict) -> None:
@@ -50,7 +54,7 @@ def test_every_entry_of_the_pacers_account_is_defined(stats: dict) -> None:
 
 
 def test_every_reason_to_stop_drafting_is_named() -> None:
-    source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "src/paceline/pacer").glob("*.py"))
+    source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "src/paceline/pacing").glob("*.py"))
     reasons = {
         r for r in ("asleep", "no drafts", "rows would not pay", "guard", "all drafts taken") if f'"{r}"' in source
     }

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from paceline.bench.tasks import read_tasks
 from paceline.errors import ConfigError
-from paceline.tokenizing import Tokenizer
+from paceline.text.tokenizer import Tokenizer
 from peers.measure import Prompt
 
 

@@ -12,7 +12,7 @@ import torch
 from paceline.bench.inflate import Growth, inflate
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
 from paceline.errors import ConfigError
-from paceline.target.loading import read_model
+from paceline.model.loading import read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"  # anything else is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

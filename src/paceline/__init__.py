@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from paceline._version import __version__
 
 if TYPE_CHECKING:
+    from paceline.engine.request import Drafter, StepOutcome, Token
+    from paceline.engine.tree import DraftTree
     from paceline.errors import ConfigError, DrafterError, EngineError, ModelError, PacelineError, RequestError
     from paceline.llm import LLM, Stream
     from paceline.loading import load
     from paceline.output import Output
     from paceline.params import SamplingParams
-    from paceline.types import Drafter, DraftTree, StepOutcome, Token
 
 __all__ = [
     "LLM",
@@ -41,7 +42,8 @@ _HOMES = {
     "paceline.loading": ("load",),
     "paceline.output": ("Output",),
     "paceline.params": ("SamplingParams",),
-    "paceline.types": ("DraftTree", "Drafter", "StepOutcome", "Token"),
+    "paceline.engine.request": ("Drafter", "StepOutcome", "Token"),
+    "paceline.engine.tree": ("DraftTree",),
 }
 
 

@@ -8,27 +8,28 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
 
 from paceline.bundled import draft_model_of
 from paceline.drafters import automatic, make
-from paceline.engine import Engine
+from paceline.engine.engine import Engine
+from paceline.engine.ports import Pacer, Target
+from paceline.engine.request import NO_HINTS, Drafter, Environment, Hints, Request, Token
 from paceline.errors import ConfigError, RequestError
-from paceline.grammar import Compiler
-from paceline.law import LawContext, TargetLaw
 from paceline.output import Origin, Output
-from paceline.pacer import FixedPacer, Pacing
+from paceline.pacing import FixedPacer
 from paceline.params import SamplingOptions, SamplingParams
-from paceline.prompts import Prompt, as_prompt, as_prompts
-from paceline.request import NO_HINTS, Hints, Request
-from paceline.text import TextStream, no_text
-from paceline.tokenizing import Tokenizer, eos_ids, sampling_defaults
-from paceline.types import Drafter, Environment, Target, Token
+from paceline.sampling.grammar import Compiler
+from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.text.prompts import Prompt, as_prompt, as_prompts
+from paceline.text.stream import TextStream, no_text
+from paceline.text.tokenizer import Tokenizer, eos_ids, sampling_defaults
 
 if TYPE_CHECKING:
-    from paceline.target.loading import ModelInfo
+    from paceline.model.loading import ModelInfo
 
 Drafters = str | Sequence[str | Drafter]
 DEFAULTS = SamplingParams()
@@ -47,7 +48,7 @@ class LLM:
         tokenizer: Tokenizer | None,
         *,
         drafters: Drafters = "auto",
-        pacer: Pacing | None = None,
+        pacer: Pacer | None = None,
         info: ModelInfo | None = None,
     ) -> None:
         self.info = info
@@ -212,12 +213,12 @@ class LLM:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self.tokenizer, getattr(self.target, "generation_config", None))
         words = tuple(w for word in params.bad_words for w in self._tokenizer().spellings(word))
-        context = LawContext(self.target.vocab_size, eos, words)
+        context = SamplerContext(self.target.vocab_size, eos, words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
         return [
             Request(
                 ids,
-                TargetLaw(params, context, ids, seed, sample, self._grammars.start(params, eos, max_tokens)),
+                Sampler(params, context, ids, seed, sample, self._grammars.start(params, eos, max_tokens)),
                 TextStream(self._decode, ids, params.stop),
                 ends,
                 drafters,
@@ -268,7 +269,7 @@ class LLM:
             raise
 
     def _output(self, request: Request, tokens: Sequence[Token]) -> Output:
-        stats = request.stats.as_dict() | {"numerics": self.target.numerics(), "memory": self.target.memory()}
+        stats = replace(request.stats, numerics=self.target.numerics(), memory=self.target.memory())
         assert request.finish_reason is not None
         ids = tuple(request.tokens[request.num_prompt_tokens :])
         steps, name = tuple(request.trace), self.info.name if self.info else ""

@@ -6,11 +6,11 @@ import os
 from typing import Any
 
 from paceline.bundled import DEFAULT_TARGET
+from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
 from paceline.llm import LLM, Drafters
-from paceline.pacer import MAX_SLOWDOWN, CostTable, Pacer, forward_costs
-from paceline.tokenizing import load_tokenizer
-from paceline.tree import MAX_DEPTH
+from paceline.pacing import MAX_SLOWDOWN, AdaptivePacer, CostTable, forward_costs
+from paceline.text.tokenizer import load_tokenizer
 
 
 def load(
@@ -44,7 +44,7 @@ def load(
         ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
         ConfigError: an option that is not allowed.
     """
-    from paceline.target.loading import load_target
+    from paceline.model.loading import load_target
 
     _check_pacing(max_slowdown, budget)
     source = DEFAULT_TARGET if model is None else os.path.expanduser(model) if isinstance(model, str) else model
@@ -52,7 +52,7 @@ def load(
         source, dtype=dtype, device=device, cache_tokens=cache_tokens, trust_remote_code=trust_remote_code
     )
     costs = CostTable(forward_costs(target, info.name))
-    pacer = Pacer(costs, max_slowdown, MAX_DEPTH if budget is None else budget)
+    pacer = AdaptivePacer(costs, max_slowdown, MAX_DEPTH if budget is None else budget)
     words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
     return LLM(target, words, drafters=drafters, pacer=pacer, info=info)
 

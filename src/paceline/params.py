@@ -1,6 +1,6 @@
 """What a caller may ask of the target law: `SamplingParams`, checked when made and never changed after.
 
-Knows nothing of models or tokenizers; `law.py` gives the parameters their meaning.
+Knows nothing of models or tokenizers; `sampling/sampler.py` gives the parameters their meaning.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,20 +19,21 @@ from paceline.doctor.prediction import Interval
 from paceline.doctor.recording import Recording
 from paceline.doctor.replay import Replayed
 from paceline.doctor.visit import Visit
-from paceline.pacer import ForwardCost
+from paceline.engine.stats import Stats
+from paceline.pacing import ForwardCost
 
 Bench = Callable[..., Result]
 COSTS = MeasuredCosts({1: ForwardCost(1.0, 0.0)}, (1,), np.ones((3, 1)))
 
 
-def stats(steps: int, drafted: int, accepted: int, seconds: float) -> dict[str, Any]:
-    return {
-        "num_emitted_tokens": 12,
-        "num_steps": steps,
-        "num_draft_tokens": drafted,
-        "num_accepted_draft_tokens": accepted,
-        "decode_seconds": seconds,
-    }
+def stats(steps: int, drafted: int, accepted: int, seconds: float) -> Stats:
+    return Stats(
+        num_emitted_tokens=12,
+        num_steps=steps,
+        num_draft_tokens=drafted,
+        num_accepted_draft_tokens=accepted,
+        decode_seconds=seconds,
+    )
 
 
 def visit_of(num_prompts: int) -> Visit:

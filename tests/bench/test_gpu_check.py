@@ -15,8 +15,8 @@ import torch
 from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
 from paceline.bench.tables import show
-from paceline.target.hf import HFTarget
-from paceline.target.loading import load_target
+from paceline.model.hf import HFTarget
+from paceline.model.loading import load_target
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 

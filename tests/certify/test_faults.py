@@ -22,7 +22,7 @@ from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Arena, Tally, ways_for
 from paceline.drafters import available
 from paceline.llm import LLM
-from paceline.pacer import FixedPacer
+from paceline.pacing import FixedPacer
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
 
@@ -189,4 +189,4 @@ def test_the_witness_changes_nothing_and_counts_steps(llm: LLM, prompts):
     own.engine.pacer = witness = Witness(FixedPacer(3))
     watched = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters=[ANY])
     assert watched.token_ids == plain.token_ids == tuple(witness.traces[0].tokens)
-    assert witness.traces[0].num_steps == watched.stats["num_steps"]
+    assert witness.traces[0].num_steps == watched.stats.num_steps

@@ -7,16 +7,16 @@ import pytest
 
 from paceline.certify.plan import Case, cases_for
 from paceline.certify.reference import ReferenceLaw, covers
-from paceline.law import LawContext, TargetLaw, softmax
 from paceline.params import SamplingParams
+from paceline.sampling.sampler import Sampler, SamplerContext, softmax
 
 PROMPT, GENERATED = (3, 1, 3, 7), (5, 1, 5)
 CASES = [case for case in cases_for(40, [PROMPT]) if covers(case)]
 
 
-def laws(case: Case, generated: tuple[int, ...]) -> tuple[ReferenceLaw, TargetLaw]:
+def laws(case: Case, generated: tuple[int, ...]) -> tuple[ReferenceLaw, Sampler]:
     sampling = {name: value for name, value in case.sampling.items() if name != "ignore_eos"}
-    own = TargetLaw(SamplingParams(**sampling), LawContext(40, frozenset({0})), PROMPT, 1)
+    own = Sampler(SamplingParams(**sampling), SamplerContext(40, frozenset({0})), PROMPT, 1)
     for token in generated:
         own.advance(token)
     return ReferenceLaw(sampling, PROMPT, [0]), own

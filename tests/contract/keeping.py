@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import paceline
-from paceline.types import DraftTree, StepOutcome
+from paceline.engine.request import StepOutcome
+from paceline.engine.tree import DraftTree
 
 STORY = "Once upon a time, there was a little dog. The little dog had a red ball."
 PROMPTS = [
@@ -59,8 +60,8 @@ class Watcher:
         for tree, budget, before in zip(trees, budgets, last, strict=True):
             assert len(tree) <= budget
             size = len(before)
-            old = (before.tokens, before.parents, before.scores, before.signs)
-            assert old == (tree.tokens[:size], tree.parents[:size], tree.scores[:size], tree.signs[:size])
+            old = (before.tokens, before.parents, before.scores, before.buckets)
+            assert old == (tree.tokens[:size], tree.parents[:size], tree.scores[:size], tree.buckets[:size])
             assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
             assert all(0 <= score <= 1 for score in tree.scores)
             assert set(tree.sources) <= {self.name}
@@ -97,7 +98,7 @@ class DrafterContract:
         drafted = forced.generate(PROMPTS, drafters=[watched], **options)
         assert [o.token_ids for o in drafted] == [o.token_ids for o in plain]
         assert [[t.logprob for t in o.tokens] for o in drafted] == [[t.logprob for t in o.tokens] for o in plain]
-        assert all(d["num_failures"] == 0 for o in drafted for d in o.stats["drafters"].values())
+        assert all(d.num_failures == 0 for o in drafted for d in o.stats.drafters.values())
         assert not watched.open
 
     def test_it_drafts(self, forced: paceline.LLM, watched: Watcher) -> None:

@@ -14,7 +14,7 @@ from contract.keeping import SCENES
 from exactness.greedy import assert_greedy
 from paceline.bundled import ROOT
 from paceline.drafters import automatic
-from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
+from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
 
 PROMPT = "Once upon a time"
 OTHERS = [
@@ -57,13 +57,13 @@ def test_drafters_pacing_and_batches_change_no_bit(
 def test_a_pacer_to_whom_rows_are_free_changes_no_bit(llm: paceline.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """It drafts on any machine; with measured costs, that is for the machine to say."""
     costs = CostTable({rows: ForwardCost(1.0, 0.0) for rows in llm.target.row_counts})
-    monkeypatch.setattr(llm.engine, "pacer", Pacer(costs, max_slowdown=10.0))
+    monkeypatch.setattr(llm.engine, "pacer", AdaptivePacer(costs, max_slowdown=10.0))
     options = {"max_tokens": 50, "temperature": 0.7, "seed": 4}
     prompts = [PROMPT, *OTHERS]
     plain = [bits_of(llm.generate(prompt, drafters="none", **options)) for prompt in prompts]
     drafted = llm.generate(prompts, drafters="auto", **options)
     assert [bits_of(output) for output in drafted] == plain
-    assert sum(output.stats["num_draft_tokens"] for output in drafted) > 0
+    assert sum(output.stats.num_draft_tokens for output in drafted) > 0
 
 
 def test_streaming_changes_no_token(llm: paceline.LLM) -> None:
@@ -110,7 +110,7 @@ def test_a_continued_request_meets_the_same_noise(llm: paceline.LLM) -> None:
 
 def test_the_default_run_reports_where_its_time_and_memory_went(bundled: paceline.LLM) -> None:
     stats = bundled.generate(PROMPT, max_tokens=12).stats
-    assert stats["num_emitted_tokens"] == 12
-    assert stats["numerics"]["path"].startswith(("native-", "onednn-packed", "stock"))
-    assert 0 < stats["memory"]["weight_bytes"] < 200e6
-    assert stats["memory"]["peak_bytes"] > stats["memory"]["weight_bytes"]
+    assert stats.num_emitted_tokens == 12
+    assert stats.numerics["path"].startswith(("native-", "onednn-packed", "stock"))
+    assert 0 < stats.memory["weight_bytes"] < 200e6
+    assert stats.memory["peak_bytes"] > stats.memory["weight_bytes"]

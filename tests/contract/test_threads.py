@@ -15,7 +15,7 @@ def test_threads_get_what_they_would_get_alone(bundled: paceline.LLM) -> None:
         together = list(threads.map(lambda p: bundled.generate(p, **options), prompts))
     assert [o.token_ids for o in together] == [o.token_ids for o in alone]
     assert [o.text for o in together] == [o.text for o in alone]
-    assert max(o.stats["num_steps"] for o in together) <= 37
+    assert max(o.stats.num_steps for o in together) <= 37
 
 
 def test_threads_that_stream_share_the_steps(bundled: paceline.LLM) -> None:

@@ -1,25 +1,24 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from paceline.doctor.costs import MeasuredCosts
 from paceline.doctor.prediction import Interval, predict
 from paceline.doctor.replay import Replayed
-from paceline.pacer import ForwardCost
+from paceline.engine.stats import Stats
+from paceline.pacing import ForwardCost
 
 EXACT = MeasuredCosts({1: ForwardCost(1.0, 0.0), 8: ForwardCost(2.0, 0.0)}, (1, 8), np.ones((5, 2)))
 
 
 def replayed(steps: int, rows: int, emitted: int, accepted: int, host: float = 0.0) -> Replayed:
-    stats: dict[str, Any] = {
-        "num_emitted_tokens": emitted,
-        "num_steps": steps,
-        "num_draft_tokens": steps * (rows - 1),
-        "num_accepted_draft_tokens": accepted,
-    }
+    stats = Stats(
+        num_emitted_tokens=emitted,
+        num_steps=steps,
+        num_draft_tokens=steps * (rows - 1),
+        num_accepted_draft_tokens=accepted,
+    )
     return Replayed(((rows, 10),) * steps, host, stats)
 
 

@@ -15,11 +15,11 @@ from paceline.doctor.replay import ReplayClock, Replayer
 from paceline.doctor.visit import examine, num_units
 from paceline.drafters import BaseDrafter
 from paceline.drafters.base import automatic
+from paceline.engine.request import Environment, Request
+from paceline.engine.tree import DraftTree
 from paceline.errors import RequestError
-from paceline.pacer import ForwardCost
-from paceline.request import Request
+from paceline.pacing import ForwardCost
 from paceline.testing import ScriptedTarget, chain
-from paceline.types import DraftTree, Environment
 
 PROMPT = "Once upon a time, there was a small train."
 TABLE = {count: ForwardCost(1.0 + count / 64, 0.0) for count in (1, 2, 4, 8, 16, 32, 64)}
@@ -58,10 +58,10 @@ def test_a_recording_says_the_same_again(bundled: LLM, sampling: dict[str, Any])
     assert recording.tokens == plain.token_ids
     assert len(recording.rows) == len(recording.tokens)
     with Replayer(bundled, [recording], TABLE, ["suffix", "recycle"]) as replayer:
-        assert replayer.plain(0, lambda rows, context: 1.0).stats["num_steps"] == len(recording.tokens)
+        assert replayer.plain(0, lambda rows, context: 1.0).stats.num_steps == len(recording.tokens)
         for turn in range(3):
             replayed = replayer.paced(0, lambda rows, context: 1.0, str(turn))  # asserts the tokens
-            assert replayed.stats["num_emitted_tokens"] == len(recording.tokens)
+            assert replayed.stats.num_emitted_tokens == len(recording.tokens)
 
 
 def test_the_pacer_is_left_as_it_was(bundled: LLM) -> None:
@@ -79,7 +79,7 @@ def test_a_given_output_is_read_in_few_forwards(bundled: LLM, length: int) -> No
     assert bundled.tokenizer.decode([*recording.ids, *recording.tokens]) == PROMPT + text
     assert len(recording.rows) == len(recording.tokens)
     with Replayer(bundled, [recording], TABLE, ["suffix"]) as replayer:
-        assert replayer.plain(0, lambda rows, context: 1.0).stats["num_emitted_tokens"] == len(recording.tokens)
+        assert replayer.plain(0, lambda rows, context: 1.0).stats.num_emitted_tokens == len(recording.tokens)
 
 
 def test_a_given_output_is_thought_of_as_it_is_when_it_is_decoded(bundled: LLM) -> None:
@@ -109,7 +109,7 @@ def test_time_is_what_the_table_says(bundled: LLM) -> None:
     contexts = range(len(recording.ids), len(recording.ids) + 24)
     assert plain.forwards == tuple((1, context) for context in contexts)
     expected = 240.0 + sum(contexts) / 1000
-    assert plain.stats["forward_seconds"] == pytest.approx(expected, abs=0.05)
+    assert plain.stats.forward_seconds == pytest.approx(expected, abs=0.05)
     assert 0.0 < plain.host_seconds < 5.0
     assert plain.seconds(cost) == pytest.approx(expected, abs=5.0)
     assert plain.seconds(lambda rows, context: 0.0) == plain.host_seconds
@@ -120,7 +120,7 @@ def test_drafts_that_are_right_save_steps(bundled: LLM) -> None:
     with Replayer(bundled, [recording], TABLE, [Foreteller(recording)]) as replayer:  # type: ignore[list-item]
         for turn in range(4):
             replayed = replayer.paced(0, lambda rows, context: TABLE[64].base, str(turn))
-    assert replayed.stats["num_steps"] < 20
+    assert replayed.stats.num_steps < 20
     assert max(rows for rows, _ in replayed.forwards) > 8
     assert replayed.seconds(lambda rows, context: 1.0) < 25.0
 

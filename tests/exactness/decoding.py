@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.drafters import BaseDrafter
-from paceline.engine import Engine
-from paceline.law import LawContext, TargetLaw
-from paceline.pacer import FixedPacer
+from paceline.engine.engine import Engine
+from paceline.engine.ports import Target
+from paceline.engine.request import Request
+from paceline.engine.tree import DraftTree, TreeBuilder
+from paceline.pacing import FixedPacer
 from paceline.params import SamplingParams
-from paceline.request import Request
-from paceline.text import TextStream
-from paceline.tree import TreeBuilder
-from paceline.types import DraftTree, Target
+from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.text.stream import TextStream
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Job:
 
     def request(self, target: Target, drafters: Sequence[BaseDrafter] = ()) -> Request:
         params = SamplingParams(**self.options)
-        law = TargetLaw(params, LawContext(target.vocab_size), self.prompt, self.seed)
+        law = Sampler(params, SamplerContext(target.vocab_size), self.prompt, self.seed)
         text = TextStream(lambda ids: "", self.prompt, ())
         return Request(self.prompt, law, text, frozenset(params.stop_token_ids), drafters, self.seed)
 

@@ -14,8 +14,8 @@ from transformers.activations import ACT2FN
 from exactness.decoding import RandomTrees, decode
 from exactness.scenes import Case, rows_that_differ_alone
 from exactness.subjects import Subject, job
-from paceline.target.numerics import WholeVectors
-from paceline.target.pool import LayerShape
+from paceline.model.numerics import WholeVectors
+from paceline.model.pool import LayerShape
 
 # Wide enough that threads share the activations.
 SUBJECTS: list[tuple[str, torch.dtype, dict[str, Any]]] = [

@@ -1,4 +1,4 @@
-"""Canonical attention without a model: trees laid out in a pool where everything else is NaN."""
+"""Batch-invariant attention without a model: trees laid out in a pool where everything else is NaN."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from paceline.target.attention import canonical_attention
-from paceline.target.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool, head_index
-from paceline.target.rows import Rows, TreeWork, tree_rows
+from paceline.model.attention import batch_invariant_attention
+from paceline.model.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool, head_index
+from paceline.model.rows import Rows, TreeWork, tree_rows
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ class Scene:
     def attend(self, rows: Rows, query: torch.Tensor) -> torch.Tensor:
         padded = torch.zeros(len(rows), *query.shape[1:], dtype=query.dtype)
         padded[: len(query)] = query
-        return canonical_attention(padded, self.layer, rows, **self.case.how)[: len(query)]
+        return batch_invariant_attention(padded, self.layer, rows, **self.case.how)[: len(query)]
 
     def copy(self, slots: np.ndarray) -> CachedSequence:
         """A sequence of its own that holds what stands at `slots`, the last of it not committed."""

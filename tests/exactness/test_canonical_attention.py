@@ -1,4 +1,4 @@
-"""Canonical attention on its own: the right numbers, from a row's own path and nothing else, bit for bit."""
+"""Batch-invariant attention on its own: the right numbers, from a row's own path and nothing else, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exactness.scenes import CPU, Case, Scene, reference, rows_that_differ_alone, stored
-from paceline.target.pool import PAGE_SIZE, LayerShape
-from paceline.target.rows import chunk_rows, tree_rows
+from paceline.model.pool import PAGE_SIZE, LayerShape
+from paceline.model.rows import chunk_rows, tree_rows
 
 ROUNDING = 1e-5  # of float32 sums over up to 450 values of size 6; one key too many or too few is 1e-3
 LENGTHS = [0, 1, 62, 63, 64, 65, 127, 128, 129, 191, 192, 257, 320, 385]

@@ -10,7 +10,7 @@ import pytest
 import paceline
 from exactness.decoding import RandomTrees, decode
 from exactness.subjects import Subject, job
-from paceline.target.rows import TreeWork
+from paceline.model.rows import TreeWork
 
 PINNED = 96
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}

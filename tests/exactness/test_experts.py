@@ -39,6 +39,6 @@ def test_logits_are_the_models_own():
 
 
 def test_without_native_kernels_they_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("paceline.target.inspect.library", lambda: None)
+    monkeypatch.setattr("paceline.model.inspect.library", lambda: None)
     with pytest.raises(paceline.ModelError, match=r"mixture-of-experts .*num_experts=5"):
         paceline.load(build("mixtral"))

@@ -9,12 +9,12 @@ import torch
 from exactness.decoding import PlainRuns, RandomTrees, decode
 from exactness.models import ARCHITECTURES
 from exactness.subjects import Subject, job
+from paceline.model import frames
+from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
+from paceline.model.hf import Decoder
+from paceline.model.pool import PagePool
+from paceline.model.rows import TreeWork
 from paceline.native.library import library
-from paceline.target import frames
-from paceline.target.forward import ROW_COUNTS, ModuleForward, RecordedForward
-from paceline.target.hf import Decoder
-from paceline.target.pool import PagePool
-from paceline.target.rows import TreeWork
 
 pytestmark = pytest.mark.skipif(
     library() is None or not library().is_preferred, reason="no native kernels, or not in use"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from exactness.decoding import Job, RandomTrees, decode
 from exactness.subjects import Subject, job
+from paceline.model.rows import _Blocks
 from paceline.native.library import VARIABLE, library
-from paceline.target.rows import _Blocks
 
 
 def load_with(setting: str, architecture: str) -> Subject:

@@ -12,7 +12,7 @@ import paceline
 from exactness.conftest import Subjects
 from exactness.decoding import RandomTrees, decode
 from exactness.subjects import Subject, job
-from paceline.target.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool, head_index
+from paceline.model.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool, head_index
 
 CPU = torch.device("cpu")
 SHAPES = [LayerShape(2, 6, 4), LayerShape(1, 3, 5)]

@@ -20,7 +20,7 @@ def prompt_of(seed: int, length: int) -> list[int]:
 
 
 def cached(output: paceline.Output) -> int:
-    return int(output.stats["num_cached_tokens"])
+    return int(output.stats.num_cached_tokens)
 
 
 def bits(output: paceline.Output) -> list[Any]:

@@ -9,8 +9,8 @@ import torch
 from exactness.conftest import Subjects
 from exactness.decoding import RandomTrees, Recorder, decode
 from exactness.subjects import job
-from paceline.target.probe import ALWAYS, REFERENCE, WHILE_TIME_LASTS
-from paceline.target.rows import TreeWork
+from paceline.model.probe import ALWAYS, REFERENCE, WHILE_TIME_LASTS
+from paceline.model.rows import TreeWork
 
 both_dtypes = pytest.mark.parametrize(
     ("architecture", "dtype"), [("llama-odd", torch.float32), ("llama-wide-heads", torch.bfloat16)]

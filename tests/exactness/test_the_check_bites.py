@@ -11,13 +11,13 @@ import paceline
 from exactness.decoding import Job, PlainRuns, RandomTrees, decode
 from exactness.models import build
 from exactness.subjects import Subject, job
-from paceline.target import inspect, numerics
-from paceline.target.attention import canonical_attention
-from paceline.target.hf import Decoder, HFTarget
-from paceline.target.interface import ATTENTION_NAME
-from paceline.target.pool import PAGE_SIZE, LayerCache, PagePool
-from paceline.target.probe import REFERENCE, is_even, proven_row_counts
-from paceline.target.rows import TAIL, Rows
+from paceline.model import inspect, numerics
+from paceline.model.attention import batch_invariant_attention
+from paceline.model.hf import Decoder, HFTarget
+from paceline.model.interface import ATTENTION_NAME
+from paceline.model.pool import PAGE_SIZE, LayerCache, PagePool
+from paceline.model.probe import REFERENCE, is_even, proven_row_counts
+from paceline.model.rows import TAIL, Rows
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def pytorch_kernels(monkeypatch: pytest.MonkeyPatch):
     """The faults here are those of PyTorch's kernels; test_native.py plants others."""
     monkeypatch.setattr(numerics, "library", lambda: None)
-    monkeypatch.setattr("paceline.target.forward.library", lambda: None)
+    monkeypatch.setattr("paceline.model.forward.library", lambda: None)
 
 
 def differs(plain: PlainRuns, one: Job, budget: int, seed: int = 0) -> bool:
@@ -61,7 +61,7 @@ def test_attention_in_slot_order_is_right_up_to_rounding_and_found_out(monkeypat
     jobs = [job(90, 1, 30), job(150, 2, 30, temperature=0.7)]
     canonical = [subject.plain[one] for one in jobs]
     assert not any(differs(subject.plain, one, 12) for one in jobs)
-    monkeypatch.setattr("paceline.target.forward.canonical_attention", attention_in_slot_order)
+    monkeypatch.setattr("paceline.model.forward.batch_invariant_attention", attention_in_slot_order)
     plain = PlainRuns(subject.target)
     assert plain.differences(jobs, [decode(subject.target, [one])[0] for one in jobs]) == []
     for one, trace in zip(jobs, canonical, strict=True):
@@ -145,8 +145,10 @@ def test_an_operation_with_an_odd_end_is_found_uneven():
 
 def test_the_probe_finds_out_what_a_neighbour_further_on_changes(monkeypatch: pytest.MonkeyPatch):
     def leaky(query: torch.Tensor, cache: LayerCache, rows: Rows, *how: float, **more: float) -> torch.Tensor:
-        return canonical_attention(query, cache, rows, *how, **more) * (1.000001 if rows.positions.max() > 150 else 1)
+        return batch_invariant_attention(query, cache, rows, *how, **more) * (
+            1.000001 if rows.positions.max() > 150 else 1
+        )
 
-    monkeypatch.setattr("paceline.target.forward.canonical_attention", leaky)
+    monkeypatch.setattr("paceline.model.forward.batch_invariant_attention", leaky)
     with pytest.raises(paceline.ModelError, match="different bits beside different neighbours"):
         Subject("llama")

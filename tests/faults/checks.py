@@ -21,12 +21,12 @@ from law.support import (
     target_of,
 )
 from paceline import LLM
-from paceline.noise import Noise
+from paceline.engine.request import Drafter, Hints, Request, StepOutcome
+from paceline.engine.tree import DraftTree
 from paceline.params import SamplingParams
-from paceline.request import Hints, Request
+from paceline.sampling.noise import Noise
 from paceline.testing import ScriptedDrafter, ScriptedTarget
-from paceline.text import TextStream
-from paceline.types import Drafter, DraftTree, StepOutcome
+from paceline.text.stream import TextStream
 
 VOCAB = 5
 Check = Callable[[], None]
@@ -74,7 +74,7 @@ def scores_inside_drafts_see_the_exact_history() -> None:
     drafter = ScriptedDrafter(lambda request, budget: answer[request.num_output_tokens :])
     request = kind.request(VOCAB, 23, drafters=[drafter], law=RecordingLaw)
     [output] = decode(target, [request])
-    for place, (row, scores) in enumerate(request.law.records[: len(output)]):
+    for place, (row, scores) in enumerate(request.sampler.records[: len(output)]):
         expected = reference_scores(kind, kind.prompt, output[:place], row)
         np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
@@ -137,7 +137,7 @@ def text_ends_before_a_stop_string() -> None:
     target = target_of(VOCAB, seed=1)
     for seed in range(20):
         kind = Kind({"temperature": 1.0})
-        law = kind.request(VOCAB, 31, seed=seed).law
+        law = kind.request(VOCAB, 31, seed=seed).sampler
         law.params = params
         text = TextStream(lambda ids: "".join("abcde"[i] for i in ids), [1, 3], params.stop)
         request = Request([1, 3], law, text, frozenset(), [DRAFTERS["perfect"](target)], seed)

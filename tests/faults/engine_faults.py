@@ -6,14 +6,13 @@ import numpy as np
 
 from faults import checks
 from faults.registry import Patch, children_of, fault, harmless
-from paceline.engine import Engine
-from paceline.pacer import fixed
-from paceline.pacer.base import Room
-from paceline.request import Hints, Request
-from paceline.stats import RequestStats
+from paceline.engine.engine import Engine
+from paceline.engine.request import Hints, Request, StepOutcome
+from paceline.engine.stats import Stats
+from paceline.engine.tree import MAX_DEPTH, merge
+from paceline.pacing import fixed
+from paceline.pacing.base import Room
 from paceline.testing import ScriptedTarget
-from paceline.tree import MAX_DEPTH, merge
-from paceline.types import StepOutcome
 
 
 def kept_path(patch: Patch, rule) -> None:
@@ -134,9 +133,9 @@ def _(patch: Patch) -> None:
 @fault("the bonus token counted as an accepted draft", checks.counters_agree_with_each_other)
 def _(patch: Patch) -> None:
     patch.setattr(StepOutcome, "num_accepted_drafts", property(lambda outcome: len(outcome.tokens)))
-    observe = RequestStats.observe
+    observe = Stats.observe
     patch.setattr(
-        RequestStats,
+        Stats,
         "observe",
         lambda stats, drafted, ok, n, tested: observe(stats, drafted, (ok + drafted)[:n], n, tested),
     )
@@ -149,20 +148,20 @@ def _(patch: Patch) -> None:
 
 @fault("steps that accept nothing left out of the histogram", checks.counters_agree_with_each_other)
 def _(patch: Patch) -> None:
-    observe = RequestStats.observe
+    observe = Stats.observe
 
     def flawed(stats, *counts) -> None:
         observe(stats, *counts)
-        del stats.acceptance_histogram[0]
+        stats.acceptance_histogram[0] = 0
 
-    patch.setattr(RequestStats, "observe", flawed)
+    patch.setattr(Stats, "observe", flawed)
 
 
 @fault("emitted tokens counted before a stop cuts them", checks.counters_agree_with_each_other)
 def _(patch: Patch) -> None:
-    observe = RequestStats.observe
+    observe = Stats.observe
     patch.setattr(
-        RequestStats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, ok, len(ok) + 1, tested)
+        Stats, "observe", lambda stats, drafted, ok, n, tested: observe(stats, drafted, ok, len(ok) + 1, tested)
     )
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from faults import checks
 from faults.registry import Patch, children_of, fault, harmless
-from paceline import engine
-from paceline.law import TargetLaw
-from paceline.noise import Noise
+from paceline.engine import engine
+from paceline.engine.request import Request
+from paceline.engine.verify import Verdict, verify
 from paceline.params import SamplingParams
-from paceline.request import Request
-from paceline.verify import Walk, walk
+from paceline.sampling.noise import Noise
+from paceline.sampling.sampler import Sampler
 
 
 def noise_at(patch: Patch, rule: Callable[[Noise, int], np.ndarray]) -> None:
@@ -35,13 +35,13 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def restarting(tree, logits, law):
         law.noise.first = len(law._tokens)
-        return walk(tree, logits, law)
+        return verify(tree, logits, law)
 
     def at(noise: Noise, position: int) -> np.ndarray:
         noise.forget(position)
         return _at(noise, position - getattr(noise, "first", 0))
 
-    patch.setattr(engine, "walk", restarting)
+    patch.setattr(engine, "verify", restarting)
     noise_at(patch, at)
 
 
@@ -82,35 +82,35 @@ def _(patch: Patch) -> None:
 
 @fault("noise keyed by the output index", checks.a_continuation_says_what_the_whole_says)
 def _(patch: Patch) -> None:
-    init = TargetLaw.__init__
+    init = Sampler.__init__
 
     def counting_from_the_output(law, params, context, prompt, *rest) -> None:
         init(law, params, context, prompt, *rest)
         noise, first = law.noise, len(prompt)
         noise.at = lambda position: _at(noise, position - first)
 
-    patch.setattr(TargetLaw, "__init__", counting_from_the_output)
+    patch.setattr(Sampler, "__init__", counting_from_the_output)
 
 
 def flawed_walk(patch: Patch, *, row=None, choose=None, child=None) -> None:
-    """`walk` with another row of logits, another choice, or another child at a node."""
+    """`verify` with another row of logits, another drawn, or another child at a node."""
 
     def right_child(tree, node, token):
         found = [i for i in children_of(tree, node) if tree.tokens[i] == token]
         return found[0] if found else None
 
-    def flawed(tree, logits, law) -> Walk:
-        path, choices, node = [], [], -1
+    def flawed(tree, logits, law) -> Verdict:
+        path, sampled, node = [], [], -1
         while node is not None:
             scored = logits[(row(tree, node) if row else node) + 1]
-            choice = choose(law, scored, tree, node) if choose else law.choose(scored)
-            law.advance(choice.token)
-            choices.append(choice)
-            node = (child or right_child)(tree, node, choice.token)
+            drawn = choose(law, scored, tree, node) if choose else law.sample(scored)
+            law.advance(drawn.token)
+            sampled.append(drawn)
+            node = (child or right_child)(tree, node, drawn.token)
             path += [] if node is None else [node]
-        return Walk(tuple(path), tuple(choices))
+        return Verdict(tuple(path), tuple(sampled))
 
-    patch.setattr(engine, "walk", flawed)
+    patch.setattr(engine, "verify", flawed)
 
 
 @fault("a row of logits off by one", checks.tokens_are_those_of_plain_decoding)
@@ -129,17 +129,17 @@ def _(patch: Patch) -> None:
     checks.outputs_follow_the_exact_law,
 )
 def _(patch: Patch) -> None:
-    def choose(law, scored, tree, node):
+    def sample(law, scored, tree, node):
         """Never a drafted token, as if the target's draw had been rejected: a residual of the wrong kind."""
-        choice = law.choose(scored)
+        drawn = law.sample(scored)
         drafted = [tree.tokens[i] for i in children_of(tree, node)]
-        if not drafted or choice.token in drafted:
-            return choice
+        if not drafted or drawn.token in drafted:
+            return drawn
         others = scored.copy()
-        others[choice.token] = -np.inf
-        return law.choose(others)
+        others[drawn.token] = -np.inf
+        return law.sample(others)
 
-    flawed_walk(patch, choose=choose)
+    flawed_walk(patch, choose=sample)
 
 
 @fault(
@@ -148,15 +148,15 @@ def _(patch: Patch) -> None:
     checks.outputs_follow_the_exact_law,
 )
 def _(patch: Patch) -> None:
-    def choose(law, scored, tree, node):
+    def sample(law, scored, tree, node):
         likely = [i for i in children_of(tree, node) if scored[tree.tokens[i]] > scored.max() - 1]
         if not likely:
-            return law.choose(scored)
+            return law.sample(scored)
         one_hot = np.full_like(scored, -np.inf)
         one_hot[tree.tokens[likely[0]]] = 0
-        return law.choose(one_hot)
+        return law.sample(one_hot)
 
-    flawed_walk(patch, choose=choose)
+    flawed_walk(patch, choose=sample)
 
 
 @fault(
@@ -174,11 +174,11 @@ def _(patch: Patch) -> None:
     checks.scores_inside_drafts_see_the_exact_history,
 )
 def _(patch: Patch) -> None:
-    penalise = TargetLaw._penalise
+    penalise = Sampler._penalise
 
     def freezing(tree, logits, law):
         law.frozen = (law._counts.copy(), law._seen.copy())
-        return walk(tree, logits, law)
+        return verify(tree, logits, law)
 
     def frozen(law, scores) -> None:
         now = law._counts, law._seen
@@ -186,20 +186,20 @@ def _(patch: Patch) -> None:
         penalise(law, scores)
         law._counts, law._seen = now
 
-    patch.setattr(engine, "walk", freezing)
-    patch.setattr(TargetLaw, "_penalise", frozen)
+    patch.setattr(engine, "verify", freezing)
+    patch.setattr(Sampler, "_penalise", frozen)
 
 
 @fault("parameters left out inside drafts", checks.every_parameter_acts_inside_drafts)
 def _(patch: Patch) -> None:
-    def choose(law, scored, tree, node):
+    def sample(law, scored, tree, node):
         if node < 0:
-            return law.choose(scored)
+            return law.sample(scored)
         with patch.context() as inner:
             inner.setattr(law, "params", SamplingParams(temperature=law.params.temperature))
-            return law.choose(scored)
+            return law.sample(scored)
 
-    flawed_walk(patch, choose=choose)
+    flawed_walk(patch, choose=sample)
 
 
 @fault(
@@ -217,11 +217,11 @@ def _(patch: Patch) -> None:
     checks.outputs_follow_their_grammar,
 )
 def _(patch: Patch) -> None:
-    forbid = TargetLaw._forbid
+    forbid = Sampler._forbid
 
     def freezing(tree, logits, law):
         law.frozen = law.grammar and law.grammar.copy()
-        return walk(tree, logits, law)
+        return verify(tree, logits, law)
 
     def frozen(law, scores) -> None:
         now = law.grammar
@@ -229,8 +229,8 @@ def _(patch: Patch) -> None:
         forbid(law, scores)
         law.grammar = now
 
-    patch.setattr(engine, "walk", freezing)
-    patch.setattr(TargetLaw, "_forbid", frozen)
+    patch.setattr(engine, "verify", freezing)
+    patch.setattr(Sampler, "_forbid", frozen)
 
 
 @fault(
@@ -242,19 +242,19 @@ def _(patch: Patch) -> None:
     def late(tree, logits, law):
         told: list[int] = []
         law._follow = lambda grammar, token: told.append(token)
-        walked = walk(tree, logits, law)
+        walked = verify(tree, logits, law)
         del law._follow
         for token in told:
             if law.grammar is not None:
                 law._follow(law.grammar, token)
         return walked
 
-    patch.setattr(engine, "walk", late)
+    patch.setattr(engine, "verify", late)
 
 
 @fault("a step cut at its first token where its grammar ends in it", checks.outputs_follow_their_grammar)
 def _(patch: Patch) -> None:
-    patch.setattr(Request, "_ends_its_grammar", lambda request: request.law.end is not None)
+    patch.setattr(Request, "_ends_its_grammar", lambda request: request.sampler.end is not None)
 
 
 @harmless("noise by its own rule")

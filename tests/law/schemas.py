@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from paceline.testing import ScriptedTarget
-from paceline.tokenizing import Tokenizer
+from paceline.text.tokenizer import Tokenizer
 
 Schema = dict[str, Any]
 

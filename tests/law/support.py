@@ -12,17 +12,16 @@ from tokenizers import Tokenizer, decoders, models
 
 from paceline.drafters import BaseDrafter, available, make
 from paceline.drafters.base import options_of
-from paceline.engine import Engine
+from paceline.engine.engine import Engine
+from paceline.engine.request import NO_HINTS, Drafter, Environment, Hints, Request, StepOutcome
+from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.errors import ConfigError, EngineError, ModelError
-from paceline.grammar import Compiler
-from paceline.law import LawContext, TargetLaw
-from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer
+from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
 from paceline.params import SamplingParams
-from paceline.request import NO_HINTS, Hints, Request
+from paceline.sampling.grammar import Compiler
+from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.testing import ScriptedDrafter, ScriptedTarget
-from paceline.text import TextStream
-from paceline.tree import TreeBuilder
-from paceline.types import Drafter, DraftTree, Environment, StepOutcome
+from paceline.text.stream import TextStream
 
 
 def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int = 8192) -> ScriptedTarget:
@@ -71,12 +70,12 @@ class Kind:
         sample: int = 0,
         prompt: Sequence[int] | None = None,
         drafters: Sequence[Drafter] = (),
-        law: type[TargetLaw] = TargetLaw,
+        law: type[Sampler] = Sampler,
         hints: Hints = NO_HINTS,
     ) -> Request:
         prompt = self.prompt if prompt is None else prompt
         params = SamplingParams(**self.params, max_tokens=max_tokens)
-        context = LawContext(vocab_size, self.eos, self.bad_words)
+        context = SamplerContext(vocab_size, self.eos, self.bad_words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
         text = TextStream(lambda ids: "", prompt, ())
         grammar = compiler_of(vocab_size).start(params, self.eos, max_tokens)
@@ -123,10 +122,10 @@ def paced(target: ScriptedTarget, seed: int = 0, max_slowdown: float = 10.0, bud
     """An engine whose pacer goes by measured cost and belief, on an erratic clock."""
     clock = ErraticClock(seed)
     costs = CostTable({rows: ForwardCost(1e-3 * (1 + 0.02 * rows), 1e-7) for rows in (1, 2, 4, 8, 16, 64, 256, 1024)})
-    return Engine(target, Pacer(costs, max_slowdown, budget, clock), max_running=1024, clock=clock)
+    return Engine(target, AdaptivePacer(costs, max_slowdown, budget, clock), max_running=1024, clock=clock)
 
 
-class RecordingLaw(TargetLaw):
+class RecordingLaw(Sampler):
     """A law that keeps every row of logits it was given, and the scores that it made of it."""
 
     def __init__(self, *args, **kwargs) -> None:
@@ -145,8 +144,8 @@ def check_counters(request: Request, outcomes: Sequence[StepOutcome]) -> None:
     histogram = stats.acceptance_histogram
     cut = sum(len(outcome.path) + 1 - len(outcome.tokens) for outcome in outcomes)
     drafted_last = sum(outcome.num_accepted_drafts == len(outcome.tokens) for outcome in outcomes)
-    assert stats.num_steps == len(outcomes) == sum(histogram.values())
-    assert stats.num_accepted_draft_tokens == sum(j * steps for j, steps in histogram.items())
+    assert stats.num_steps == len(outcomes) == sum(histogram)
+    assert stats.num_accepted_draft_tokens == sum(j * steps for j, steps in enumerate(histogram))
     assert stats.num_emitted_tokens == request.num_output_tokens
     assert stats.num_emitted_tokens == stats.num_accepted_draft_tokens + stats.num_steps - drafted_last
     assert stats.num_emitted_tokens == sum(len(outcome.path) + 1 for outcome in outcomes) - cut

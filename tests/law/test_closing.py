@@ -17,7 +17,7 @@ from law.schemas import SCHEMAS, WISHES, Schema, byte_tokenizer, is_valid, noise
 from law.support import DRAFTERS, EOS, WORDS, Kind, compiler_of, decode, target_of
 from paceline import LLM, ConfigError, Output, RequestError
 from paceline.params import SamplingParams
-from paceline.tokenizing import Tokenizer, load_tokenizer
+from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 VOCAB = 9
 A, B, AB, C = (WORDS[word] for word in ("a", "b", "ab", "c"))

@@ -10,7 +10,7 @@ import pytest
 
 from law.reference import chi_square, enumerate_outputs
 from law.support import DRAFTERS, KINDS, Kind, decode, target_of
-from paceline.types import Drafter
+from paceline.engine.request import Drafter
 
 VOCAB, LENGTH, COUNT = 5, 3, 1000
 FALSE_ALARM = 1e-6

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from law.reference import allowed_by_grammar, reference_scores
 from law.support import EOS, KINDS, WORDS, Kind, RecordingLaw, compiler_of, decode, target_of, tiny_tokenizer
 from paceline import LLM, ConfigError, RequestError
-from paceline.grammar import Compiler, Grammar
 from paceline.params import SamplingParams
+from paceline.sampling.grammar import Compiler, Grammar
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 
 VOCAB = 9  # tokens 5 to 8 are padding
@@ -152,7 +152,7 @@ def test_scores_at_every_position_inside_drafts_are_the_references(params: dict,
         drafters = [ScriptedDrafter.perfect(target)]
         request = kind.request(VOCAB, 20, seed=seed, drafters=drafters, law=RecordingLaw)
         [output] = decode(target, [request])
-        for place, (row, scores) in enumerate(request.law.records[: len(output)]):
+        for place, (row, scores) in enumerate(request.sampler.records[: len(output)]):
             expected = reference_scores(kind, kind.prompt, output[:place], row)
             np.testing.assert_allclose(scores, expected, rtol=1e-12)
 

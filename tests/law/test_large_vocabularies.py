@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline import law as law_module
-from paceline import noise as noise_module
 from paceline.errors import RequestError
-from paceline.law import LawContext, TargetLaw, truncate
-from paceline.noise import Noise, exact_noise, largest, noise_ceiling
 from paceline.params import SamplingParams
+from paceline.sampling import noise as noise_module
+from paceline.sampling import sampler as law_module
+from paceline.sampling.noise import Noise, exact_noise, largest, noise_ceiling
+from paceline.sampling.sampler import Sampler, SamplerContext, truncate
 
 FORBIDDEN = float("-inf")
 UNEVEN = 52  # tokens in a part: a multiple of four, as the blocks of the generator are, and of nothing else
@@ -97,10 +97,10 @@ temperatures = st.sampled_from([1e-5, 0.003, 0.3, 0.8, 1.0, 1.7, 1e4])
 )
 def test_the_token_is_that_of_the_plain_formula(logits, temperature, top_k, top_p, min_p) -> None:
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    law = TargetLaw(params, LawContext(logits.size), [0, 1], seed=3, sample=1)
+    law = Sampler(params, SamplerContext(logits.size), [0, 1], seed=3, sample=1)
     scores = plain_truncate(logits.astype(np.float64) / temperature, top_k, top_p, min_p)
     np.testing.assert_array_equal(law.process(logits), scores)
-    choice, sums = law.choose(logits), scores + plain_noise(3, 1, 2, logits.size)
+    choice, sums = law.sample(logits), scores + plain_noise(3, 1, 2, logits.size)
     assert choice.token == sums.argmax()
     assert choice.margin == difference_of_the_best_two(sums)
     assert choice.logit == logits[choice.token]
@@ -109,7 +109,7 @@ def test_the_token_is_that_of_the_plain_formula(logits, temperature, top_k, top_
 @settings(deadline=None, max_examples=200)
 @given(logits=shapes)
 def test_the_greedy_token_and_its_margin_are_those_of_the_plain_formula(logits) -> None:
-    choice = TargetLaw(SamplingParams(), LawContext(logits.size), [0, 1], seed=3).choose(logits)
+    choice = Sampler(SamplingParams(), SamplerContext(logits.size), [0, 1], seed=3).sample(logits)
     assert choice.token == logits.argmax()
     assert choice.margin == difference_of_the_best_two(logits.astype(np.float64))
 
@@ -118,9 +118,9 @@ def test_the_margin_where_only_one_token_is_allowed_is_infinite() -> None:
     logits = np.full(157, FORBIDDEN, np.float32)
     logits[90] = 2.0
     for temperature in (0.0, 1.0):
-        law = TargetLaw(SamplingParams(temperature=temperature), LawContext(157), [0, 1], seed=3)
-        assert law.choose(logits).margin == np.inf
-    assert TargetLaw(SamplingParams(), LawContext(1), [0], seed=3).choose(np.zeros(1, np.float32)).margin == np.inf
+        law = Sampler(SamplingParams(temperature=temperature), SamplerContext(157), [0, 1], seed=3)
+        assert law.sample(logits).margin == np.inf
+    assert Sampler(SamplingParams(), SamplerContext(1), [0], seed=3).sample(np.zeros(1, np.float32)).margin == np.inf
 
 
 @settings(deadline=None, max_examples=200)
@@ -231,7 +231,7 @@ def test_penalties_on_the_seen_tokens_are_those_on_all(logits, generated, temper
         presence_penalty=-0.2,
         logit_bias={1: 2.5, 2: FORBIDDEN},
     )
-    law = TargetLaw(params, LawContext(logits.size), [0, 0], seed=1)
+    law = Sampler(params, SamplerContext(logits.size), [0, 0], seed=1)
     before = logits.copy()
     for token in generated:
         law.advance(token)
@@ -243,7 +243,7 @@ def test_penalties_on_the_seen_tokens_are_those_on_all(logits, generated, temper
 @settings(deadline=None, max_examples=200)
 @given(logits=shapes)
 def test_what_is_reported_is_the_softmax_in_float64(logits) -> None:
-    choice = TargetLaw(SamplingParams(logprobs=4), LawContext(logits.size), [0], seed=0).choose(logits)
+    choice = Sampler(SamplingParams(logprobs=4), SamplerContext(logits.size), [0], seed=0).sample(logits)
     shifted = logits.astype(np.float64) - logits.max()
     weights = np.exp(shifted)
     logprobs = shifted - np.log(weights.sum())
@@ -257,12 +257,12 @@ def test_what_is_reported_is_the_softmax_in_float64(logits) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 0.5, "top_p": 0.9, "min_p": 0.1}])
 def test_a_large_vocabulary_that_is_forbidden_whole_is_refused(options: dict) -> None:
-    law = TargetLaw(SamplingParams(**options), LawContext(157), [0], seed=0)
+    law = Sampler(SamplingParams(**options), SamplerContext(157), [0], seed=0)
     with pytest.raises(RequestError, match="every token is forbidden at position 1"):
-        law.choose(np.full(157, FORBIDDEN, np.float32))
+        law.sample(np.full(157, FORBIDDEN, np.float32))
 
 
 def test_greedy_draws_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noise, "_generator", None)
-    law = TargetLaw(SamplingParams(repetition_penalty=1.2), LawContext(157), [0], seed=0)
-    assert law.choose(np.arange(157, dtype=np.float32)).token == 156
+    law = Sampler(SamplingParams(repetition_penalty=1.2), SamplerContext(157), [0], seed=0)
+    assert law.sample(np.arange(157, dtype=np.float32)).token == 156

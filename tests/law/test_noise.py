@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from law.support import Kind, decode
-from paceline.noise import Noise, open_uniforms
+from paceline.sampling.noise import Noise, open_uniforms
 from paceline.testing import ScriptedTarget
 
 FALSE_ALARM = 1e-6

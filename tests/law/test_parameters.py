@@ -13,8 +13,8 @@ from transformers import MinPLogitsWarper, NoBadWordsLogitsProcessor, TopPLogits
 from law.reference import reference_scores
 from law.support import Kind, RecordingLaw, decode, target_of
 from paceline import LLM
-from paceline.law import LawContext, TargetLaw, truncate
 from paceline.params import SamplingParams
+from paceline.sampling.sampler import Sampler, SamplerContext, truncate
 from paceline.testing import ScriptedDrafter
 
 VOCAB = 37
@@ -72,7 +72,7 @@ def test_scores_inside_drafts_are_those_of_the_processors_on_the_exact_history(n
     assert decode(target, [request]) == [answer]
     assert len(answer) > 25
     assert max(len(outcome.path) for outcome in drafter.outcomes) >= 5  # deep inside drafts, that is
-    for place, (row, scores) in enumerate(request.law.records[: len(answer)]):
+    for place, (row, scores) in enumerate(request.sampler.records[: len(answer)]):
         expected = reference_scores(kind, prompt, answer[:place], row)
         np.testing.assert_array_equal(np.isneginf(scores), np.isneginf(expected))
         np.testing.assert_allclose(scores, expected, rtol=1e-12, atol=1e-12)
@@ -112,8 +112,8 @@ def test_min_p_acts_before_top_p_as_in_vllm_and_unlike_transformers() -> None:
     assert (transformers > FORBIDDEN).sum() == 3
 
 
-def law(prompt, **params) -> TargetLaw:
-    return TargetLaw(SamplingParams(**params), LawContext(6), prompt, seed=0)
+def law(prompt, **params) -> Sampler:
+    return Sampler(SamplingParams(**params), SamplerContext(6), prompt, seed=0)
 
 
 def test_presence_and_frequency_penalties_count_generated_tokens_only() -> None:
@@ -130,8 +130,8 @@ def test_repetition_penalty_counts_prompt_and_generated_tokens_once() -> None:
 
 
 def test_a_bad_word_that_begins_in_the_prompt_is_not_looked_for_as_in_vllm_and_unlike_transformers() -> None:
-    context = LawContext(6, bad_word_ids=((3, 4),))
-    law_ = TargetLaw(SamplingParams(), context, [1, 3], seed=0)
+    context = SamplerContext(6, bad_word_ids=((3, 4),))
+    law_ = Sampler(SamplingParams(), context, [1, 3], seed=0)
     assert law_.process(np.zeros(6))[4] == 0
     law_.advance(3)
     assert law_.process(np.zeros(6))[4] == FORBIDDEN
@@ -142,15 +142,15 @@ def test_a_bad_word_that_begins_in_the_prompt_is_not_looked_for_as_in_vllm_and_u
 
 def test_a_temperature_below_a_hundred_thousandth_is_greedy() -> None:
     params = SamplingParams(temperature=9e-6)
-    chosen = {TargetLaw(params, LawContext(6), [1], seed).choose(np.arange(6.0)).token for seed in range(20)}
+    chosen = {Sampler(params, SamplerContext(6), [1], seed).sample(np.arange(6.0)).token for seed in range(20)}
     assert params.is_greedy
     assert chosen == {5}
 
 
 def test_the_bias_can_lift_a_token_over_all_others_and_forbid_the_likeliest() -> None:
     row = np.array([0.0, 1, 2, 3, 4, 5], np.float32)
-    assert law([1], logit_bias={2: 50.0}).choose(row).token == 2
-    assert law([1], logit_bias={5: FORBIDDEN}).choose(row).token == 4
+    assert law([1], logit_bias={2: 50.0}).sample(row).token == 2
+    assert law([1], logit_bias={5: FORBIDDEN}).sample(row).token == 4
 
 
 def test_reported_logprobs_and_entropy_are_the_models_own_before_any_parameter() -> None:
@@ -170,7 +170,7 @@ def test_reported_logprobs_and_entropy_are_the_models_own_before_any_parameter()
 
 
 def test_entropy_and_logprobs_are_finite_over_logits_that_forbid_tokens() -> None:
-    choice = law([1], logprobs=2).choose(np.array([0, FORBIDDEN, 0, FORBIDDEN, 0, 0], np.float32))
+    choice = law([1], logprobs=2).sample(np.array([0, FORBIDDEN, 0, FORBIDDEN, 0, 0], np.float32))
     assert choice.entropy == pytest.approx(np.log(4))
     assert choice.logprob == pytest.approx(-np.log(4))
     assert choice.top == ((0, choice.logprob), (2, choice.logprob))

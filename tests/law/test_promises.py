@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from law.support import DRAFTERS, KINDS, Kind, decode, paced, registered, target_of
 from paceline import LLM
-from paceline.engine import Engine
-from paceline.pacer import FixedPacer
-from paceline.request import NO_HINTS, Hints, Request
+from paceline.engine.engine import Engine
+from paceline.engine.request import NO_HINTS, Drafter, Hints, Request
+from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter, ScriptedTarget
-from paceline.types import Drafter
 
 VOCAB = 5
 PACINGS: dict[str, Callable[[ScriptedTarget], Engine]] = {

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from exactness.scenes import CPU, Case, Scene
+from paceline.model.attention import batch_invariant_attention
+from paceline.model.frames import set_trees
+from paceline.model.pool import LayerShape
+from paceline.model.rows import TreeWork, tree_rows
 from paceline.native.attention import attend_ops
 from paceline.native.frame import Frame
 from paceline.native.library import library
 from paceline.native.ops import run
-from paceline.target.attention import canonical_attention
-from paceline.target.frames import set_trees
-from paceline.target.pool import LayerShape
-from paceline.target.rows import TreeWork, tree_rows
 
 Way = Callable[..., torch.Tensor]  # (scene, work, query, sinks=None) -> (R, H, D_v) float32
 
@@ -26,7 +26,7 @@ WINDOWS = (0, 0, 0, 1, 63, 64, 65, 100, 700)
 
 def by_torch(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor, sinks: torch.Tensor | None = None):
     rows = tree_rows(work, len(query), CPU)
-    return canonical_attention(query, scene.layer, rows, **scene.case.how, sinks=sinks)
+    return batch_invariant_attention(query, scene.layer, rows, **scene.case.how, sinks=sinks)
 
 
 def by_kernels(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor, sinks: torch.Tensor | None = None):

@@ -10,13 +10,13 @@ import torch
 
 from exactness.scenes import Case, Scene
 from native.attending import WAYS, Way, attended, by_kernels, by_torch, needs_kernels, random_case
+from paceline.model.frames import set_chunk, set_trees
+from paceline.model.pool import LayerShape
+from paceline.model.rows import TreeWork
 from paceline.native.attention import attend_ops, write_op
 from paceline.native.frame import Frame, FrameSequence
 from paceline.native.library import library
 from paceline.native.ops import run
-from paceline.target.frames import set_chunk, set_trees
-from paceline.target.pool import LayerShape
-from paceline.target.rows import TreeWork
 
 ways = pytest.mark.parametrize("way", WAYS)
 ROUNDING = 1e-5

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from paceline import LLM, Output
+from paceline.engine.request import Token
+from paceline.engine.trace import StepRecord
+from paceline.engine.tree import DraftTree
 from paceline.output import Origin
 from paceline.params import SamplingParams
 from paceline.testing import ScriptedTarget
-from paceline.trace import StepRecord
-from paceline.types import DraftTree, Token
 
 VOCAB = 7
 

@@ -155,7 +155,7 @@ def test_hostile_tokens_are_shown_as_text_and_run_nothing(browser: Browser, tmp_
         "<!--",
     ]
     path = tmp_path / "hostile.html"
-    path.write_text(saying(texts).report(), encoding="utf-8")
+    path.write_text(page(saying(texts)), encoding="utf-8")
     browser.messages.clear()
     browser.open(path)
     assert browser.evaluate("window.ran") is None

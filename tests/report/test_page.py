@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from paceline.report import page, uncertain_spans
 from paceline.report.charts import Chart, ticks, timeline_chart
-from paceline.report.page import page
 from paceline.testing import ScriptedDrafter
 from report.support import decoded, saying
 
@@ -53,7 +53,7 @@ class Reader(HTMLParser):
 
 
 def test_hostile_tokens_stay_text() -> None:
-    html = saying(HOSTILE).report()
+    html = page(saying(HOSTILE))
     read = Reader(html)
     assert len(read.of("script")) == 2
     assert not read.of("img")
@@ -63,7 +63,7 @@ def test_hostile_tokens_stay_text() -> None:
 
 
 def test_the_page_asks_for_nothing_from_anywhere() -> None:
-    html = decoded(lambda model: [ScriptedDrafter.perfect(model)], max_tokens=20).report()
+    html = page(decoded(lambda model: [ScriptedDrafter.perfect(model)], max_tokens=20))
     read = Reader(html)
     for _, attributes in read.tags:
         for name in ("src", "href", "action", "data"):
@@ -83,28 +83,28 @@ def test_every_token_is_on_the_page_once_and_in_order() -> None:
     assert all(len(datum["top"]) == 5 for datum in first)
     assert [a["tabindex"] for a in read.of("span") if "data-i" in a].count("0") == 2
     areas = [a for a in read.of("span") if a.get("class") == "area" and "id" in a]
-    assert len(areas) == 2 * len(output.uncertain_spans())
+    assert len(areas) == 2 * len(uncertain_spans(output))
     assert len({a["id"] for a in areas}) == len(areas)
 
 
 def test_numbers_that_json_does_not_know_are_null() -> None:
     only = decoded(max_tokens=4, logit_bias={i: float("-inf") for i in range(1, 7)})
-    [data] = Reader(only.report()).data
+    [data] = Reader(page(only)).data
     assert [datum["margin"] for datum in data] == [None] * 4
     assert [datum["levels"]["margin"] for datum in data] == [0.0] * 4
 
 
 def test_line_breaks_are_shown_and_kept() -> None:
-    html = saying(["a\n\nb"]).report()
+    html = page(saying(["a\n\nb"]))
     assert html.count('aria-hidden="true">↵</span>\n') == 2
 
 
 def test_an_output_without_tokens_has_a_page() -> None:
-    assert Reader(saying([]).report()).data == [[]]
+    assert Reader(page(saying([]))).data == [[]]
 
 
 def test_pictures_that_have_nothing_to_show_say_so() -> None:
-    html = decoded(max_tokens=5).report()
+    html = page(decoded(max_tokens=5))
     assert html.count("Nothing was drafted.") == 2
     assert timeline_chart([]).is_empty
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from paceline.engine.tree import DraftTree
 from paceline.report.places import Acceptance, Bin, acceptance, places, reliability
 from paceline.testing import ScriptedDrafter
-from paceline.types import DraftTree
 from report.support import decoded, step
 
 #      root ─ 5 (0.6) ─ 2 (0.9)
@@ -66,12 +66,12 @@ def test_the_trace_of_an_output_says_what_its_statistics_count(right: int, max_t
     output = decoded(lambda model: [ScriptedDrafter.adversarial(model, right)], max_tokens=max_tokens, temperature=1.0)
     found = places(output.steps, output.token_ids)
     stats = output.stats
-    assert len(output.steps) == stats["num_steps"]
+    assert len(output.steps) == stats.num_steps
     assert sum(record.num_emitted for record in output.steps) == len(output.tokens) == len(found)
-    assert sum(len(record.tree) for record in output.steps) == stats["num_draft_tokens"]
-    assert sum(place.kind == "accepted" for place in found) == stats["num_accepted_draft_tokens"]
+    assert sum(len(record.tree) for record in output.steps) == stats.num_draft_tokens
+    assert sum(place.kind == "accepted" for place in found) == stats.num_accepted_draft_tokens
     assert [place.kind == "accepted" for place in found] == [token.source != "target" for token in output.tokens]
-    assert sum(row.num_accepted for row in acceptance(found)) == stats["num_accepted_draft_tokens"]
+    assert sum(row.num_accepted for row in acceptance(found)) == stats.num_accepted_draft_tokens
     spent = sum(r.draft_seconds + r.forward_seconds + r.commit_seconds for r in output.steps)
-    assert spent == pytest.approx(stats["decode_seconds"])
-    assert sum(r.forward_seconds for r in output.steps) == pytest.approx(stats["forward_seconds"])
+    assert spent == pytest.approx(stats.decode_seconds)
+    assert sum(r.forward_seconds for r in output.steps) == pytest.approx(stats.forward_seconds)

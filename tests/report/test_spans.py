@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.report.spans import MIN_TOKENS, hysteresis, smoothed
+from paceline.report.spans import MIN_TOKENS, hysteresis, smoothed, uncertain_spans
 from report.support import saying
 
 levels = st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 3.0]), max_size=24)
@@ -79,7 +79,7 @@ def test_smoothing_stays_within_the_neighbours(values) -> None:
 @given(st.lists(st.floats(0, 8), max_size=60))
 def test_spans_of_an_output_are_apart_in_order_and_long_enough(entropies) -> None:
     output = saying(["x"] * len(entropies), entropies)
-    spans = output.uncertain_spans()
+    spans = uncertain_spans(output)
     edges = [edge for span in spans for edge in (span.start, span.end)]
     assert edges == sorted(edges)
     for span in spans:
@@ -90,17 +90,17 @@ def test_spans_of_an_output_are_apart_in_order_and_long_enough(entropies) -> Non
 
 
 def test_a_sure_text_has_no_span_and_a_text_unsure_throughout_is_one() -> None:
-    assert saying(["x"] * 40, [0.4] * 40).uncertain_spans() == []
-    assert [(s.start, s.end) for s in saying(["x"] * 40, [5.0] * 40).uncertain_spans()] == [(0, 40)]
+    assert uncertain_spans(saying(["x"] * 40, [0.4] * 40)) == []
+    assert [(s.start, s.end) for s in uncertain_spans(saying(["x"] * 40, [5.0] * 40))] == [(0, 40)]
 
 
 def test_one_unsure_token_alone_is_no_area() -> None:
-    assert saying(["x"] * 20, [0.1] * 10 + [2.5] + [0.1] * 9).uncertain_spans() == []
+    assert uncertain_spans(saying(["x"] * 20, [0.1] * 10 + [2.5] + [0.1] * 9)) == []
 
 
 def test_a_span_says_its_text_and_why() -> None:
     entropies = [0.1] * 10 + [3.0, 4.0, 2.0] + [0.1] * 10
-    [span] = saying([f" w{i}" for i in range(23)], entropies).uncertain_spans()
+    [span] = uncertain_spans(saying([f" w{i}" for i in range(23)], entropies))
     assert (span.start, span.end) == (9, 13)  # at 9 the mean with its neighbours is 1.07, at 13 it is 0.73
     assert span.text == " w9 w10 w11 w12"
     assert span.mean_entropy == pytest.approx(2.275)

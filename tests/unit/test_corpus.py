@@ -11,8 +11,7 @@ from contract.keeping import STORY, DrafterContract
 from paceline import ConfigError
 from paceline.drafters import corpus
 from paceline.drafters.corpus import CorpusDrafter
-from paceline.request import Hints
-from paceline.types import Environment
+from paceline.engine.request import Environment, Hints
 
 
 class Letters:

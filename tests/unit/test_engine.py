@@ -11,10 +11,10 @@ import pytest
 
 from law.support import DRAFTERS, Kind, decode, target_of
 from paceline import LLM
-from paceline.engine import Engine
-from paceline.pacer import FixedPacer
+from paceline.engine.engine import Engine
+from paceline.engine.tree import DraftTree
+from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
-from paceline.types import DraftTree
 
 VOCAB = 7
 HOW = {"max_tokens": 23, "temperature": 1.0, "seed": 5}
@@ -46,7 +46,7 @@ def test_a_drafter_that_raises_is_dismissed_and_the_output_unchanged(method: str
     with pytest.warns(UserWarning, match=f"drafter 'scripted' failed and is left out of request.*no {method} today"):
         outputs = llm.generate(prompts, **HOW)
     assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
-    assert sum(o.stats["drafters"]["scripted"]["num_failures"] for o in outputs) >= 1
+    assert sum(o.stats.drafters["scripted"].num_failures for o in outputs) >= 1
     assert target.num_held == 0
 
 
@@ -109,7 +109,7 @@ def test_every_drafter_is_started_told_of_each_step_in_which_it_was_asked_and_fi
     target = target_of(VOCAB)
     drafter = ScriptedDrafter.adversarial(target, right=1)
     outputs = LLM(target, None, drafters=[drafter]).generate([[1, 2], [3], [4]], **HOW)
-    asked = [o.stats["drafters"]["scripted"]["num_proposals"] for o in outputs]
+    asked = [o.stats.drafters["scripted"].num_proposals for o in outputs]
     assert len(drafter.outcomes) == sum(asked)
     assert asked == [11, 11, 11]  # two tokens a step, and for the last token nobody is asked
     assert sum(len(o.tokens) for o in drafter.outcomes) == 3 * 22

@@ -10,8 +10,8 @@ import pytest
 
 from paceline import LLM, EngineError, RequestError
 from paceline.drafters import BaseDrafter
+from paceline.engine.tree import DraftTree
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
-from paceline.types import DraftTree
 
 
 def counting(**options) -> ScriptedTarget:
@@ -185,4 +185,4 @@ def test_a_drafter_dismissed_for_its_scores_is_told_to_finish(score) -> None:
         out = LLM(counting(), None).generate([1], max_tokens=4, drafters=[drafter])
     assert out.token_ids == (2, 3, 4, 5)
     assert drafter.finished == 1
-    assert out.stats["drafters"]["broken"]["num_failures"] == 1
+    assert out.stats.drafters["broken"].num_failures == 1

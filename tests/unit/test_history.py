@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from paceline import ConfigError
 from paceline.drafters.history import HistoryDrafter
-from paceline.pacer.rehearsal import rehearse
-from paceline.pacer.worth import DrafterCost
-from paceline.request import Hints
+from paceline.engine.request import Environment, Hints, StepOutcome, Token
+from paceline.engine.tree import DraftTree
+from paceline.pacing.rehearsal import rehearse
+from paceline.pacing.worth import DrafterCost
 from paceline.testing import ScriptedTarget
-from paceline.types import DraftTree, Environment, StepOutcome, Token
 
 _ids = itertools.count()
 PLAIN = Environment(None, 1000, "cpu")

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from law.support import Kind
 from paceline.drafters import make
 from paceline.drafters.logitspec import LogitSpecDrafter
-from paceline.request import Request
-from paceline.tree import EMPTY
-from paceline.types import DraftTree, StepOutcome, Token
+from paceline.engine.request import Request, StepOutcome, Token
+from paceline.engine.tree import EMPTY, DraftTree
 
 SIZE = 13
 
@@ -59,7 +58,7 @@ def test_trees_are_well_formed_and_their_chains_stand_in_the_text(data: st.DataO
         assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
         assert len({*zip(tree.parents, tree.tokens, strict=True)}) == len(tree)
         assert all(0 < score <= 1 for score in tree.scores)
-        assert all(0 <= sign < 40 for sign in tree.signs)
+        assert all(0 <= bucket < 40 for bucket in tree.buckets)
         sums: Counter[int] = Counter()
         for parent, score in zip(tree.parents, tree.scores, strict=True):
             sums[parent] += score

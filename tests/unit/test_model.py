@@ -9,9 +9,9 @@ import pytest
 
 import paceline
 from paceline.drafters.model import ModelDrafter
+from paceline.engine.request import Request, StepOutcome, Token
+from paceline.engine.tree import DraftTree
 from paceline.params import SamplingParams
-from paceline.request import Request
-from paceline.types import DraftTree, StepOutcome, Token
 
 PROMPT = "Once upon a time, there was a little"
 
@@ -100,8 +100,8 @@ def test_under_a_grammar_the_first_tokens_are_allowed_ones(
 ) -> None:
     params = SamplingParams(max_tokens=40, temperature=temperature, seed=3, regex="[Qqx]{3,30}")
     request = bundled._requests(bundled.encode(PROMPT), params, [])[0]
-    assert request.law.grammar is not None
-    allowed = np.flatnonzero(request.law.grammar.mask())
+    assert request.sampler.grammar is not None
+    allowed = np.flatnonzero(request.sampler.grammar.mask())
     drafter.start(request)
     try:
         tree = proposed(drafter, request, 3)

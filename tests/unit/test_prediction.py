@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.drafters.prediction import PredictionDrafter
-from paceline.request import Hints
-from paceline.types import DraftTree, Environment
+from paceline.engine.request import Environment, Hints
+from paceline.engine.tree import DraftTree
 
 WORDS = list(range(100, 160))
 
@@ -116,8 +116,8 @@ def test_trees_are_well_formed_and_only_say_what_stands_in_the_prediction(
         assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree)
         assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
         assert all(0 <= score <= 1 for score in tree.scores)
-        assert all(0 <= sign < 256 for sign in tree.signs)
-        assert len(tree.signs) == len(tree.scores) == len(tree.sources) == len(tree)
+        assert all(0 <= bucket < 256 for bucket in tree.buckets)
+        assert len(tree.buckets) == len(tree.scores) == len(tree.sources) == len(tree)
         for above in {-1, *tree.parents}:
             assert sum(s for s, parent in zip(tree.scores, tree.parents, strict=True) if parent == above) <= 1 + 1e-6
         for path in paths(tree):

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.target.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool
-from paceline.target.prefix import PrefixCache
+from paceline.model.pool import PAGE_SIZE, CachedSequence, LayerShape, PagePool
+from paceline.model.prefix import PrefixCache
 
 TENANTS = ("", "a", "b")
 

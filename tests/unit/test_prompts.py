@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from paceline import LLM, RequestError
-from paceline.prompts import as_prompt, as_prompts
+from paceline.text.prompts import as_prompt, as_prompts
 
 IDS = [7, 300, 7, 12, 9]
 
@@ -263,9 +263,8 @@ def test_what_a_caller_raises_while_it_makes_prompts_is_its_own() -> None:
 
 
 def test_prompts_are_read_without_loading_torch_or_transformers() -> None:
-    code = (
-        "import sys, paceline.prompts as p; p.as_prompts(['a', [3]]); print({'torch', 'transformers'} & {*sys.modules})"
-    )
+    code = "import sys; from paceline.text import prompts; prompts.as_prompts(['a', [3]])"
+    code += "; print({'torch', 'transformers'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 

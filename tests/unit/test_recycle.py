@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from law.support import Kind
 from paceline.drafters import make
 from paceline.drafters.recycle import CHANCES, RecycleDrafter
-from paceline.request import Hints, Request
-from paceline.types import DraftTree, Environment, StepOutcome, Token
+from paceline.engine.request import Environment, Hints, Request, StepOutcome, Token
+from paceline.engine.tree import DraftTree
 
 SIZE = 11
 
@@ -73,7 +73,7 @@ def test_trees_are_well_formed_whatever_has_been_observed(data: st.DataObject) -
         assert len({*zip(tree.parents, tree.tokens, strict=True)}) == len(tree)
         assert all(0 <= token < SIZE for token in tree.tokens)
         assert all(0 < score <= 1 for score in tree.scores)
-        assert all(0 <= sign < 4 * (len(CHANCES) + 1) for sign in tree.signs)
+        assert all(0 <= bucket < 4 * (len(CHANCES) + 1) for bucket in tree.buckets)
         sums: Counter[int] = Counter()
         for parent, score in zip(tree.parents, tree.scores, strict=True):
             sums[parent] += score

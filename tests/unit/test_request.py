@@ -6,11 +6,10 @@ from collections import deque
 
 import pytest
 
-from paceline.law import LawContext, TargetLaw
+from paceline.engine.request import Request
 from paceline.params import SamplingParams
-from paceline.request import Request
-from paceline.text import TextStream
-from paceline.types import Choice
+from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
+from paceline.text.stream import TextStream
 
 EOS, OTHER_EOS, STOP_ID = 0, 9, 7
 WORDS = ["</s>", "a", "b", "c", "d", "e", "f", "#", "h", "</t>"]
@@ -24,13 +23,13 @@ def request_of(**sampling) -> Request:
     params = SamplingParams(**{"max_tokens": 100, **sampling})
     eos = frozenset({EOS, OTHER_EOS})
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
-    law = TargetLaw(params, LawContext(len(WORDS), eos), [1, 2], seed=0)
+    law = Sampler(params, SamplerContext(len(WORDS), eos), [1, 2], seed=0)
     return Request([1, 2], law, TextStream(spelled, [1, 2], params.stop), ends)
 
 
 def commit(request: Request, *ids: int):
     """One step whose choices are `ids`, all but the last of them drafted."""
-    choices = [Choice(i, -0.25 * i, 0.5, ((i, -0.25 * i),)) for i in ids]
+    choices = [SampledToken(i, -0.25 * i, 0.5, ((i, -0.25 * i),)) for i in ids]
     return request.commit(choices, [*["drafter"] * (len(ids) - 1), "target"])
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from law.support import Kind
 from paceline import LLM
-from paceline.request import Request
-from paceline.scheduler import Scheduler
+from paceline.engine.request import Request
+from paceline.engine.scheduler import Scheduler
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 
 PLAIN = Kind({})

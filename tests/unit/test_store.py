@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.store import Texts, TextStore, draft, owner_key
-from paceline.store.drafting import NUM_SIGNS
-from paceline.store.ring import BYTES_PER_TOKEN, GRANULE, MAX_HITS
+from paceline.drafters._store import Texts, TextStore, draft, owner_key
+from paceline.drafters._store.drafting import NUM_SIGNS
+from paceline.drafters._store.ring import BYTES_PER_TOKEN, GRANULE, MAX_HITS
 
 SMALL = 40 * GRANULE * 25  # bytes; forty granules
 texts = st.lists(st.lists(st.integers(0, 5), max_size=30), max_size=6)
@@ -63,8 +63,8 @@ def test_trees_are_well_formed_and_say_only_what_followed(pairs: Owned, context,
     tree = draft(store, store.find(context, 1), budget, 0.0, "me")
     assert len(tree) <= budget
     assert set(tree.sources) <= {"me"}
-    assert all(0 <= sign < NUM_SIGNS for sign in tree.signs)
-    assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree.tokens) == len(tree.signs)
+    assert all(0 <= bucket < NUM_SIGNS for bucket in tree.buckets)
+    assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree.tokens) == len(tree.buckets)
     for above in {-1, *tree.parents}:
         assert sum(s for s, parent in zip(tree.scores, tree.parents, strict=True) if parent == above) <= 1 + 1e-6
     paths: list[list[int]] = []

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paceline import ConfigError
-from paceline.store import StoreFile, Texts, Vocabulary
+from paceline.drafters._store import StoreFile, Texts, Vocabulary
 
 WORDS = Vocabulary(100, "abc")
 Pairs = list[tuple[list[int], int]]
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def run_python(code: str, *arguments: object) -> subprocess.Popen[bytes]:
-    source = "import sys\nimport numpy as np\nfrom paceline.store import *\n" + textwrap.dedent(code)
+    source = "import sys\nimport numpy as np\nfrom paceline.drafters._store import *\n" + textwrap.dedent(code)
     return subprocess.Popen([sys.executable, "-c", source, *map(str, arguments)])
 
 

@@ -111,7 +111,7 @@ def test_what_a_node_rests_on_is_told_apart() -> None:
     drafter.start(request)
     tree = drafter.propose_one(request, 5)
     assert tree.tokens == (1, 2, 3, 4, 5)
-    assert tree.signs[0] == tree.signs[3] != tree.signs[4]  # agreement of 4 to 7, and of 8
+    assert tree.buckets[0] == tree.buckets[3] != tree.buckets[4]  # agreement of 4 to 7, and of 8
 
 
 def test_nothing_is_kept_of_a_finished_request_and_another_is_not_touched() -> None:
@@ -131,4 +131,4 @@ def test_nothing_is_kept_of_a_finished_request_and_another_is_not_touched() -> N
 def test_a_loop_is_decoded_in_few_steps() -> None:
     target = ScriptedTarget(lambda history: [float((history[-1] + 1) % 11 == v) for v in range(11)], 11)
     stats = LLM(target, None, drafters="suffix").generate([0], max_tokens=99).stats
-    assert stats["num_steps"] < 99 / 3
+    assert stats.num_steps < 99 / 3

@@ -7,8 +7,8 @@ import pytest
 
 from law.support import Kind, target_of
 from paceline import LLM, EngineError
+from paceline.engine.tree import DraftTree
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
-from paceline.types import DraftTree
 
 VOCAB = 7
 
@@ -134,4 +134,4 @@ def test_a_perfect_drafter_does_not_disturb_the_law() -> None:
     plain = LLM(target, None, drafters="none").generate([1], **options)
     perfect = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **options)
     assert perfect.token_ids == plain.token_ids
-    assert perfect.stats["num_steps"] == 3
+    assert perfect.stats.num_steps == 3

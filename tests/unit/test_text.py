@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.text import TextStream
+from paceline.text.stream import TextStream
 
 
 def decoder(pieces: list[bytes]):

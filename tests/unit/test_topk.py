@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.topk import SAMPLED, likeliest
+from paceline.sampling.topk import SAMPLED, likeliest
 
 
 def logits_of(seed: int, num_rows: int, vocab_size: int, levels: int, masked: float) -> np.ndarray:

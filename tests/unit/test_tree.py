@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder, merge
 from paceline.testing import chain
-from paceline.tree import MAX_DEPTH, TreeBuilder, merge
-from paceline.types import DraftTree
 
 Path = tuple[int, ...]
 

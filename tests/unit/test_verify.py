@@ -1,4 +1,4 @@
-"""`walk`: the target's own tokens lead through the tree, and nothing else does."""
+"""`verify`: the target's own tokens lead through the tree, and nothing else does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paceline.engine.tree import DraftTree
+from paceline.engine.verify import Verdict, verify
 from paceline.errors import RequestError
-from paceline.law import LawContext, TargetLaw
 from paceline.params import SamplingParams
+from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.testing import chain
-from paceline.types import DraftTree
-from paceline.verify import Walk, walk
 
 VOCAB = 7
 
@@ -23,10 +23,10 @@ def tree_of(*nodes: tuple[int, int]) -> DraftTree:
     return DraftTree(tokens, parents, (0.5,) * len(nodes), ("test",) * len(nodes))
 
 
-def walked(tree: DraftTree, wanted: list[int], vocab_size: int = VOCAB) -> tuple[Walk, TargetLaw]:
+def walked(tree: DraftTree, wanted: list[int], vocab_size: int = VOCAB) -> tuple[Verdict, Sampler]:
     """The walk of a greedy target that says `wanted[0]` first, and `wanted[i + 1]` after node i."""
-    law = TargetLaw(SamplingParams(), LawContext(vocab_size), [0], seed=0)
-    return walk(tree, np.eye(vocab_size, dtype=np.float32)[wanted], law), law
+    law = Sampler(SamplingParams(), SamplerContext(vocab_size), [0], seed=0)
+    return verify(tree, np.eye(vocab_size, dtype=np.float32)[wanted], law), law
 
 
 CASES = {
@@ -60,7 +60,7 @@ def test_walk(name: str) -> None:
     tree, wanted, path, tokens = CASES[name]
     verdict, _ = walked(tree, wanted)
     assert verdict.path == path
-    assert tuple(choice.token for choice in verdict.choices) == tokens
+    assert tuple(choice.token for choice in verdict.sampled) == tokens
 
 
 @st.composite
@@ -79,7 +79,7 @@ def test_the_path_is_the_longest_that_the_target_says(tree: DraftTree, data: st.
     size = len(tree) + 1
     wanted = data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
     verdict, law = walked(tree, wanted, vocab_size=3)
-    tokens = [choice.token for choice in verdict.choices]
+    tokens = [choice.token for choice in verdict.sampled]
     assert [wanted[node + 1] for node in (-1, *verdict.path)] == tokens
     assert [tree.tokens[node] for node in verdict.path] == tokens[:-1]
     assert [tree.parents[node] for node in verdict.path] == [-1, *verdict.path][: len(verdict.path)]
@@ -92,31 +92,31 @@ def test_the_path_is_the_longest_that_the_target_says(tree: DraftTree, data: st.
 def test_the_law_sees_each_place_once_and_in_order() -> None:
     seen: list[tuple[int, ...]] = []
 
-    class Watching(TargetLaw):
-        def choose(self, logits):
+    class Watching(Sampler):
+        def sample(self, logits):
             seen.append(tuple(self._tokens))
-            return super().choose(logits)
+            return super().sample(logits)
 
-    law = Watching(SamplingParams(), LawContext(VOCAB), [6, 0], seed=0)
-    walk(chain([3, 1, 2]), np.eye(VOCAB, dtype=np.float32)[[3, 1, 5, 4]], law)
+    law = Watching(SamplingParams(), SamplerContext(VOCAB), [6, 0], seed=0)
+    verify(chain([3, 1, 2]), np.eye(VOCAB, dtype=np.float32)[[3, 1, 5, 4]], law)
     assert seen == [(6, 0), (6, 0, 3), (6, 0, 3, 1)]
 
 
-class Failing(TargetLaw):
+class Failing(Sampler):
     """A greedy law that has nothing to say from the third place on."""
 
-    def choose(self, logits):
+    def sample(self, logits):
         if len(self._tokens) > 2:
             raise RequestError("nothing is allowed")
-        return super().choose(logits)
+        return super().sample(logits)
 
 
 def test_a_law_that_fails_behind_an_accepted_draft_fails_at_the_next_steps_first_place() -> None:
     """What came before may end the request: plain decoding would not have asked any further."""
-    law = Failing(SamplingParams(), LawContext(VOCAB), [0], seed=0)
+    law = Failing(SamplingParams(), SamplerContext(VOCAB), [0], seed=0)
     logits = np.eye(VOCAB, dtype=np.float32)[[3, 1, 2, 6]]
-    found = walk(chain([3, 1, 2]), logits, law)
-    assert (found.path, tuple(choice.token for choice in found.choices)) == ((0,), (3, 1))
+    found = verify(chain([3, 1, 2]), logits, law)
+    assert (found.path, tuple(choice.token for choice in found.sampled)) == ((0,), (3, 1))
     assert law._tokens == [0, 3, 1]
     with pytest.raises(RequestError, match="nothing is allowed"):
-        walk(chain([2]), logits[2:], law)
+        verify(chain([2]), logits[2:], law)

@@ -11,8 +11,7 @@ import torch
 
 import paceline
 from paceline.drafters import automatic
-from paceline.request import fresh_tenant
-from paceline.types import Environment
+from paceline.engine.request import Environment, fresh_tenant
 from peers.protocol import Decode, Modes, Target, Turn, serve
 
 

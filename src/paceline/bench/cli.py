@@ -54,7 +54,7 @@ def step(
     from paceline.bench.step import StepPlan, bench_step
     from paceline.bench.step_report import step_reach, step_table
     from paceline.bench.tables import progress, show, write_json
-    from paceline.target.loading import parse_device, parse_dtype, read_model
+    from paceline.model.loading import parse_device, parse_dtype, read_model
 
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
@@ -94,7 +94,7 @@ def decode(
     from paceline.bench.prompt_sets import read_prompt_set
     from paceline.bench.provenance import provenance
     from paceline.bench.tables import write_json
-    from paceline.target.loading import parse_device
+    from paceline.model.loading import parse_device
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
     sweep, texts = parse_counts("budgets", budgets), read_prompt_set(prompts, limit)

@@ -24,7 +24,7 @@ def doctor(
     from paceline.bench.subject import load_subject
     from paceline.bench.tables import progress, show, write_json
     from paceline.bench.tasks import read_tasks
-    from paceline.target.loading import parse_device
+    from paceline.model.loading import parse_device
 
     chosen = chosen_tasks(read_tasks(None), tasks, prompts)
     origin = provenance(parse_device(device))

@@ -31,8 +31,8 @@ def pacer(
     from paceline.bench.subject import load_subject
     from paceline.bench.tables import show, write_json
     from paceline.bench.tasks import read_tasks
-    from paceline.target.loading import parse_device
-    from paceline.tree import MAX_DEPTH
+    from paceline.engine.tree import MAX_DEPTH
+    from paceline.model.loading import parse_device
 
     plan = PacerPlan(max_tokens, repeats, prompts, min(prompts, 2), parse_counts("budgets", budgets))
     if plan.budgets[-1] >= MAX_DEPTH:

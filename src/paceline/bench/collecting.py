@@ -8,9 +8,9 @@ from statistics import median
 import numpy as np
 
 from paceline.bench.timing import Contestant, interleave
-from paceline.noise import largest
-from paceline.trace import StepRecord
-from paceline.types import DraftTree
+from paceline.engine.trace import StepRecord
+from paceline.engine.tree import DraftTree
+from paceline.sampling.noise import largest
 
 _CALLS = 100  # per timing, to be well above the clock's grain
 _ROUNDS = 31

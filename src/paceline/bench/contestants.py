@@ -19,10 +19,10 @@ from paceline.bench.names import ASSISTED, GENERATE, LOOKUP, PLAIN, PLAIN_AGAIN
 from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
 from paceline.drafters import available
+from paceline.engine.request import fresh_tenant
 from paceline.llm import LLM
-from paceline.pacer import FixedPacer
-from paceline.request import fresh_tenant
-from paceline.target.loading import parse_device, parse_dtype, read_model
+from paceline.model.loading import parse_device, parse_dtype, read_model
+from paceline.pacing import FixedPacer
 
 _LOOKUP_TOKENS = 10
 
@@ -130,7 +130,7 @@ def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
             seed=job.seed,
             ignore_eos=True,
         )
-        return output.token_ids, output.stats
+        return output.token_ids, output.stats.as_dict()
 
     return Setting(name, run, True, sweep)
 

@@ -14,10 +14,10 @@ from paceline.doctor.prediction import Interval, Prediction
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import Recording
 from paceline.doctor.visit import Visit, examine, num_units
+from paceline.engine.ports import Pacer
+from paceline.engine.stats import Stats
 from paceline.llm import LLM
-from paceline.pacer import CostTable, FixedPacer, Pacer, Pacing
-
-Stats = dict[str, Any]
+from paceline.pacing import AdaptivePacer, CostTable, FixedPacer
 
 _SAME_PACE = 1.1  # by as much may plain decoding be faster or slower after a visit than the visit took it to be
 _VISITS = 3  # at most, to a task
@@ -97,7 +97,7 @@ def _measure(
     subject: Subject, visit: Visit, repeats: int, advance: Callable[[], None]
 ) -> tuple[list[list[Stats]], list[list[Stats]]]:
     """Statistics by round and prompt, plain and paced, of a pacer and drafters that know nothing of other tasks."""
-    pacer = Pacer(CostTable(visit.costs.table))
+    pacer = AdaptivePacer(CostTable(visit.costs.table))
     target, tokenizer = subject.llm.target, subject.llm.tokenizer
     plain: list[list[Stats]] = []
     paced: list[list[Stats]] = []
@@ -116,7 +116,7 @@ def _measure(
     return plain, paced
 
 
-def _decode(llm: LLM, recording: Recording, pacing: Pacing, turn: str) -> Stats:
+def _decode(llm: LLM, recording: Recording, pacing: Pacer, turn: str) -> Stats:
     llm.engine.pacer = pacing
     output = llm.generate(
         list(recording.ids),
@@ -142,11 +142,11 @@ def compare(
 
 
 def _seconds(rounds: Sequence[Sequence[Stats]]) -> float:
-    return sum(median(float(stats["decode_seconds"]) for stats in turns) for turns in zip(*rounds, strict=True))
+    return sum(median(float(stats.decode_seconds) for stats in turns) for turns in zip(*rounds, strict=True))
 
 
 def _share(rounds: Sequence[Sequence[Stats]], part: str, whole: str) -> float:
-    above, below = (sum(int(stats[key]) for prompts in rounds for stats in prompts) for key in (part, whole))
+    above, below = (sum(int(getattr(stats, key)) for prompts in rounds for stats in prompts) for key in (part, whole))
     return above / below if below else 0.0
 
 

@@ -13,12 +13,12 @@ from typing import Any, cast
 import numpy as np
 
 from paceline.bench.witness import RandomTrees, Trace, Witness
+from paceline.engine.ports import Target
+from paceline.engine.request import Request
+from paceline.engine.tree import EMPTY, DraftTree
 from paceline.llm import LLM
-from paceline.pacer import FixedPacer
-from paceline.request import Request
+from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter
-from paceline.tree import EMPTY
-from paceline.types import DraftTree, Target
 
 
 @dataclass(frozen=True)

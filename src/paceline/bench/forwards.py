@@ -14,9 +14,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from paceline.bench.timing import Contestant
 from paceline.errors import ConfigError
-from paceline.target.hf import Decoder
-from paceline.target.prefix import PAGE_SIZE
-from paceline.target.rows import TreeWork
+from paceline.model.hf import Decoder
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.rows import TreeWork
 
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from paceline.bench.timing import timed
+from paceline.model.linears import NativeLinear
 from paceline.native.ops import PackedWeight, Runner
-from paceline.target.linears import NativeLinear
 
 _TURNS = 21
 _BYTES = 2**28  # read at a time, well beyond any cache

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from paceline.bench.timing import timed
-from paceline.target.numerics import weight_bytes
+from paceline.model.numerics import weight_bytes
 
 _BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
 _TRIES = 7

@@ -20,9 +20,10 @@ from paceline.bench.tables import progress
 from paceline.bench.tasks import Task
 from paceline.bench.timing import timed
 from paceline.bench.watch import HostStep, WatchedPacer, forward_meter
+from paceline.engine.ports import Pacer
 from paceline.errors import ConfigError
 from paceline.llm import LLM
-from paceline.pacer import FixedPacer, Pacing
+from paceline.pacing import FixedPacer
 
 PLAIN, PLAIN_AGAIN, PACER = "plain", "plain again", "pacer"
 _HOPELESS = 1.15  # times slower in the sweep than the task's best fixed setting: not measured again
@@ -47,7 +48,7 @@ class Contender:
 
     name: str
     drafters: tuple[str, ...]
-    pacing: Pacing
+    pacing: Pacer
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _fitting_ids(llm: LLM, task: Task, plan: PacerPlan) -> tuple[int, ...]:
 class _Bench:
     """Decodes prompts with contenders."""
 
-    def __init__(self, subject: Subject, plan: PacerPlan, pacer: Pacing, fixed: dict[str, tuple[str, int]]) -> None:
+    def __init__(self, subject: Subject, plan: PacerPlan, pacer: Pacer, fixed: dict[str, tuple[str, int]]) -> None:
         self._llm, self._plan = subject.llm, plan
         self._plain, self._again = (Contender(name, (), FixedPacer(0)) for name in (PLAIN, PLAIN_AGAIN))
         self._pacer = Contender(PACER, subject.drafters, pacer)
@@ -204,7 +205,7 @@ class _Bench:
                 **sampling,
             )
         )
-        return Sample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats)
+        return Sample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
 
 
 def _rotated(contenders: list[Contender], by: int) -> Iterator[Contender]:

@@ -9,7 +9,7 @@ from paceline.bench.prompt_formats import Prompt
 from paceline.bench.tables import progress
 from paceline.errors import ConfigError
 from paceline.llm import LLM
-from paceline.tokenizing import Tokenizer
+from paceline.text.tokenizer import Tokenizer
 
 AS_CHAT = "every turn through the model's chat template, after plain decoding's own answers to the turns before"
 AS_TEXT = "the first turn alone, as text: the model has no chat template"

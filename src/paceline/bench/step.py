@@ -18,8 +18,8 @@ from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
 from paceline.bench.tables import progress
 from paceline.bench.timing import Contestant, Ratio, interleave, ratio, self_ratio
 from paceline.errors import ConfigError
-from paceline.target.hf import HFTarget
-from paceline.target.loading import load_target
+from paceline.model.hf import HFTarget
+from paceline.model.loading import load_target
 
 _LINEAR_ROWS = (1, 2, 4, 8)
 

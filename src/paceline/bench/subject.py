@@ -12,9 +12,9 @@ from paceline.bench.inflate import inflate
 from paceline.bench.tables import progress
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
 from paceline.drafters.base import automatic
+from paceline.engine.request import Environment
 from paceline.llm import LLM
-from paceline.target.loading import parse_device, parse_dtype, read_model
-from paceline.types import Environment
+from paceline.model.loading import parse_device, parse_dtype, read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"
 

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from paceline.pacer import Pacing
-from paceline.pacer.base import Ask, StepTimes
-from paceline.request import Request
-from paceline.target.hf import Decoder
-from paceline.types import Drafter, DraftTree, StepOutcome, Target
+from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.tree import DraftTree
+from paceline.model.hf import Decoder
 
 
 @dataclass
@@ -56,35 +55,35 @@ class HostStep:
 
 
 @dataclass
-class WatchedPacer(Pacing):
+class WatchedPacer(Pacer):
     """A pacer as it is, with a list of what its steps took."""
 
-    inner: Pacing
+    inner: Pacer
     meter: Meter
     steps: list[HostStep] = field(default_factory=list)
     _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
 
     def meet(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.meet(drafter, target)
 
     def begin(self, request: Request, prefill: float) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.begin(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
-        """See `Pacing`."""
+        """See `Pacer`."""
         before = self.meter.seconds
         trees = self.inner.draft(requests, most, ask)
         self._modelled = self.meter.seconds - before
         return trees
 
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.settle(outcomes, times)
         seconds = times.scoring - times.drafting + time.perf_counter() - times.observing - self._modelled
         self.steps.append(HostStep(sum(len(outcome.tree) + 1 for outcome in outcomes), seconds))
 
     def end(self, request: Request) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.end(request)

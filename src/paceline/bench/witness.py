@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.law import TargetLaw
-from paceline.pacer import Pacing
-from paceline.pacer.base import Ask, StepTimes
-from paceline.request import Request
-from paceline.tree import TreeBuilder
-from paceline.types import Drafter, DraftTree, StepOutcome, Target
+from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.tree import DraftTree, TreeBuilder
+from paceline.sampling.sampler import Sampler
 
 _MAX_DEPTH = 6
 
@@ -34,7 +32,7 @@ class Trace:
     num_steps: int = 0
     num_drafts: int = 0
     num_accepted: int = 0
-    law: TargetLaw | None = None  # as it began, where rows are kept
+    law: Sampler | None = None  # as it began, where rows are kept
 
     def tail(self, start: int, count: int) -> Trace:
         """What is expected of a request for `count` tokens that has the first `start` in its prompt."""
@@ -65,10 +63,10 @@ class Mismatch:
     node: int  # row of the tree: -1 is the pending token's
 
 
-class Witness(Pacing):
+class Witness(Pacer):
     """Writes down what each request emits, in order of arrival, and stops nothing."""
 
-    def __init__(self, inner: Pacing) -> None:
+    def __init__(self, inner: Pacer) -> None:
         self.inner = inner
         self.watch()
 
@@ -80,27 +78,27 @@ class Witness(Pacing):
         self._of_request: dict[int, int] = {}
 
     def meet(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.meet(drafter, target)
 
     def begin(self, request: Request, prefill: float) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.begin(request, prefill)
         self._of_request[request.id] = len(self.traces)
-        self.traces.append(Trace(law=copy.deepcopy(request.law) if self._keep_rows else None))
+        self.traces.append(Trace(law=copy.deepcopy(request.sampler) if self._keep_rows else None))
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
-        """See `Pacing`."""
+        """See `Pacer`."""
         return self.inner.draft(requests, most, ask)
 
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         for place, outcome in enumerate(outcomes):
             self._note(outcomes, place, outcome)
         self.inner.settle(outcomes, times)
 
     def end(self, request: Request) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self.inner.end(request)
 
     def _note(self, outcomes: Sequence[StepOutcome], place: int, outcome: StepOutcome) -> None:

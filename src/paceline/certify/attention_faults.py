@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from paceline.target.forward import ROW_COUNTS, ModuleForward
-from paceline.target.hf import SCRATCH, Decoder, HFTarget
-from paceline.target.pool import LayerCache, PagePool
-from paceline.target.prefix import PAGE_SIZE
-from paceline.target.rows import TAIL, Rows, TreeWork, tree_rows
+from paceline.model.forward import ROW_COUNTS, ModuleForward
+from paceline.model.hf import SCRATCH, Decoder, HFTarget
+from paceline.model.pool import LayerCache, PagePool
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.rows import TAIL, Rows, TreeWork, tree_rows
 
 _ROWS = 16  # of every forward, so that their number makes no difference
 

@@ -12,18 +12,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.law import TargetLaw
-from paceline.noise import Ids, Scores
-from paceline.pacer import Pacing
-from paceline.pacer.base import Ask, StepTimes
-from paceline.request import Request
-from paceline.target.prefix import PrefixCache
-from paceline.types import Choice, Drafter, DraftTree, StepOutcome, Target
+from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.tree import DraftTree
+from paceline.model.prefix import PrefixCache
+from paceline.sampling.noise import Ids, Scores
+from paceline.sampling.sampler import SampledToken, Sampler
 
 _LARGE_NOISE = 1.25  # a Gumbel variate is above it a quarter of the time
 
 
-class SteppedLaw(TargetLaw):
+class SteppedLaw(Sampler):
     """A law that is told where steps begin, as no law should be."""
 
     def begin_step(self) -> None:
@@ -33,7 +32,7 @@ class SteppedLaw(TargetLaw):
 Law = TypeVar("Law", bound=SteppedLaw)
 
 
-def recast(law: TargetLaw, kind: type[Law]) -> Law:
+def recast(law: Sampler, kind: type[Law]) -> Law:
     """A law of another kind in the state of this one."""
     made = kind.__new__(kind)
     made.__dict__.update(law.__dict__)
@@ -48,7 +47,7 @@ class FrozenPenalties(SteppedLaw):
         self._frozen = self._counts.copy(), self._seen.copy()
 
     def process(self, logits: Scores) -> Scores:
-        """See `TargetLaw`, but of the counts at the beginning of the step."""
+        """See `Sampler`, but of the counts at the beginning of the step."""
         now = self._counts, self._seen
         self._counts, self._seen = self._frozen
         try:
@@ -86,44 +85,44 @@ class NoiseAtTheWrongIndex(SteppedLaw):
 class ArgmaxFallback(SteppedLaw):
     """Now and then takes the likeliest token although it should sample: at a quarter of all places."""
 
-    def choose(self, logits: NDArray[np.float32]) -> Choice:
-        """See `TargetLaw`."""
+    def sample(self, logits: NDArray[np.float32]) -> SampledToken:
+        """See `Sampler`."""
         if not self.params.is_greedy and self.noise.at(len(self._tokens))[0] > _LARGE_NOISE:
             likeliest = np.full_like(logits, -np.inf)
             best = int(np.argmax(self.process(logits)))
             likeliest[best] = logits[best]
-            return super().choose(likeliest)
-        return super().choose(logits)
+            return super().sample(likeliest)
+        return super().sample(logits)
 
 
-class FaultyPacing(Pacing):
+class FaultyPacing(Pacer):
     """Passes everything on, and gives every request a law of some kind."""
 
-    def __init__(self, inner: Pacing, kind: type[SteppedLaw]) -> None:
+    def __init__(self, inner: Pacer, kind: type[SteppedLaw]) -> None:
         self._inner, self._kind = inner, kind
 
     def meet(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self._inner.meet(drafter, target)
 
     def begin(self, request: Request, prefill: float) -> None:
-        """See `Pacing`."""
-        request.law = recast(request.law, self._kind)
+        """See `Pacer`."""
+        request.sampler = recast(request.sampler, self._kind)
         self._inner.begin(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
-        """See `Pacing`."""
+        """See `Pacer`."""
         for request in requests:
-            assert isinstance(request.law, SteppedLaw)  # since it began
-            request.law.begin_step()
+            assert isinstance(request.sampler, SteppedLaw)  # since it began
+            request.sampler.begin_step()
         return self._inner.draft(requests, most, ask)
 
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self._inner.settle(outcomes, times)
 
     def end(self, request: Request) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         self._inner.end(request)
 
 

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.bench.witness import Mismatch, StepWork
-from paceline.law import LawContext, TargetLaw
+from paceline.engine.ports import Target
+from paceline.engine.request import Hints, Request, fresh_tenant
+from paceline.engine.tree import EMPTY, DraftTree
 from paceline.llm import LLM
 from paceline.params import SamplingParams
-from paceline.request import Hints, Request, fresh_tenant
-from paceline.text import TextStream
-from paceline.tree import EMPTY
-from paceline.types import DraftTree, Target
+from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.text.stream import TextStream
 
 _EXPLANATIONS = {
     "law": "the logits have the bits of plain decoding, and another token was chosen from them",
@@ -107,7 +107,7 @@ def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]
 
 def fresh_request(tokens: Sequence[int], vocab_size: int) -> Request:
     """A request for one token that is never decoded: it only brings tokens to a target, and nobody's has read them."""
-    law = TargetLaw(SamplingParams(max_tokens=1), LawContext(vocab_size), tokens, 0)
+    law = Sampler(SamplingParams(max_tokens=1), SamplerContext(vocab_size), tokens, 0)
     hints = Hints(tenant=fresh_tenant())
     return Request(tokens, law, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=hints)
 

@@ -23,12 +23,12 @@ from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.parting import PARTED
 from paceline.certify.plan import Case, Plan
 from paceline.certify.ways import Arena, Ids, Plant, ways_for
+from paceline.engine.ports import Target
 from paceline.llm import LLM
-from paceline.pacer import FixedPacer
-from paceline.target.hf import HFTarget
-from paceline.target.loading import load_target
-from paceline.target.prefix import PAGE_SIZE
-from paceline.types import Target
+from paceline.model.hf import HFTarget
+from paceline.model.loading import load_target
+from paceline.model.prefix import PAGE_SIZE
+from paceline.pacing import FixedPacer
 
 _MOST_COMPARISONS = 24  # a fault that shows in none of them is not found
 _MOST_HIDDEN = 2  # comparisons before a fault is taken to be hidden by the dtype

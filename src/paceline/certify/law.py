@@ -20,9 +20,9 @@ from paceline.certify.betting import FALSE_ALARM, Bettor, Chances, log_mean_exp,
 from paceline.certify.plan import Case
 from paceline.certify.reference import ReferenceLaw, ReferenceModel, covers
 from paceline.certify.ways import Arena, Ids
-from paceline.noise import Noise
-from paceline.pacer import FixedPacer
-from paceline.tokenizing import eos_ids
+from paceline.pacing import FixedPacer
+from paceline.sampling.noise import Noise
+from paceline.text.tokenizer import eos_ids
 
 # Relative to the largest logit of a row: how far a logit may be off, and how near two must be to count as a tie.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -197,7 +197,7 @@ class LawCheck:
             for sample in range(_FORKS if index % step == 0 else 0):
                 fork = copy.copy(law)
                 fork.noise = Noise(seed, sample, row.size)
-                game.bet(trace, index, fork.choose(row).token)
+                game.bet(trace, index, fork.sample(row).token)
             law.advance(token)
 
 

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from paceline.target.prefix import PAGE_SIZE
+from paceline.model.prefix import PAGE_SIZE
 
 _NUM_PROMPTS = 3
 PARTED = 230  # tokens of the longest prompts that part: a row of theirs reads tiles that it may share

@@ -26,8 +26,8 @@ from transformers import (
 
 from paceline.certify.betting import Chances
 from paceline.certify.plan import Case
+from paceline.model.loading import parse_device, read_model
 from paceline.params import SamplingParams
-from paceline.target.loading import parse_device, read_model
 
 Floats = NDArray[np.float64]
 COVERED = frozenset(

@@ -17,13 +17,14 @@ from paceline.bench.witness import Mismatch, RandomTrees, Trace, Witness
 from paceline.certify.parting import parted_prompts
 from paceline.certify.plan import Case
 from paceline.drafters import BaseDrafter
+from paceline.engine.ports import Pacer
+from paceline.engine.request import Drafter, Request, fresh_tenant
+from paceline.engine.tree import DraftTree
 from paceline.llm import LLM, Stream
-from paceline.pacer import FixedPacer, Pacing
-from paceline.request import Request, fresh_tenant
-from paceline.types import Drafter, DraftTree
+from paceline.pacing import FixedPacer
 
 Ids = tuple[int, ...]
-Plant = Callable[[Pacing], Pacing]  # what stands between the witness and the pacer: a fault, or nothing
+Plant = Callable[[Pacer], Pacer]  # what stands between the witness and the pacer: a fault, or nothing
 
 _BUDGET, _LARGE_BUDGET = 7, 15
 _HEAD_START = 5  # tokens that a stream has emitted when the next one joins
@@ -130,14 +131,14 @@ class Arena:
         prompts: Sequence[Ids],
         expected: Sequence[Trace],
         drafters: Sequence[str | Drafter],
-        pacer: Pacing,
+        pacer: Pacer,
         options: Mapping[str, Any],
     ) -> Tally:
         """Decode prompts together and compare."""
         self.pace(pacer, expected)
         outputs = self.llm.generate([list(p) for p in prompts], drafters=list(drafters), **options)
         tally = self.tally(expected)
-        tally.cached_tokens = sum(output.stats["num_cached_tokens"] for output in outputs)
+        tally.cached_tokens = sum(output.stats.num_cached_tokens for output in outputs)
         return tally
 
     def tally(self, expected: Sequence[Trace]) -> Tally:
@@ -146,7 +147,7 @@ class Arena:
         tally.add(self.witness.traces, expected, self.witness.mismatches)
         return tally
 
-    def pace(self, pacer: Pacing, expected: Sequence[Trace] = (), keep_rows: bool = False) -> None:
+    def pace(self, pacer: Pacer, expected: Sequence[Trace] = (), keep_rows: bool = False) -> None:
         """Decode under this pacer from now on, and watch."""
         self.witness.inner = self._plant(pacer)
         self.witness.watch(expected, keep_rows)
@@ -230,7 +231,7 @@ def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding
 
 
 def _alone(
-    drafters: Sequence[str], pacer: Pacing | None, arena: Arena, prompts: Sequence[Ids], case: Case, seed: int
+    drafters: Sequence[str], pacer: Pacer | None, arena: Arena, prompts: Sequence[Ids], case: Case, seed: int
 ) -> Tally:
     tally = Tally()
     for prompt in prompts:
@@ -239,7 +240,7 @@ def _alone(
 
 
 def _batch(
-    drafters: Sequence[str], pacer: Pacing | None, arena: Arena, prompts: Sequence[Ids], case: Case, seed: int
+    drafters: Sequence[str], pacer: Pacer | None, arena: Arena, prompts: Sequence[Ids], case: Case, seed: int
 ) -> Tally:
     expected = [arena.plain(prompt, case, seed) for prompt in prompts]
     # A prediction with a mistake in it, for whoever drafts from one; the others do not look.

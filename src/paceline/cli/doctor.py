@@ -55,7 +55,7 @@ def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
     """The drafters that a user gets unasked, with the draft model unless it is refused."""
     from paceline.doctor.facts import draft_model
     from paceline.drafters.base import automatic, make
-    from paceline.types import Environment
+    from paceline.engine.request import Environment
 
     known = draft or (draft_model_of(llm.info.name) if llm.info else None)
     tokenizer = llm.tokenizer.inner if llm.tokenizer else None

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from paceline.engine.stats import Stats
+
 _STOPS = {
     "all drafts taken": "every draft got a row",
     "rows would not pay": "a further row would have cost more than it promised to save",
@@ -16,28 +18,28 @@ _STOPS = {
 }
 
 
-def show_explanation(stats: dict[str, Any], console: Console) -> None:
+def show_explanation(stats: Stats, console: Console) -> None:
     """Print what `Output.stats` says of drafters and pacing."""
     console.print(_drafters(stats))
-    unasked = [name for name, drafter in stats["drafters"].items() if not drafter["num_proposals"]]
+    unasked = [name for name, drafter in stats.drafters.items() if not drafter.num_proposals]
     if unasked:
         console.print(f"never asked: {', '.join(unasked)}")
-    if stats["pacing"]:
-        console.print(_stops(stats["pacing"]["stops"]))
-        console.print(_account(stats["pacing"]))
+    if stats.pacing:
+        console.print(_stops(stats.pacing["stops"]))
+        console.print(_account(stats.pacing))
 
 
-def _drafters(stats: dict[str, Any]) -> Table:
+def _drafters(stats: Stats) -> Table:
     table = Table("drafter", box=None, pad_edge=False)
     for column in ("asked", "drafts given rows", "accepted", "ms spent", "ms saved"):
         table.add_column(column, justify="right")
-    asked = {name: drafter for name, drafter in stats["drafters"].items() if drafter["num_proposals"]}
+    asked = {name: drafter for name, drafter in stats.drafters.items() if drafter.num_proposals}
     for name, drafter in asked.items():
-        counts = [drafter[key] for key in ("num_proposals", "num_draft_tokens", "num_accepted_draft_tokens")]
-        times = [f"{drafter[key] * 1e3:.1f}" for key in ("seconds", "saved_seconds")]
+        counts = (drafter.num_proposals, drafter.num_draft_tokens, drafter.num_accepted_draft_tokens)
+        times = (f"{seconds * 1e3:.1f}" for seconds in (drafter.seconds, drafter.saved_seconds))
         table.add_row(name, *map(str, counts), *times)
     table.add_section()
-    sums = [stats[key] for key in ("num_steps", "num_draft_tokens", "num_accepted_draft_tokens")]
+    sums = (stats.num_steps, stats.num_draft_tokens, stats.num_accepted_draft_tokens)
     table.add_row("all steps", *map(str, sums), "", "")
     return table
 

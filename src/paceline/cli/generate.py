@@ -15,7 +15,7 @@ from rich.text import Text
 from paceline.cli.explain import show_explanation
 from paceline.cli.loading import PrefillProgress, load_with_progress
 from paceline.errors import ConfigError
-from paceline.pacer import MAX_SLOWDOWN
+from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -132,15 +132,15 @@ def _finish(console: Console, output: Output, colours: dict[str, str], quiet: bo
 def facts(output: Output, colours: dict[str, str]) -> Text:
     """One line: tokens, seconds, tokens/s, mean acceptance length, who earned what."""
     stats = output.stats
-    seconds = stats["prefill_seconds"] + stats["decode_seconds"]
+    seconds = stats.prefill_seconds + stats.decode_seconds
     line = Text(
-        f"{stats['num_emitted_tokens']} tokens in {seconds:.2f} s · {stats['tokens_per_second']:.0f} tokens/s · "
-        f"{stats['mean_acceptance_length']:.2f} tokens a step · seed {output.seed} · {output.finish_reason}"
+        f"{stats.num_emitted_tokens} tokens in {seconds:.2f} s · {stats.tokens_per_second:.0f} tokens/s · "
+        f"{stats.mean_acceptance_length:.2f} tokens a step · seed {output.seed} · {output.finish_reason}"
     )
-    for name, drafter in stats["drafters"].items():
-        if not drafter["num_draft_tokens"]:
+    for name, drafter in stats.drafters.items():
+        if not drafter.num_draft_tokens:
             continue
-        earned = f" · {name} {drafter['num_accepted_draft_tokens']}/{drafter['num_draft_tokens']}"
+        earned = f" · {name} {drafter.num_accepted_draft_tokens}/{drafter.num_draft_tokens}"
         line.append(earned, style=colours.get(name, ""))
     return line
 
@@ -148,4 +148,4 @@ def facts(output: Output, colours: dict[str, str]) -> Text:
 def _to_json(output: Output, load_seconds: float) -> str:
     """The object that `--json` prints."""
     fields = {"text": output.text, "token_ids": output.token_ids, "finish_reason": output.finish_reason}
-    return dumps(fields | {"seed": output.seed, "stats": output.stats | {"load_seconds": load_seconds}})
+    return dumps(fields | {"seed": output.seed, "stats": output.stats.as_dict() | {"load_seconds": load_seconds}})

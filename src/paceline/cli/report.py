@@ -15,7 +15,7 @@ from paceline.bundled import COMMANDS
 from paceline.cli.generate import parse_drafters
 from paceline.cli.loading import load_with_progress, slow_progress
 from paceline.errors import ConfigError
-from paceline.pacer import MAX_SLOWDOWN
+from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _writable(path: Path) -> Path:
 
 
 def _write(path: Path | None, outputs: Sequence[Output], evaluation: Evaluation | None) -> None:
-    from paceline.report.page import page
+    from paceline.report import page, uncertain_spans
 
     if path is None:
         return
@@ -103,7 +103,7 @@ def _write(path: Path | None, outputs: Sequence[Output], evaluation: Evaluation 
     except OSError as error:
         raise ConfigError(f"--out is {str(path)!r}: {error}; allowed: a file that can be written") from error
     for output in outputs:
-        spans = output.uncertain_spans()
+        spans = uncertain_spans(output)
         inside = sum(map(len, spans))
         print(f"{len(output.tokens)} tokens, {inside} of them in {len(spans)} areas of high uncertainty")
     print(path)

@@ -11,8 +11,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.pacer import ForwardCost
-from paceline.pacer.costs import Rehearsing
+from paceline.pacing import ForwardCost
+from paceline.pacing.costs import Rehearsing
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _MOST_ROUNDS, _FEWEST_ROUNDS = 15, 3

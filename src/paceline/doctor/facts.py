@@ -9,6 +9,7 @@ from typing import Any
 
 from paceline.bundled import bundled_path
 from paceline.doctor.visit import Visit
+from paceline.engine.stats import DrafterStats
 from paceline.llm import LLM
 
 
@@ -99,13 +100,13 @@ def num_cores() -> int:
 
 
 def _drafters(visit: Visit) -> dict[str, DrafterFacts]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[DrafterStats]] = {}
     for turn in visit.paced:
         for replayed in turn:
-            for name, stats in replayed.stats["drafters"].items():
+            for name, stats in replayed.stats.drafters.items():
                 found.setdefault(name, []).append(stats)
     keys = ("num_proposals", "num_draft_tokens", "num_accepted_draft_tokens", "seconds")
-    return {name: DrafterFacts(*(sum(s[key] for s in stats) for key in keys)) for name, stats in found.items()}
+    return {name: DrafterFacts(*(sum(getattr(s, key) for s in stats) for key in keys)) for name, stats in found.items()}
 
 
 def _quantisation(llm: LLM) -> str | None:

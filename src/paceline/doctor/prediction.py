@@ -72,7 +72,7 @@ def predict(
     host = sum(replay.host_seconds for replay in plain)
     return Prediction(
         len(plain),
-        sum(replay.stats["num_emitted_tokens"] for replay in plain),
+        sum(replay.stats.num_emitted_tokens for replay in plain),
         _interval(_rate(everything), [_rate(replays) for _, replays in draws]),
         _interval(_length(everything), [_length(replays) for _, replays in draws]),
         _interval(value, speedups),
@@ -100,11 +100,11 @@ def _speedup(plain: Sequence[Replayed], paced: Sequence[Replayed], cost: Callabl
 
 def _rate(replays: Sequence[Replayed]) -> float:
     accepted, drafted = (
-        sum(int(r.stats[key]) for r in replays) for key in ("num_accepted_draft_tokens", "num_draft_tokens")
+        sum(int(getattr(r.stats, key)) for r in replays) for key in ("num_accepted_draft_tokens", "num_draft_tokens")
     )
     return accepted / drafted if drafted else 0.0
 
 
 def _length(replays: Sequence[Replayed]) -> float:
-    emitted, steps = (sum(int(r.stats[key]) for r in replays) for key in ("num_emitted_tokens", "num_steps"))
+    emitted, steps = (sum(int(getattr(r.stats, key)) for r in replays) for key in ("num_emitted_tokens", "num_steps"))
     return emitted / steps

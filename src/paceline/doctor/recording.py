@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from paceline.doctor.questions import Question
 from paceline.doctor.wrapped import WrappedTarget
+from paceline.engine.ports import StepTimes, Target
+from paceline.engine.request import Request, StepOutcome, fresh_tenant
+from paceline.engine.tree import DraftTree
 from paceline.errors import RequestError
 from paceline.llm import LLM
-from paceline.noise import largest
-from paceline.pacer import FixedPacer
-from paceline.pacer.base import StepTimes
-from paceline.request import Request, fresh_tenant
+from paceline.pacing import FixedPacer
+from paceline.sampling.noise import largest
 from paceline.testing import ScriptedDrafter
-from paceline.types import DraftTree, StepOutcome, Target
 
 _KEPT = 96  # logits of a row: more than any drafter asks for
 NOTHING = -1e4  # the logit of those that were not kept
@@ -84,7 +84,7 @@ def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[
         output = llm.generate(list(ids), drafters="none", tenant=fresh_tenant(), **sampling)
     finally:
         llm.engine.pacer = before
-    seconds = output.stats["prefill_seconds"]
+    seconds = output.stats.prefill_seconds
     return Recording(question, ids, sampling, output.token_ids, tuple(scribe.rows), seconds)
 
 
@@ -95,7 +95,7 @@ def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int,
     scribe = _Scribe(_READING)
     with LLM(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
         read = reader.generate(list(ids), tenant=fresh_tenant(), max_tokens=len(output), ignore_eos=True)
-    return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats["prefill_seconds"])
+    return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats.prefill_seconds)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Scribe(FixedPacer):
     rows: list[Row] = field(default_factory=list)
 
     def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """See `Pacing`."""
+        """See `Pacer`."""
         for outcome in outcomes:
             for node, token in zip((-1, *outcome.path), outcome.tokens, strict=False):
                 self.rows.append(_kept(outcome.logits[node + 1], token.id))

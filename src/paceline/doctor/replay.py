@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,15 @@ from numpy.typing import NDArray
 from paceline.doctor.costs import Seconds
 from paceline.doctor.recording import Recording, Row
 from paceline.doctor.wrapped import WrappedTarget
-from paceline.engine import Engine
-from paceline.law import LawContext, TargetLaw
+from paceline.engine.engine import Engine
+from paceline.engine.ports import Pacer, Target
+from paceline.engine.request import Request
+from paceline.engine.stats import Stats
+from paceline.engine.tree import DraftTree
 from paceline.llm import LLM, Drafters
-from paceline.pacer import CostTable, FixedPacer, ForwardCost, Pacer, Pacing
-from paceline.pacer.rehearsal import displace
-from paceline.request import Request
-from paceline.types import Choice, DraftTree, Target
+from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
+from paceline.pacing.rehearsal import displace
+from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
 
 
 class ReplayClock:
@@ -52,7 +53,7 @@ class Replayed:
 
     forwards: tuple[tuple[int, int], ...]  # (rows, context) of each step
     host_seconds: float  # of decoding, beside the target's forwards
-    stats: dict[str, Any]  # those of the output
+    stats: Stats  # those of the output
 
     def seconds(self, cost: Seconds) -> float:
         """Decoding time under these costs."""
@@ -121,22 +122,22 @@ class ReplayTarget(WrappedTarget):
         return logits
 
 
-class ToldLaw(TargetLaw):
+class ToldSampler(Sampler):
     """A law that takes its time, and then says what it is told: of the logits only the likeliest are known."""
 
     def __init__(self, request: Request, vocab_size: int, tokens: Sequence[int]) -> None:
-        context = LawContext(vocab_size, frozenset(), ())
-        super().__init__(request.params, context, request.tokens, request.seed, 0, request.law.grammar)
+        context = SamplerContext(vocab_size, frozenset(), ())
+        super().__init__(request.params, context, request.tokens, request.seed, 0, request.sampler.grammar)
         self._told = tokens
         self._num_told = 0
 
-    def choose(self, logits: NDArray[np.float32]) -> Choice:
-        """See `TargetLaw`."""
-        choice = super().choose(logits)
+    def sample(self, logits: NDArray[np.float32]) -> SampledToken:
+        """See `Sampler`."""
+        choice = super().sample(logits)
         return replace(choice, token=self._told[self._num_told]) if self._num_told < len(self._told) else choice
 
     def advance(self, token: int) -> None:
-        """See `TargetLaw`."""
+        """See `Sampler`."""
         super().advance(token)
         self._num_told += 1
 
@@ -148,7 +149,7 @@ class ReplayEngine(Engine):
 
     def add(self, request: Request) -> None:
         """See `Engine`."""
-        request.law = ToldLaw(request, self.target.vocab_size, self.told)
+        request.sampler = ToldSampler(request, self.target.vocab_size, self.told)
         super().add(request)
 
 
@@ -161,7 +162,7 @@ class Replayer:
         self._clock = ReplayClock()
         self._target = ReplayTarget(llm.target, recordings, self._clock)
         self._recordings = recordings
-        self._pacer = Pacer(CostTable(table), clock=self._clock)
+        self._pacer = AdaptivePacer(CostTable(table), clock=self._clock)
         self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, pacer=self._pacer, info=llm.info)
         self._llm.engine = self._engine = ReplayEngine(self._target, self._pacer, clock=self._clock)
 
@@ -179,7 +180,7 @@ class Replayer:
         """Under the pacer, which has learnt from all replays before; no drafter knows the answer from another turn."""
         return self._replay(index, cost, self._pacer, turn)
 
-    def _replay(self, index: int, cost: Seconds, pacing: Pacing, turn: str) -> Replayed:
+    def _replay(self, index: int, cost: Seconds, pacing: Pacer, turn: str) -> Replayed:
         recording = self._recordings[index]
         self._target.cost = cost
         self._target.play(index)
@@ -191,5 +192,5 @@ class Replayer:
             **recording.sampling,
         )
         assert output.token_ids == recording.tokens  # it ended where it did
-        host = output.stats["decode_seconds"] - output.stats["forward_seconds"]
+        host = output.stats.decode_seconds - output.stats.forward_seconds
         return Replayed(tuple(self._target.forwards), host, output.stats)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.request import Request
-from paceline.types import DraftTree, Target
+from paceline.engine.ports import Target
+from paceline.engine.request import Request
+from paceline.engine.tree import DraftTree
 
 
 class WrappedTarget:

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from paceline.engine.request import Drafter, Environment, Request, StepOutcome
+from paceline.engine.tree import DraftTree
 from paceline.errors import ConfigError
-from paceline.request import Request
-from paceline.types import Drafter, DraftTree, Environment, StepOutcome
 
 _REGISTRY: dict[str, type[BaseDrafter]] = {}
 DrafterClass = TypeVar("DrafterClass", bound="type[BaseDrafter]")

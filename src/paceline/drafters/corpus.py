@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.drafters._store import BYTES_PER_TOKEN, TextStore, draft
 from paceline.drafters.base import BaseDrafter, option, register
+from paceline.engine.request import Environment, Request
+from paceline.engine.tree import DraftTree
 from paceline.errors import ConfigError, first_line
-from paceline.request import Request
-from paceline.store import BYTES_PER_TOKEN, TextStore, draft
-from paceline.types import DraftTree, Environment
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -1,7 +1,7 @@
 """Drafts what a grammar leaves no choice about: the names, brackets and quotes that a schema or expression forces.
 
-The constraint itself is the target law's (law.py); here its forced tokens are proposed, so that they come at the cost
-of rows instead of steps. A forced text may be spelled in other tokens too, so even this is an estimate.
+The constraint itself is the sampler's (sampling/sampler.py); here its forced tokens are proposed, so that they come
+at the cost of rows instead of steps. A forced text may be spelled in other tokens too, so even this is an estimate.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.drafters.base import BaseDrafter, register
-from paceline.request import Request
-from paceline.tree import EMPTY, MAX_DEPTH, TreeBuilder
-from paceline.types import DraftTree
+from paceline.engine.request import Request
+from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree, TreeBuilder
 
 _FORCED = 0.9  # the chance that forced text is spelled as the tokenizer would
 _LAST_SIGN = 7
@@ -24,11 +23,11 @@ class GrammarDrafter(BaseDrafter):
 
     def start(self, request: Request) -> bool:
         """See `Drafter`: only for structured output."""
-        return request.law.grammar is not None
+        return request.sampler.grammar is not None
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:
         """A chain of the forced tokens, if any."""
-        grammar = request.law.grammar
+        grammar = request.sampler.grammar
         if grammar is None:  # complete
             return EMPTY
         builder = TreeBuilder(self.name)

@@ -12,10 +12,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+from paceline.drafters._store import Hit, StoreFile, TextStore, Vocabulary, draft, owner_key
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.request import Request
-from paceline.store import Hit, StoreFile, TextStore, Vocabulary, draft, owner_key
-from paceline.types import DraftTree, Environment, StepOutcome
+from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.tree import DraftTree
 
 
 @dataclass(slots=True)

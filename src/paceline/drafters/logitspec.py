@@ -15,20 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.request import Request
-from paceline.topk import likeliest
-from paceline.tree import TreeBuilder
-from paceline.types import DraftTree, Environment, StepOutcome
+from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.tree import DraftTree, TreeBuilder
+from paceline.sampling.topk import likeliest
 
 # How a guess was found in the text: not at all, alone, or after the pending token.
 NOWHERE, ALONE, PAIRED = range(3)
 # What that is worth, measured with the bundled model over its prompts; the pacer goes on from there.
-RANKS = (1, 3)  # ranks, from 0, at which the next column and the next sign begin
+RANKS = (1, 3)  # ranks, from 0, at which the next column and the next bucket begin
 HIT = ((0.02, 0.012, 0.005), (0.05, 0.03, 0.02), (0.5, 0.45, 0.4))  # chance of a guess; paired ones share theirs
 GOES_ON = (0.0, 0.4, 0.7)  # chance of each further token, by how its guess was found
-DEPTHS = (3, 5)  # depths at which the next sign of further tokens begins
+DEPTHS = (3, 5)  # depths at which the next bucket of further tokens begins
 
-# (-chance from the root, depth, rank of the guess, parent, token, score, sign, place in the text after it, how found)
+# (-chance from the root, depth, rank of the guess, parent, token, score, bucket, place in the text after it, how found)
 _Entry = tuple[float, int, int, int, int, float, int, int, int]
 
 
@@ -58,14 +57,14 @@ class LogitSpecDrafter(BaseDrafter):
         heap = text.entries(request.tokens)
         heapq.heapify(heap)
         while heap and len(builder) < budget:
-            negative, depth, rank, parent, token, score, sign, place, find = heapq.heappop(heap)
+            negative, depth, rank, parent, token, score, bucket, place, find = heapq.heappop(heap)
             if -negative < self.min_chance:
                 break
-            node = builder.add(parent, token, score, sign)
+            node = builder.add(parent, token, score, bucket)
             if place < len(request.tokens) and depth <= self.length:
                 further, score = request.tokens[place], GOES_ON[find]
-                sign = _sign_of_further(find, depth + 1)
-                heapq.heappush(heap, (negative * score, depth + 1, rank, node, further, score, sign, place + 1, find))
+                bucket = _bucket_of_further(find, depth + 1)
+                heapq.heappush(heap, (negative * score, depth + 1, rank, node, further, score, bucket, place + 1, find))
         return builder.build()
 
     def observe(self, outcome: StepOutcome) -> None:
@@ -85,7 +84,7 @@ class LogitSpecDrafter(BaseDrafter):
         self._texts.clear()
 
 
-def _sign_of_further(find: int, depth: int) -> int:
+def _bucket_of_further(find: int, depth: int) -> int:
     return len(HIT) * len(HIT[0]) + find * (len(DEPTHS) + 1) + bisect(DEPTHS, depth)
 
 

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from paceline.bundled import DEFAULT_DRAFT
 from paceline.drafters.base import BaseDrafter, option, register
+from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.errors import DrafterError, ModelError
-from paceline.law import softmax
-from paceline.noise import largest
-from paceline.request import Request
-from paceline.tree import TreeBuilder
-from paceline.types import DraftTree, Environment, StepOutcome
+from paceline.sampling.noise import largest
+from paceline.sampling.sampler import softmax
 
 if TYPE_CHECKING:
-    from paceline.target.hf import Decoder
-    from paceline.target.pool import CachedSequence
+    from paceline.model.hf import Decoder
+    from paceline.model.pool import CachedSequence
 
 
 @register("model")
@@ -48,8 +47,8 @@ class ModelDrafter(BaseDrafter):
 
     def attach(self, environment: Environment) -> None:
         """Load the draft model; refuses another vocabulary, naming the first difference."""
-        from paceline.target.loading import load_draft
-        from paceline.tokenizing import load_tokenizer
+        from paceline.model.loading import load_draft
+        from paceline.text.tokenizer import load_tokenizer
 
         target = load_draft(self.path, environment.device)
         if target.vocab_size != environment.vocab_size:
@@ -106,7 +105,7 @@ class ModelDrafter(BaseDrafter):
 
     def _catch_up(self, growing: Sequence[_Growth]) -> None:
         """Feed each request's tokens that are not cached yet, the pending one last, and branch from it."""
-        from paceline.target.rows import TreeWork
+        from paceline.model.rows import TreeWork
 
         decoder = self._attached()
         if not growing:
@@ -125,7 +124,7 @@ class ModelDrafter(BaseDrafter):
 
     def _descend(self, growing: Sequence[_Growth]) -> bool:
         """Feed each request's best new nodes in one forward, and branch from them; False if there are none."""
-        from paceline.target.rows import TreeWork
+        from paceline.model.rows import TreeWork
 
         decoder = self._attached()
         width = min(self.width, decoder.max_rows // max(len(growing), 1))
@@ -201,10 +200,10 @@ class _Growth:
         """Add the children of a node that was fed, from its logits (V,)."""
         depth = self._depth_of[node]
         room = self.budget - len(self.builder)
-        if node < 0 and self.request.law.grammar is not None:  # deeper the draft model must follow it by itself
-            logits = np.where(self.request.law.grammar.mask(), logits, np.float32(-np.inf))
+        if node < 0 and self.request.sampler.grammar is not None:  # deeper the draft model must follow it by itself
+            logits = np.where(self.request.sampler.grammar.mask(), logits, np.float32(-np.inf))
         for token, share in self._children(logits, len(self.request.tokens) + depth)[:room]:
-            child = self.builder.add(node, token, share, _sign(share, depth))
+            child = self.builder.add(node, token, share, _bucket(share, depth))
             self._depth_of[child], self._parent_of[child], self._token_of[child] = depth + 1, node, token
             self._new.append((score * share, child))
 
@@ -224,7 +223,7 @@ class _Growth:
             sums = logits[best].astype(np.float64)
         else:
             scores = np.divide(logits, params.temperature, dtype=np.float64)
-            best, sums = self.request.law.noise.best(scores, position, _CONSIDERED)
+            best, sums = self.request.sampler.noise.best(scores, position, _CONSIDERED)
         shares = softmax(sums)
         return [(int(t), float(s)) for t, s in zip(best[: self._branch], shares, strict=False)]
 
@@ -232,7 +231,7 @@ class _Growth:
 _CONSIDERED = 8  # tokens among which belief is shared out
 
 
-def _sign(share: float, depth: int) -> int:
+def _bucket(share: float, depth: int) -> int:
     """What a node's success depends on: how sure the draft model is, and how far from the target's own text."""
     return 8 * min(depth.bit_length(), 3) + min(int(share * 8), 7)
 

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.request import Request
-from paceline.tree import MAX_DEPTH, TreeBuilder
-from paceline.types import DraftTree, Environment
+from paceline.engine.request import Environment, Request
+from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder
 
 FIRM = 8  # tokens of agreement from which a place is followed without looking at others
 LONGEST = 32  # agreement is not measured further
@@ -26,7 +25,10 @@ NEAR = 8  # places looked at on either side of where the agreement was lost
 BIN_STARTS = (0, 1, 2, 3, 5, 9, 17, LONGEST + 1)
 _BINS = tuple(sum(start <= n for start in BIN_STARTS) - 1 for n in range(LONGEST + MAX_DEPTH + 2))
 _SCORES = tuple(0.3 if n == 0 else 1 - 0.6 / (n + 0.5) for n in range(LONGEST + MAX_DEPTH + 2))
-OPENING, SECOND = len(BIN_STARTS), len(BIN_STARTS) + 1  # signs from here: the first token of all; places of lower rank
+OPENING, SECOND = (
+    len(BIN_STARTS),
+    len(BIN_STARTS) + 1,
+)  # buckets from here: the first token; places of lower rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,10 @@ def _chain(prediction: tuple[int, ...], place: _Place, size: int, at_start: bool
     tokens = prediction[place.next : place.next + size]
     size, first = len(tokens), place.agreement
     if at_start and size:
-        signs, scores = (OPENING, *_BINS[1:size]), (0.7, *_SCORES[1:size])
+        buckets, scores = (OPENING, *_BINS[1:size]), (0.7, *_SCORES[1:size])
     else:
-        signs, scores = _BINS[first : first + size], _SCORES[first : first + size]
-    return DraftTree(tokens, tuple(range(-1, size - 1)), scores, (PredictionDrafter.name,) * size, signs)
+        buckets, scores = _BINS[first : first + size], _SCORES[first : first + size]
+    return DraftTree(tokens, tuple(range(-1, size - 1)), scores, (PredictionDrafter.name,) * size, buckets)
 
 
 def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int) -> DraftTree:
@@ -195,8 +197,8 @@ def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int
     while heap and len(builder) < budget:
         chance, rank, parent, depth, score = heapq.heappop(heap)
         place = places[rank]
-        sign = _BINS[place.agreement + depth] + (SECOND if rank else 0)
-        node = builder.add(parent, prediction[place.next + depth], score, sign)
+        bucket = _BINS[place.agreement + depth] + (SECOND if rank else 0)
+        node = builder.add(parent, prediction[place.next + depth], score, bucket)
         depth += 1
         if depth < MAX_DEPTH and place.next + depth < len(prediction):
             score = _SCORES[place.agreement + depth]

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.request import Request
-from paceline.topk import likeliest
-from paceline.tree import TreeBuilder
-from paceline.types import DraftTree, Environment, StepOutcome
+from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.tree import DraftTree, TreeBuilder
+from paceline.sampling.topk import likeliest
 
-Child = tuple[float, int, int]  # score, token, sign
+Child = tuple[float, int, int]  # score, token, bucket
 
 PAIRS = 16_381  # slots for rows of two tokens, a prime to spread them; wanted for another pair, one is overwritten
 
@@ -32,7 +31,7 @@ PAIRS = 16_381  # slots for rows of two tokens, a prime to spread them; wanted f
 # Indexed by whether it comes from the last two tokens (1) or from the last alone (0).
 THOUGHT = (0.6, 0.69)  # times the chance the target gave
 FOLLOWED = (0.1, 0.3)  # plus, for the token that followed last
-CHANCES = (1e-9, 0.05, 0.15, 0.35, 0.7, 0.9)  # bounds between signs
+CHANCES = (1e-9, 0.05, 0.15, 0.35, 0.7, 0.9)  # bounds between buckets
 _NUM_BINS = len(CHANCES) + 1
 
 
@@ -106,8 +105,8 @@ class RecycleDrafter(BaseDrafter):
             negative, _, parent, above, mass, children, place = heapq.heappop(heap)
             if -negative < self.min_chance:
                 break
-            score, token, sign = children[place]
-            node = builder.add(parent, token, score, sign)
+            score, token, bucket = children[place]
+            node = builder.add(parent, token, score, bucket)
             _push(heap, (parent, above, mass), children, place + 1)
             _push(heap, (node, token, -negative), table.children(above, token, self.min_chance / -negative), 0)
         return builder.build()
@@ -178,7 +177,7 @@ class _Table:
         return self._weigh(slot if is_thought else last, is_thought, followed, of_pair, least)
 
     def _weigh(self, row: int, is_thought: bool, followed: int, of_pair: bool, least: float) -> list[Child]:
-        """The tokens of a row and the one that followed, with their scores and signs; the flags are of evidence."""
+        """The tokens of a row and the one that followed, with their scores and buckets; the flags are of evidence."""
         children, belief = [], 0.0
         for token, chance in zip(self._tokens[row].tolist(), self._chances[row].tolist(), strict=True):
             score = THOUGHT[is_thought] * chance

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.drafters._store import Hit, draft
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.request import Request
-from paceline.store import Hit, draft
-from paceline.types import DraftTree
+from paceline.engine.request import Request
+from paceline.engine.tree import DraftTree
 
 MAX_HITS = 16  # places looked at for one proposal: the longest agreements, of equals the newest
 MANY = 128  # places whose agreement is measured: if there are more, the newest of those that agree further

@@ -1,4 +1,4 @@
-"""Operations of canonical attention: storing the rows' keys and values, and attending over each row's path.
+"""Operations of batch-invariant attention: storing the rows' keys and values, and attending over each row's path.
 
 The pools are (pages, H_kv, 64, D) and (pages, H_kv, 64, D_v) in float32 or bfloat16; which rows there are is in a
 `Frame` and may change between runs. What is added up for a row, and in which order: csrc/attention.h.

@@ -6,4 +6,11 @@ spans     areas of uncertainty                 evaluate  how well uncertainty fo
 scoring   AUROC, risk and coverage             fields    the fields of a JSON answer, right or wrong
 
 Everything comes from what decoding computes anyway. Knows nothing of models: an output, or an `LLM`, is given.
+
+    from paceline.report import page, uncertain_spans
 """
+
+from paceline.report.page import page
+from paceline.report.spans import UncertainSpan, uncertain_spans
+
+__all__ = ["UncertainSpan", "page", "uncertain_spans"]

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from paceline.engine.trace import StepRecord
 from paceline.report.places import Acceptance, Bin
-from paceline.trace import StepRecord
 
 NUM_COLOURS = 8
 _FEWEST_NODES = 4  # that the axis of the timeline shows

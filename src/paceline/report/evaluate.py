@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paceline.errors import ConfigError
+from paceline.llm import LLM
+from paceline.output import Output
 from paceline.report.fields import Command, Field, fields_of, tokens_within
 from paceline.report.measures import MeasuredToken, measured
 from paceline.report.scoring import Score, risk, score
-
-if TYPE_CHECKING:
-    from paceline.llm import LLM
-    from paceline.output import Output
 
 MEASURES = ("entropy", "probability", "margin", "disagreement")
 MAX_TOKENS = 120  # of an answer

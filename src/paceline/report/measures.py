@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from paceline.engine.request import Token
+from paceline.output import Output
 from paceline.report.places import Place, places
-from paceline.types import Token
-
-if TYPE_CHECKING:
-    from paceline.output import Output
 
 # Bits of the significand that are stored: neighbours at x lie 2**(floor(log2 |x|) - bits) apart.
 _SIGNIFICAND = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
@@ -34,7 +31,7 @@ class MeasuredToken:
 def measured(output: Output) -> list[MeasuredToken]:
     """Each token's measures, in order."""
     found = places(output.steps, [token.id for token in output.tokens])
-    dtype, temperature = output.stats["numerics"].get("dtype", "float32"), output.origin.params.temperature
+    dtype, temperature = output.stats.numerics.get("dtype", "float32"), output.origin.params.temperature
     return [
         MeasuredToken(token, place, is_fragile(token.margin, token.logit, dtype, temperature))
         for token, place in zip(output.tokens, found, strict=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from paceline.trace import StepRecord
-from paceline.types import DraftTree
+from paceline.engine.trace import StepRecord
+from paceline.engine.tree import DraftTree
 
 EMPTY = DraftTree()
 

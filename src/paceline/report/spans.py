@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paceline.report.measures import MeasuredToken
+from paceline.output import Output
+from paceline.report.measures import MeasuredToken, measured
 
 HIGH = 1.5  # nats: no span begins below, so that a text that is sure throughout has none
 LOW = 0.75
@@ -40,8 +41,16 @@ class UncertainSpan:
         return self.end - self.start
 
 
-def uncertain_spans(tokens: Sequence[MeasuredToken]) -> list[UncertainSpan]:
-    """The spans of one output, in order."""
+def uncertain_spans(output: Output) -> list[UncertainSpan]:
+    """Areas of an output in which the model was unsure, in order.
+
+    Uncertainty is not error: a sure model can be wrong, and where many words would do it must be unsure.
+    """
+    return spans_of(measured(output))
+
+
+def spans_of(tokens: Sequence[MeasuredToken]) -> list[UncertainSpan]:
+    """The areas among tokens that have been measured."""
     if not tokens:
         return []
     smooth = smoothed([t.token.entropy + (t.place.disagreement or 0.0) for t in tokens])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from paceline.output import Output
 from paceline.report.charts import Chart, colour, timeline_chart
 from paceline.report.measures import MeasuredToken, alternatives, measured
-from paceline.report.spans import UncertainSpan, uncertain_spans
-
-if TYPE_CHECKING:
-    from paceline.output import Output
+from paceline.report.spans import UncertainSpan, spans_of
 
 NUM_ALTERNATIVES = 5
 KINDS = {"accepted": "c2", "corrected": "c5", "bonus": "c0", "plain": "neutral"}  # what a place is called, its colour
@@ -53,7 +51,7 @@ class OutputView:
 def view(output: Output, drafters: Sequence[str]) -> OutputView:
     """How an output is shown; `drafters` fixes the colours."""
     tokens = measured(output)
-    spans = uncertain_spans(tokens)
+    spans = spans_of(tokens)
     data = [_datum(token, drafters) | {"top": _top(output, i)} for i, token in enumerate(tokens)]
     prompt = visible(output.origin.decode(output.origin.prompt_token_ids))
     segments = list(_segments(tokens, spans))
@@ -125,8 +123,8 @@ def _facts(output: Output) -> list[tuple[str, str]]:
     return [
         ("tokens", str(len(output.tokens))),
         ("steps", str(len(output.steps))),
-        ("tokens a step", f"{stats['mean_acceptance_length']:.2f}"),
-        ("tokens/s", f"{stats['tokens_per_second']:.0f}"),
+        ("tokens a step", f"{stats.mean_acceptance_length:.2f}"),
+        ("tokens/s", f"{stats.tokens_per_second:.0f}"),
         ("temperature", f"{params.temperature:g}"),
         ("seed", str(output.seed)),
         ("ended by", output.finish_reason),

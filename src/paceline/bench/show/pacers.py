@@ -13,7 +13,7 @@ _COLUMNS = ("task", "pacer x plain", "without prefill", "best fixed", "x plain",
 
 
 def view_pacers(results: Sequence[Result]) -> View:
-    """Pacer and best fixed setting in one chart if there is one result, else the pacers of all."""
+    """AdaptivePacer and best fixed setting in one chart if there is one result, else the pacers of all."""
     tasks = list(dict.fromkeys(task for result in results for task in _tasks(result)))
     if not tasks:
         raise ValueError("there are no tasks")

@@ -1,0 +1,204 @@
+"""One request on its way: its tokens, its sampler, its text. Only `Request.commit` appends tokens.
+
+It alone knows about stop strings, end-of-sequence tokens and limits. Knows nothing of models or caches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.engine.stats import Stats
+from paceline.engine.trace import StepRecord
+from paceline.engine.tree import DraftTree
+from paceline.errors import PacelineError
+from paceline.sampling.sampler import SampledToken, Sampler
+from paceline.text.stream import TextStream
+
+_ids = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a caller tells drafters. It changes the speed and nothing else."""
+
+    prediction: tuple[int, ...] = ()  # tokens of what the output will probably be
+    tenant: str = ""  # nothing learnt from one tenant's text drafts for another
+
+
+NO_HINTS = Hints()
+
+
+def fresh_tenant() -> str:
+    """A tenant that nobody else is, and that has asked for nothing yet: what it reads is in no cache."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One emitted token. `text` may be empty while a character or a stop string is incomplete."""
+
+    id: int
+    text: str
+    source: str  # the drafter that proposed it, or "target"
+    logprob: float
+    entropy: float
+    top: tuple[tuple[int, float], ...] = ()
+    margin: float = math.inf  # as in `SampledToken`
+    logit: float = 0.0
+
+
+class Request:
+    """One sample of one prompt. The engine steps it; the facade reads `outbox` until `finish_reason` is set."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        text: TextStream,
+        end_token_ids: frozenset[int],
+        drafters: Sequence[Drafter] = (),
+        seed: int = 0,
+        hints: Hints = NO_HINTS,
+    ) -> None:
+        self.id = next(_ids)
+        self.tokens = list(prompt)
+        self.num_prompt_tokens = len(prompt)
+        self.sampler = sampler
+        self.params = sampler.params
+        assert self.params.max_tokens is not None, "the facade resolves it"
+        self.max_tokens = self.params.max_tokens
+        self.drafters = tuple(drafters)  # those that may be asked
+        self.listeners = self.drafters  # those that are told of its end
+        self.seed = seed
+        self.hints = hints
+        self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
+        self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
+        self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
+        self.stats = Stats(num_prompt_tokens=len(prompt))
+        self.trace: list[StepRecord] = []  # one per step, by the engine
+        self._text = text
+        self._end_token_ids = end_token_ids
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_remaining(self) -> int:
+        """Tokens that may still be generated."""
+        return self.max_tokens - self.num_output_tokens
+
+    @property
+    def text(self) -> str:
+        """The text so far, without what is held back."""
+        return self._text.text
+
+    def commit(self, sampled: Sequence[SampledToken], sources: Sequence[str]) -> tuple[Token, ...]:
+        """The tokens emitted: all of `sampled`, or those up to and including the first that ends the request."""
+        emitted: list[Token] = []
+        reason = None
+        for token, source in zip(sampled, sources, strict=True):
+            emitted_token, reason = self._append(token, source)
+            emitted.append(emitted_token)
+            if reason is not None:
+                break
+        self.outbox.extend(emitted)
+        self.finish_reason = reason  # last: to a reader in another thread it says that the outbox is complete
+        return tuple(emitted)
+
+    def fail(self, error: PacelineError) -> None:
+        """End the request without a further token."""
+        self.error, self.finish_reason = error, "error"
+
+    def _append(self, sampled: SampledToken, source: str) -> tuple[Token, str | None]:
+        """One more token, and why the request ends with it if it does."""
+        self.tokens.append(sampled.token)
+        late_enough = self.num_output_tokens > self.params.min_tokens
+        text, stopped = self._text.push(sampled.token, check_stop=late_enough)
+        reason = None
+        if stopped or sampled.token in self._end_token_ids or self._ends_its_grammar():
+            reason = "stop"
+        elif self.num_remaining == 0:
+            reason = "length"
+        if reason is not None and not stopped:
+            text += self._text.finish()
+        about = (sampled.logprob, sampled.entropy, sampled.top, sampled.margin, sampled.logit)
+        return Token(sampled.token, text, source, *about), reason
+
+    def _ends_its_grammar(self) -> bool:
+        return self.sampler.end is not None and len(self.tokens) >= self.sampler.end
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What one step did for one request, told to drafters and statistics after the commit."""
+
+    request: Request
+    tree: DraftTree
+    path: tuple[int, ...]  # accepted nodes, from the root down
+    tokens: tuple[Token, ...]  # emitted: the accepted drafts and one more, unless a stop cut them
+    logits: NDArray[np.float32]  # (nodes + 1, V) the target's: row 0 the pending token's, row i + 1 node i's
+
+    @property
+    def num_accepted_drafts(self) -> int:
+        """Accepted draft tokens that were emitted; the correction or bonus token is never counted."""
+        return min(len(self.path), len(self.tokens))
+
+    @property
+    def num_evaluated_drafts(self) -> int:
+        """Places where drafts were put to the test: the accepted ones, and one more where none was right."""
+        if len(self.tokens) <= len(self.path):  # a stop ended the request with a draft
+            return len(self.tokens)
+        last = self.path[-1] if self.path else -1
+        return len(self.path) + (last in self.tree.parents)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a drafter may know of the engine it joins."""
+
+    tokenizer: Any  # the target's, or None
+    vocab_size: int
+    device: str
+    draft_model: str | None = None  # a small model known to draft for the target
+
+
+class Drafter(Protocol):
+    """Proposes what the target may say. It can be anything at all: exactness never depends on it.
+
+    It need not be asked at every step, and reads what it has missed in `request.tokens` when it is asked.
+    """
+
+    name: ClassVar[str]
+
+    def attach(self, environment: Environment) -> None:
+        """Join an engine; called once, before any request."""
+
+    def start(self, request: Request) -> bool:
+        """Take up a request, without reading it yet; False if there is nothing for this drafter to do."""
+
+    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
+        """Yield one tree per request, of at most `budgets[i]` nodes; an empty one is always allowed.
+
+        Who can look further at a price yields again: trees that go on where the last ones ended, their nodes first and
+        unchanged. Whoever asks takes the next only if it promises to pay, so closing the iterator early is usual.
+        """
+
+    def observe(self, outcome: StepOutcome) -> None:
+        """Learn from a committed step in which it was asked."""
+
+    def finish(self, request: Request) -> None:
+        """Forget a request: at its end, when it is aborted, and also if it was never started."""
+
+    def close(self) -> None:
+        """Release what the drafter holds."""

@@ -1,0 +1,141 @@
+"""Batch-invariant attention: bits that depend on a row's own path, not on the tree, batch or cache around it.
+
+A masked attention over a draft tree adds up the keys in slot order, so its rounding differs from plain
+decoding's. Here the arithmetic of a row at position `p` is a function of `p` and of the keys on its path:
+
+- Positions are cut into tiles of 64; tile `j` holds positions [64 j, 64 j + 64).
+- The *tail*, tiles `j(p) - 1` and `j(p)`, is gathered in path order, 128 keys per row whatever is drafted. A
+  draft is at most 64 deep, so every uncommitted key of a row lies in its tail.
+- Earlier tiles are whole, committed pages. Rows of one sequence read them together, in blocks of fixed size.
+- Each tile gives its maximum, its sum of exponentials and its weighted values. Tiles are combined by the
+  log-sum-exp rule (as in FlashAttention, arXiv 2205.14135), added pairwise along the tile index: tiles that
+  are absent at the end add exact zeros and change nothing.
+
+Every matrix product has a fixed shape per head; only how many there are varies. Prefill uses the same function
+with groups and blocks of 64 rows. Whether the library's products keep their bits is probed at load (probe.py).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from paceline.model.pool import LayerCache
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.rows import TAIL, Rows, Shared
+
+Partial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # maximum (..., 1), sum (..., 1), values (..., D_v)
+_LOWEST = torch.finfo(torch.float32).min  # stands in for the maximum of a tile that a row does not see
+
+
+def batch_invariant_attention(
+    query: torch.Tensor,
+    cache: LayerCache,
+    rows: Rows,
+    scaling: float,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
+
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none); `sinks`
+    (H,) float32 are scores that take their weight from each row and bring no value.
+    """
+    scaled = query.float() * scaling
+    partial = _tail(scaled, cache, rows, window, softcap)
+    shared = rows.shared(window)
+    if shared is not None:
+        partial = _combine(_shared(scaled, cache, rows, shared, softcap), partial)
+    _, total, out = partial if sinks is None else _add_sinks(partial, sinks)
+    return out / total
+
+
+def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, softcap: float) -> Partial:
+    """The tail's partial result per row: (R, H, 1), (R, H, 1), (R, H, D_v)."""
+    heads, g = cache.shape.num_kv_heads, rows.rows_per_group
+    keys, values = cache.read(rows.tail_index(heads))
+    num_rows, num_heads, dim = query.shape
+    grouped = query.view(num_rows // g, g, heads, num_heads // heads, dim).transpose(1, 2)
+    partial = _attend(
+        grouped,
+        keys.view(-1, heads, TAIL, dim),
+        values.view(-1, heads, TAIL, cache.shape.value_dim),
+        rows.tail_bias(window),
+        softcap,
+    )
+    top, total, out = (t.transpose(1, 2).reshape(num_rows, num_heads, -1) for t in partial)
+    return top, total, out
+
+
+def _shared(query: torch.Tensor, cache: LayerCache, rows: Rows, shared: Shared, softcap: float) -> Partial:
+    """The earlier tiles' partial results per row: (R, tiles, H, ...) each."""
+    heads, tiles = cache.shape.num_kv_heads, shared.num_tiles
+    keys, values = cache.read_pages(shared.pages)
+    num_blocks, block = rows.blocks.shape
+    num_heads, dim = query.shape[1:]
+    blocked = query.index_select(0, rows.block_index())
+    blocked = blocked.view(num_blocks, 1, block, heads, num_heads // heads, dim).transpose(2, 3)
+    blocked = blocked.expand(-1, tiles, -1, -1, -1, -1).reshape(-1, heads, block, num_heads // heads, dim)
+    bias = shared.bias.expand(num_blocks, tiles, -1, -1).flatten(0, 1)[:, None, :, None, :]
+    partial = _attend(blocked, keys, values, bias, softcap)
+    return tuple(_by_row(t, tiles, num_blocks * block, rows) for t in partial)  # type: ignore[return-value]
+
+
+def _by_row(partial: torch.Tensor, tiles: int, num_places: int, rows: Rows) -> torch.Tensor:
+    """(blocks * tiles, H_kv, rows, G, X) to (R, tiles, H, X)."""
+    _, heads, block, group, size = partial.shape
+    split = partial.view(-1, tiles, heads, block, group, size).permute(0, 3, 1, 2, 4, 5)
+    return split.reshape(num_places, tiles, heads * group, size).index_select(0, rows.place_index())
+
+
+def _attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, softcap: float
+) -> Partial:
+    """One tile each: queries (B, H_kv, g, G, D) over keys (B, H_kv, T, D); bias broadcasts to (B, H_kv, g, G, T)."""
+    batch, heads, g, group, dim = query.shape
+    flat = query.reshape(batch * heads, g * group, dim)
+    scores = _bmm(flat, keys.reshape(batch * heads, -1, dim).transpose(1, 2))
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.view(batch, heads, g, group, -1) + bias
+    top = scores.amax(-1, keepdim=True)
+    weights = torch.exp(scores - top.clamp(min=_LOWEST))
+    out = _bmm(weights.view(batch * heads, g * group, -1), values.reshape(batch * heads, -1, values.shape[-1]))
+    return top, weights.sum(-1, keepdim=True), out.view(batch, heads, g, group, -1)
+
+
+def _bmm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Batched product. A batch of one is given as two: the library splits a lone product among threads."""
+    if len(left) > 1:
+        return torch.bmm(left, right)
+    return torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))[:1]
+
+
+def _combine(shared: Partial, tail: Partial) -> Partial:
+    """Log-sum-exp over the shared tiles, then the tail: (R, H, 1), (R, H, 1), (R, H, D_v)."""
+    top = torch.maximum(shared[0].amax(1), tail[0])
+    weight = torch.exp(shared[0] - top[:, None])
+    tail_weight = torch.exp(tail[0] - top)
+    total = _sum_tiles(weight * shared[1]) + tail_weight * tail[1]
+    out = _sum_tiles(weight * shared[2]) + tail_weight * tail[2]
+    return top, total, out
+
+
+def _add_sinks(partial: Partial, sinks: torch.Tensor) -> Partial:
+    """The same with a sink's weight in each row's sum."""
+    sink = sinks[:, None]
+    top = torch.maximum(partial[0], sink)
+    scale = torch.exp(partial[0] - top)
+    return top, partial[1] * scale + torch.exp(sink - top), partial[2] * scale
+
+
+def _sum_tiles(parts: torch.Tensor) -> torch.Tensor:
+    """Sum over dimension 1, neighbours first: zeros at the end never change a bit."""
+    while parts.shape[1] > 1:
+        if parts.shape[1] % 2:
+            parts = torch.cat([parts, torch.zeros_like(parts[:, :1])], 1)
+        parts = parts[:, 0::2] + parts[:, 1::2]
+    return parts[:, 0]
+
+
+assert TAIL == 2 * PAGE_SIZE  # the split above is written for these sizes

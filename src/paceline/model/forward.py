@@ -1,0 +1,180 @@
+"""Two ways to run a model over rows: through its own modules, and from a recording of them.
+
+`ModuleForward` calls the model each time, with batch-invariant attention in PyTorch's operations. `RecordedForward`
+calls it once for each number of rows, writes down what it does, and from then on runs that by the native kernels
+without Python in between. The model stays the only description of its architecture.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from paceline.model.attention import batch_invariant_attention
+from paceline.model.frames import Fed, set_chunk, set_trees
+from paceline.model.interface import AttentionStep, run_rows
+from paceline.model.linears import NativeEmbedding, NativeLinear
+from paceline.model.pool import CachedSequence, LayerCache, PagePool
+from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
+from paceline.native.attention import attend_ops, write_op
+from paceline.native.frame import Frame
+from paceline.native.library import Library, library
+from paceline.native.ops import Op
+from paceline.native.products import Weights
+from paceline.native.program import Program
+from paceline.native.recording import NotRecordableError, Recording, emit
+
+# Row counts that a recording is made for; others are padded to them. Each is recorded when it is first met.
+ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+class Forward(Protocol):
+    """What a `Decoder` asks of a model."""
+
+    @property
+    def is_exact_by_construction(self) -> bool:
+        """True if nothing but the kernels, which give a row the same bits at every count, computes values."""
+
+    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
+        """Logits (num_rows, V) in the model's dtype, the work's rows first and in order; valid until the next call."""
+
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """Store the keys and values of up to 64 tokens behind a sequence's committed positions."""
+
+
+def forward_for(model: PreTrainedModel, pool: PagePool, last_position: int) -> Forward:
+    """The way to run `model`, whose pieces have been replaced already; positions are kept up to `last_position`."""
+    found = library()
+    if found is not None and any(isinstance(module, NativeLinear) for module in model.modules()):
+        try:
+            return RecordedForward(model, pool, last_position, found)
+        except NotRecordableError:
+            pass  # it looks at values in Python: its own modules, with native linears
+    return ModuleForward(model, pool, last_position)
+
+
+class ModuleForward:
+    """The model's own forward; attention in PyTorch's operations, on any device."""
+
+    is_exact_by_construction = False
+
+    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int) -> None:
+        self._model, self._pool, self._last_position = model, pool, last_position
+
+    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
+        """See `Forward`."""
+        return self._run(self._model, tree_rows(work, num_rows, self._pool.device))
+
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """See `Forward`."""
+        self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
+
+    def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
+        positions = np.minimum(rows.positions, self._last_position)
+        return run_rows(model, self._step(rows), rows.tokens, positions)
+
+    def _step(self, rows: Rows) -> AttentionStep:
+        """What attends for the model's layers in one forward."""
+        return _PoolStep(self._pool, rows)
+
+
+class _PoolStep:
+    """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
+
+    def __init__(self, pool: PagePool, rows: Rows) -> None:
+        self._layers = iter(pool.layers)
+        self._rows = rows
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """See `AttentionStep`."""
+        layer = next(self._layers)
+        layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
+        return batch_invariant_attention(query, layer, self._rows, **how).to(query.dtype)
+
+
+class RecordedForward:
+    """Programs recorded from the model, one for each number of rows; all on the CPU."""
+
+    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
+        self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
+        self._frame = Frame(pool.num_pages)
+        self._weights: Weights = {}
+        self._recorded: dict[int, tuple[torch.Tensor, torch.Tensor, Program]] = {}
+        self._frame.set([])
+        self._num_embeddings = _num_embeddings(model)
+        self.is_exact_by_construction = self._program(1)[2].num_segments == 1
+
+    def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
+        """See `Forward`."""
+        program = self._feed(set_trees(self._frame, work), num_rows)
+        program.run()
+        return program.result
+
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""
+        padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
+        self._feed(set_chunk(self._frame, sequence, tokens), padded).run_prefix()
+
+    def _feed(self, fed: Fed, num_rows: int) -> Program:
+        """The program for a number of rows, its inputs set."""
+        tokens, positions, program = self._program(num_rows)
+        count = len(fed.tokens)
+        if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
+            raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
+        tokens.zero_()[:count] = torch.from_numpy(fed.tokens)
+        positions.zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
+        return program
+
+    def _program(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
+        if num_rows not in self._recorded:
+            self._recorded[num_rows] = self._record(num_rows)
+        return self._recorded[num_rows]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _record(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
+        tokens, positions = torch.zeros(2, num_rows, dtype=torch.int64)
+        memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
+        with Recording([tokens, positions], memory, self._weights) as recording:
+            step = _EmittingStep(self._library, self._pool, self._frame, recording)
+            result = run_rows(self._model, step, tokens, positions)
+        return tokens, positions, Program(self._library, recording, result, step.num_steps)
+
+
+def _num_embeddings(model: PreTrainedModel) -> int:
+    embedding = model.get_input_embeddings()
+    return int(embedding.packed.num_columns if isinstance(embedding, NativeEmbedding) else embedding.num_embeddings)
+
+
+class _EmittingStep:
+    """Answers attention layers with native operations over the pool; which rows there are is up to the frame."""
+
+    def __init__(self, found: Library, pool: PagePool, frame: Frame, recording: Recording) -> None:
+        self.num_steps = 0  # of the recording, up to and with the last layer's keys and values
+        self._library, self._frame, self._recording = found, frame, recording
+        self._layers = iter(pool.layers)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """See `AttentionStep`."""
+        layer = next(self._layers)
+        out = torch.empty(*query.shape[:2], value.shape[2], dtype=query.dtype)
+        header = self._frame.header
+        emit(self._library, self._write, [layer.keys, layer.values], [key, value, header])
+        self.num_steps = len(self._recording.steps)
+        for index in range(2):
+            make = partial(self._attend, layer, index, how)
+            # The header stands for the partial results behind it.
+            emit(self._library, make, [out, header], [query, layer.keys, layer.values])
+        return out
+
+    def _write(self, keys: torch.Tensor, values: torch.Tensor, *rows: torch.Tensor) -> Op:
+        return write_op(keys, values, rows[0], rows[1], self._frame)
+
+    def _attend(self, layer: LayerCache, index: int, how: dict[str, Any], *tensors: torch.Tensor) -> Op:
+        return attend_ops(tensors[0], tensors[2], layer.keys, layer.values, self._frame, **how)[index]

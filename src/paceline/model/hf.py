@@ -1,0 +1,214 @@
+"""`HFTarget`: a transformers model behind the `Target` port."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from paceline.engine.request import Request
+from paceline.engine.tree import DraftTree
+from paceline.model.forward import Forward, forward_for
+from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
+from paceline.model.pool import CachedSequence, PagePool
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.rows import TreeWork
+
+SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
+
+
+class Decoder:
+    """A model with its page pool: forwards over rows, at the row counts that were proven to share their bits.
+
+    `forward` is another way to run the model than the one that suits it best.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pool: PagePool,
+        row_counts: Sequence[int],
+        max_length: int,
+        forward: Forward | None = None,
+    ) -> None:
+        self.model = model
+        self.pool = pool
+        self.row_counts = tuple(row_counts)  # ascending
+        # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
+        # a position table would end before them, and some rotary scalings would change for all rows.
+        self._forward = forward or forward_for(model, pool, max_length - 1)
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of one forward."""
+        return self.row_counts[-1]
+
+    @property
+    def is_exact_by_construction(self) -> bool:
+        """True if the kernels give a row the same bits at every row count; a probe is then no more than a check."""
+        return self._forward.is_exact_by_construction
+
+    @torch.inference_mode()
+    def forward(self, work: Sequence[TreeWork]) -> NDArray[np.float32]:
+        """Logits (rows, V) of the trees' rows, in order."""
+        needed = sum(len(item.tokens) - item.first for item in work)
+        padded = self.row_counts[bisect_left(self.row_counts, needed)]
+        logits = self._forward.logits(work, padded)[:needed]
+        return logits.to("cpu", torch.float32, copy=True).numpy()
+
+    @torch.inference_mode()
+    def prefill(
+        self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None] | None = None
+    ) -> None:
+        """Commit `tokens` to a sequence of whole pages, or an empty one, in chunks of one page."""
+        for start in range(0, len(tokens), PAGE_SIZE):
+            chunk = tokens[start : start + PAGE_SIZE]
+            self._forward.prefill(sequence, chunk)
+            sequence.length += len(chunk)
+            if on_chunk is not None:
+                on_chunk(len(chunk))
+
+    def read(self, sequence: CachedSequence, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """Commit those of `tokens` that `sequence` does not hold yet but the last, up to `most` of which are returned.
+
+        For a draft model, whose bits nothing depends on: chunks are not those of a prompt read at once.
+        """
+        missing = tokens[sequence.length :]
+        while len(missing) > most:
+            room = PAGE_SIZE - sequence.length % PAGE_SIZE
+            part = missing[: min(room, len(missing) - 1)]
+            if room == PAGE_SIZE:
+                self.prefill(sequence, part)
+            else:
+                self.forward([TreeWork(sequence, part, range(-1, len(part) - 1))])
+                sequence.length += len(part)
+            missing = missing[len(part) :]
+        return missing
+
+
+class HFTarget:
+    """The `Target` port over a `Decoder`. See types.py for what each method promises."""
+
+    def __init__(self, decoder: Decoder, vocab_size: int, max_length: int, path_name: str) -> None:
+        self.decoder = decoder
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self.capacity = (decoder.pool.num_pages - 1) * PAGE_SIZE - SCRATCH
+        self.generation_config = decoder.model.generation_config
+        self._path_name = path_name
+        self._weight_bytes = weight_bytes(decoder.model)
+        self._sequences: dict[int, CachedSequence] = {}
+        self.on_prefill: Callable[[int], None] | None = None
+
+    def reserve(self, request: Request) -> bool:
+        """See `Target`."""
+        wanted = request.num_prompt_tokens + request.max_tokens + SCRATCH
+        pool = self.decoder.pool
+        sequence = pool.reserve(wanted, pool.prefixes.find(request.hints.tenant, request.tokens[:-1]))
+        if sequence is not None:
+            self._sequences[request.id] = sequence
+        return sequence is not None
+
+    @property
+    def row_counts(self) -> Sequence[int]:
+        """See `Target`."""
+        return self.decoder.row_counts
+
+    def rehearse(self, num_rows: int, context: int) -> bool:
+        """See `Target`."""
+        if context + num_rows > self.max_length:
+            return False
+        sequence = self.decoder.pool.reserve(context + num_rows)
+        if sequence is None:
+            return False
+        sequence.length = context
+        try:
+            self.decoder.forward([TreeWork(sequence, [0] * num_rows, range(-1, num_rows - 1))])
+        finally:
+            self.decoder.pool.release(sequence)
+        return True
+
+    def prefill(self, request: Request) -> None:
+        """See `Target`. What the prefix cache had is not read again."""
+        sequence = self._sequences[request.id]
+        request.stats.num_cached_tokens = sequence.length
+        if self.on_prefill is not None and sequence.length:
+            self.on_prefill(sequence.length)
+        self.decoder.prefill(sequence, request.tokens[sequence.length : -1], self.on_prefill)
+        self._offer(request, sequence)
+
+    def max_budget(self, num_requests: int) -> int:
+        """See `Target`."""
+        return max(min(self.decoder.max_rows // num_requests, SCRATCH) - 1, 0)
+
+    def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
+        """See `Target`."""
+        items = [
+            TreeWork(
+                self._sequences[request.id],
+                [request.tokens[-1], *tree.tokens],
+                [-1, *(parent + 1 for parent in tree.parents)],
+            )
+            for request, tree in work
+        ]
+        parts = [self.decoder.forward(part) for part in _parts(items, self.decoder.max_rows)]
+        if len(items) == 1:
+            return parts
+        ends = np.cumsum([len(item.tokens) for item in items])[:-1]
+        return np.split(np.concatenate(parts), ends)
+
+    def commit(self, request: Request, path: Sequence[int]) -> None:
+        """See `Target`."""
+        kept = np.array([0, *(node + 1 for node in path)], np.int64)
+        self.decoder.pool.keep_path(self._sequences[request.id], kept)
+
+    def free(self, request: Request) -> None:
+        """See `Target`."""
+        sequence = self._sequences.pop(request.id, None)
+        if sequence is not None:
+            if self.decoder.is_exact_by_construction:  # then what was decoded has the bits of what is prefilled
+                self._offer(request, sequence)
+            self.decoder.pool.release(sequence)
+
+    def _offer(self, request: Request, sequence: CachedSequence) -> None:
+        tokens = request.tokens[: sequence.length]
+        self.decoder.pool.prefixes.offer(request.hints.tenant, tokens, sequence.pages.tolist())
+
+    def numerics(self) -> dict[str, Any]:
+        """See `Target`."""
+        model = self.decoder.model
+        return {
+            "path": self._path_name,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "instruction_set": instruction_set(model.device),
+            "threads": torch.get_num_threads(),
+            "row_counts": list(self.decoder.row_counts),
+            "torch": torch.__version__,
+        }
+
+    def memory(self) -> dict[str, int]:
+        """See `Target`."""
+        return {
+            "weight_bytes": self._weight_bytes,
+            "pool_bytes": self.decoder.pool.num_bytes,
+            "peak_bytes": peak_bytes(self.decoder.pool.device),
+        }
+
+
+def _parts(items: Sequence[TreeWork], max_rows: int) -> list[list[TreeWork]]:
+    """The trees in runs that fit in a forward each: one run, unless there are more requests than rows."""
+    parts: list[list[TreeWork]] = [[]]
+    room = max_rows
+    for item in items:
+        if len(item.tokens) > room:
+            parts.append([])
+            room = max_rows
+        parts[-1].append(item)
+        room -= len(item.tokens)
+    return parts

@@ -1,0 +1,175 @@
+"""What a model is, before it is trusted: which parts cannot be decoded exactly, and what its layers store.
+
+Everything here refuses by `ModelError` in one sentence that names the part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from paceline.errors import ModelError
+from paceline.model.experts import is_experts
+from paceline.model.interface import ATTENTION_NAME, run_rows
+from paceline.model.pool import LayerShape
+from paceline.native.library import library
+from paceline.native.ops import FLOATS
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
+_SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What load learns by running the model once."""
+
+    layers: list[LayerShape]
+    vocab_size: int
+    max_length: int
+    note: str  # what was pinned to keep bits stable; empty if nothing
+    has_experts: bool
+
+
+class _Recorder:
+    """Answers attention layers with zeros and writes down what they store and which window they ask for."""
+
+    def __init__(self) -> None:
+        self.layers: list[LayerShape] = []
+        self.windows: list[int] = []
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        self.layers.append(LayerShape(key.shape[1], key.shape[2], value.shape[2]))
+        self.windows.append(how["window"])
+        return query.new_zeros(*query.shape[:2], value.shape[2])
+
+
+def anatomy(model: PreTrainedModel) -> Anatomy:
+    """What `model` stores per layer, its vocabulary and its context; refuses what cannot be decoded exactly."""
+    config = model.config.get_text_config()
+    _refuse_by_config(model, config)
+    for experts in (module for module in model.modules() if is_experts(module)):
+        experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
+    recorder = _Recorder()
+    logits = _record(model, recorder, sample_tokens(config.vocab_size))
+    _check_calls(config, recorder)
+    max_length, note = _context(config)
+    return Anatomy(recorder.layers, logits.shape[-1], max_length, note, bool(num_experts(config)))
+
+
+def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
+    model.config._attn_implementation = ATTENTION_NAME
+    try:
+        with torch.inference_mode():
+            return run_rows(model, recorder, tokens, range(len(tokens)))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the layers of {type(model).__name__} do not run with the registered attention: {error!r}"
+        ) from error
+
+
+def sample_tokens(vocab_size: int) -> list[int]:
+    """A few token ids, spread over the vocabulary."""
+    return [(i * 2_654_435_761 + 17) % vocab_size for i in range(_SAMPLE)]
+
+
+def eager_logits(model: PreTrainedModel) -> torch.Tensor:
+    """(7, V) float32 logits of `sample_tokens` by the model's own eager attention."""
+    tokens = sample_tokens(model.config.get_text_config().vocab_size)
+    model.config._attn_implementation = "eager"
+    with torch.inference_mode():
+        ids = torch.tensor([tokens], device=model.device)
+        return model(input_ids=ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+
+
+def check_agreement(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype, has_experts: bool) -> None:
+    """Refuse a model whose logits through batch-invariant attention are not those of its own attention, up to rounding.
+
+    Rounding may send a row to other experts, where a router is nearly undecided: then the median row counts.
+    """
+    if has_experts:
+        error = float(((ours - eager).norm(dim=1) / eager.norm(dim=1).clamp(min=1e-12)).median())
+    else:
+        error = float((ours - eager).norm() / eager.norm().clamp(min=1e-12))
+    if not error <= _TOLERANCE[dtype]:
+        raise ModelError(
+            f"the logits through batch-invariant attention differ from the model's eager attention by {error:.2g} "
+            f"(relative; allowed {_TOLERANCE[dtype]:.0e}): its attention does something that Paceline does not know"
+        )
+
+
+def _refuse_by_config(model: PreTrainedModel, config: Any) -> None:
+    name = type(model).__name__
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models are supported")
+    if model.get_output_embeddings() is None:
+        raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
+    experts = num_experts(config)
+    if experts and not (can_run_experts(model) and model.dtype in FLOATS and model.device.type == "cpu"):
+        raise ModelError(
+            f"{name} has mixture-of-experts layers ({experts}), whose products change shape with the neighbours; "
+            "only the native kernels (on a CPU, in float32 or bfloat16) have a row-invariant path for them"
+        )
+    if getattr(config, "attention_chunk_size", None) or "chunked_attention" in (_layer_types(config) or ()):
+        raise ModelError(f"{name} uses chunked attention masks, which would be lost")
+    if model.dtype not in _TOLERANCE:
+        raise ModelError(f"{name} has dtype {model.dtype}; allowed: float32, bfloat16, float16")
+
+
+def num_experts(config: Any) -> str:
+    """How many experts a layer has, as `name=number` of the configuration; empty if it has none."""
+    name = next((a for a in _EXPERTS if (getattr(config, a, 0) or 0) > 1), None)
+    return f"{name}={getattr(config, name)}" if name else ""
+
+
+def can_run_experts(model: PreTrainedModel) -> bool:
+    """True if the native kernels are there and the model leaves its experts to transformers' interface."""
+    return library() is not None and any(is_experts(module) for module in model.modules())
+
+
+def _layer_types(config: Any) -> list[str] | None:
+    return getattr(config, "layer_types", None)
+
+
+def _check_calls(config: Any, recorder: _Recorder) -> None:
+    calls, layers = len(recorder.layers), config.num_hidden_layers
+    if calls != layers:
+        raise ModelError(
+            f"{calls} of {layers} layers call the registered attention: recurrent, hybrid or private attention "
+            "layers cannot be decoded exactly"
+        )
+    types = _layer_types(config)
+    wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    sliding = [t == "sliding_attention" if types else bool(wanted) for t in types or recorder.windows]
+    if [w > 0 for w in recorder.windows] != sliding:
+        raise ModelError("layers with sliding windows do not pass their window to the attention; it would be lost")
+
+
+def _context(config: Any) -> tuple[int, str]:
+    """Context length, cut where rotary scaling would begin to depend on the longest neighbour."""
+    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2**20)
+    for rope in _rope_settings(config):
+        kind = rope.get("rope_type", rope.get("type"))
+        if kind in _LENGTH_DEPENDENT:
+            original = int(
+                rope.get("original_max_position_embeddings")
+                or getattr(config, "original_max_position_embeddings", 0)
+                or limit
+            )
+            return min(limit, original), (
+                f"rotary scaling {kind!r} changes with the longest neighbour beyond {original} positions; "
+                f"the context is pinned to {min(limit, original)}"
+            )
+    return limit, ""
+
+
+def _rope_settings(config: Any) -> list[dict[str, Any]]:
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    return nested or [rope]

@@ -1,0 +1,72 @@
+"""How a transformers model is run over rows: its layers call an attention that finds whoever runs the forward.
+
+The model sees a flat batch (1, R) of rows with position ids and no cache of its own. Its attention layers call
+`paceline_attention`, which finds the current forward in a context variable, since some models drop keyword
+arguments on the way. No model code is forked.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+
+from paceline.errors import ModelError
+
+ATTENTION_NAME = "paceline"
+
+
+class AttentionStep(Protocol):
+    """What answers the model's attention layers during one forward, called once per layer in order."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
+
+
+_current: ContextVar[AttentionStep] = ContextVar("paceline_attention_step")
+
+
+def paceline_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
+    if attention_mask is not None:
+        raise ModelError("this model gives its attention a mask of its own, which batch-invariant attention would lose")
+    if kwargs.get("s_aux") is not None:
+        raise ModelError("this model's attention has sinks (s_aux), which batch-invariant attention does not support")
+    scaling = kwargs.get("scaling")
+    out = _current.get().attend(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=int(kwargs.get("sliding_window") or 0),
+        softcap=float(kwargs.get("softcap") or 0.0),
+    )
+    return out.unsqueeze(0), None
+
+
+AttentionInterface.register(ATTENTION_NAME, paceline_attention)
+
+
+def run_rows(model: PreTrainedModel, step: AttentionStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
+    """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
+    token = _current.set(step)
+    try:
+        device = model.device
+        out = model(
+            input_ids=torch.as_tensor(tokens).unsqueeze(0).to(device),
+            position_ids=torch.as_tensor(positions).unsqueeze(0).to(device),
+            use_cache=False,
+            **kwargs,
+        )
+    finally:
+        _current.reset(token)
+    return out[0][0]  # type: ignore[no-any-return]

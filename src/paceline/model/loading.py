@@ -1,0 +1,256 @@
+"""From a name, a folder or a model to a checked `HFTarget` and the verdict on it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from paceline.bundled import bundled_path
+from paceline.errors import ConfigError, ModelError, first_line
+from paceline.model import inspect
+from paceline.model.forward import ROW_COUNTS
+from paceline.model.hf import SCRATCH, Decoder, HFTarget
+from paceline.model.interface import ATTENTION_NAME
+from paceline.model.numerics import NumericPath, apply, paths, shared_copy
+from paceline.model.pool import PagePool
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
+from paceline.model.rows import TreeWork
+
+_PROBE_SECONDS = 1.5
+_POOL_SHARE = 0.25  # of the memory that is free
+_PROBE_PAGES = 16
+_TIMED_ROWS = (2, 4, 8, 16)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The verdict of a load: what the model is, on which numeric path its bits are exact, at what cost."""
+
+    name: str
+    architecture: str
+    num_parameters: int
+    vocab_size: int
+    max_length: int  # tokens of prompt and output together
+    numerics: dict[str, Any]
+    weight_bytes: int
+    pool_bytes: int
+    pool_tokens: int
+    row_milliseconds: dict[int, float]  # rows in one forward -> milliseconds, measured at load
+    load_seconds: float
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: exact how, on which path, at what cost."""
+        costs = ", ".join(f"{rows} rows {ms:.1f} ms" for rows, ms in self.row_milliseconds.items())
+        sentence = (
+            f"exact: identical bits proven at {len(self.numerics['row_counts'])} row counts up to "
+            f"{self.numerics['row_counts'][-1]} on {self.numerics['path']} ({self.numerics['dtype']}, "
+            f"{self.numerics['instruction_set']}, {self.numerics['threads']} threads); {costs}"
+        )
+        return f"{sentence}; {self.note}" if self.note else sentence
+
+
+def load_target(
+    source: str | os.PathLike[str] | PreTrainedModel,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    cache_tokens: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[HFTarget, ModelInfo]:
+    """A target ready to decode, and what load found out about it.
+
+    Raises:
+        ModelError: the model cannot be found, read or decoded exactly.
+        ConfigError: a dtype or device that does not exist here.
+    """
+    started = time.perf_counter()
+    factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
+    model = factory()
+    parts = inspect.anatomy(model)
+    eager = inspect.eager_logits(model)
+    weights = sum(p.numel() for p in model.parameters())
+    decoder, path = _prove(model, factory, parts, cache_tokens)
+    inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype, parts.has_experts)
+    target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+    memory = target.memory()
+    info = ModelInfo(
+        name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
+        architecture=type(decoder.model).__name__,
+        num_parameters=weights,
+        vocab_size=parts.vocab_size,
+        max_length=parts.max_length,
+        numerics=target.numerics(),
+        weight_bytes=memory["weight_bytes"],
+        pool_bytes=memory["pool_bytes"],
+        pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
+        row_milliseconds=_measure(decoder),
+        load_seconds=time.perf_counter() - started,
+        note=parts.note,
+    )
+    return target, info
+
+
+def load_draft(source: str, device: str) -> HFTarget:
+    """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
+    model = _factory(source, "auto", parse_device(device), False)()
+    parts = inspect.anatomy(model)
+    path = paths(model.dtype, model.device)[0]
+    apply(model, path)
+    pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
+    decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
+    return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+
+
+def read_model(
+    source: str | os.PathLike[str], dtype: torch.dtype | str, device: torch.device, **options: Any
+) -> PreTrainedModel:
+    """A bundled model, a folder or a hub name, as transformers loads it with these options.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    folder = bundled_path(str(source)) or source
+    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
+    if looks_local and not (Path(folder) / "config.json").is_file():
+        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+    except Exception as error:
+        raise ModelError(f"cannot load the model {str(source)!r}: {first_line(error)}") from error
+    finally:
+        transformers_logging.enable_progress_bar()
+    return model.to(device).eval()
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
+    """A torch dtype, or "auto" for the checkpoint's."""
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def parse_device(device: str | torch.device) -> torch.device:
+    """A torch device; "auto" is the GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:N") from error
+    if parsed.type not in ("cpu", "cuda") or (parsed.type == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device is {device!r}, which is not available; allowed here: cpu")
+    return parsed
+
+
+def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool) -> Callable[[], PreTrainedModel]:
+    """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
+    if isinstance(source, PreTrainedModel):
+        if dtype not in ("auto", source.dtype):
+            raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")
+        return lambda: shared_copy(source).eval()
+    return lambda: read_model(source, dtype, device, trust_remote_code=trust, attn_implementation="eager")
+
+
+def _prove(
+    model: PreTrainedModel,
+    factory: Callable[[], PreTrainedModel],
+    parts: inspect.Anatomy,
+    cache_tokens: int | None,
+) -> tuple[Decoder, NumericPath]:
+    """The first numeric path on which the probe finds stable bits."""
+    candidates = [p for p in paths(model.dtype, model.device) if p.library is not None or not parts.has_experts]
+    num_pages = _num_pages(model, parts, cache_tokens)
+    for index, path in enumerate(candidates):
+        if index:
+            model = factory()
+        model.config._attn_implementation = ATTENTION_NAME
+        apply(model, path)
+        pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
+        decoder = Decoder(model, pool, (REFERENCE,), parts.max_length)
+        counts = _row_counts(decoder, parts)
+        if counts:
+            decoder.row_counts = tuple(counts)
+            return decoder, path
+    tried = ", ".join(path.name for path in candidates)
+    raise ModelError(
+        f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
+        f"tried ({tried}); it cannot be decoded exactly here"
+    )
+
+
+def _row_counts(decoder: Decoder, parts: inspect.Anatomy) -> Sequence[int]:
+    """Row counts to use: those that the probe proved, or all if kernels that ought to be exact passed it."""
+    is_sure = decoder.is_exact_by_construction
+    counts = proven_row_counts(decoder, parts.vocab_size, parts.max_length, 0.0 if is_sure else _PROBE_SECONDS)
+    return ROW_COUNTS if is_sure and {*ALWAYS, REFERENCE} <= set(counts) else counts
+
+
+def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
+    """Pages of the pool: what was asked for, or a share of free memory, at most 16 full contexts."""
+    per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * model.dtype.itemsize
+    free = free_memory(model.device)
+    if cache_tokens is None:
+        room = int(_POOL_SHARE * free) // per_token
+        cache_tokens = min(16 * (parts.max_length + SCRATCH), room)
+    elif cache_tokens * per_token > free:
+        raise ConfigError(
+            f"cache_tokens is {cache_tokens}, which needs {cache_tokens * per_token / 1e9:.1f} GB at {per_token} bytes "
+            f"a token; allowed here: {free // per_token} ({free / 1e9:.1f} GB are free)"
+        )
+    return max(-(-cache_tokens // PAGE_SIZE) + 1, _PROBE_PAGES)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could still be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def _own_logits(decoder: Decoder, parts: inspect.Anatomy) -> torch.Tensor:
+    tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
+    sequence = decoder.pool.reserve(len(tokens))
+    assert sequence is not None
+    logits = torch.cat(
+        [
+            torch.from_numpy(decoder.forward([TreeWork(sequence, tokens[: i + 1], [-1, *range(i)], i)]))
+            for i in range(len(tokens))
+        ]
+    )
+    decoder.pool.release(sequence)
+    return logits.to(decoder.model.device)
+
+
+def _measure(decoder: Decoder) -> dict[int, float]:
+    """Milliseconds of a forward at a few row counts: the better of two rounds, since machines are noisy."""
+    sequence = decoder.pool.reserve(2 * PAGE_SIZE)
+    assert sequence is not None
+    costs: dict[int, float] = {}
+    for _ in range(2):
+        for count in sorted({min(decoder.row_counts), *_TIMED_ROWS} & set(decoder.row_counts)):
+            start = time.perf_counter()
+            decoder.forward([TreeWork(sequence, [0] * count, range(-1, count - 1))])
+            costs[count] = min(costs.get(count, math.inf), (time.perf_counter() - start) * 1e3)
+    decoder.pool.release(sequence)
+    return costs

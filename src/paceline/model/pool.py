@@ -1,0 +1,162 @@
+"""Pages of keys and values. A page is one tile of batch-invariant attention: 64 positions of one sequence.
+
+Knows nothing of models or trees. Page 0 belongs to nobody: padding rows write there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from paceline.model.prefix import PAGE_SIZE, PrefixCache
+
+_PLACES = range(PAGE_SIZE)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What one attention layer stores per position."""
+
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+
+
+class LayerCache:
+    """Keys (pages, H_kv, 64, D) and values (pages, H_kv, 64, D_v) of one layer."""
+
+    def __init__(self, shape: LayerShape, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.shape = shape
+        self.keys, self.values = keys, values
+        self._flat_keys = self.keys.view(-1, shape.key_dim)
+        self._flat_values = self.values.view(-1, shape.value_dim)
+
+    def write(self, index: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store rows: `index` (R * H_kv,) from `head_index`, keys and values (R, H_kv, D)."""
+        self._flat_keys.index_copy_(0, index, keys.reshape(-1, self.shape.key_dim))
+        self._flat_values.index_copy_(0, index, values.reshape(-1, self.shape.value_dim))
+
+    def read(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (len(index), D) float32 at `index`."""
+        return self._flat_keys.index_select(0, index).float(), self._flat_values.index_select(0, index).float()
+
+    def read_pages(self, pages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (len(pages), H_kv, 64, D) float32 of whole pages."""
+        return self.keys.index_select(0, pages).float(), self.values.index_select(0, pages).float()
+
+
+class _Stack:
+    """The memory of all layers of one shape, so that rows of all of them are moved at once."""
+
+    def __init__(self, shape: LayerShape, num_layers: int, num_pages: int, like: torch.Tensor) -> None:
+        self.shape = shape
+        size = (num_layers, num_pages, shape.num_kv_heads, PAGE_SIZE)
+        # Zeroed memory is finite, which masked entries must be, and untouched pages cost nothing.
+        self.keys = like.new_zeros(*size, shape.key_dim)
+        self.values = like.new_zeros(*size, shape.value_dim)
+        self._flat = [self.keys.view(num_layers, -1, shape.key_dim), self.values.view(num_layers, -1, shape.value_dim)]
+
+    def move(self, source: NDArray[np.int64], destination: NDArray[np.int64]) -> None:
+        """Copy rows from slots to other slots in every layer; the places may overlap."""
+        places = [head_index(slots, self.shape.num_kv_heads, self.keys.device) for slots in (source, destination)]
+        for flat in self._flat:
+            flat.index_copy_(1, places[1], flat.index_select(1, places[0]))
+
+
+class CachedSequence:
+    """The pages of one sequence, of which it may share full ones at its front, and how many positions are committed."""
+
+    def __init__(self, pages: NDArray[np.int64], length: int = 0) -> None:
+        self.pages = pages
+        self.length = length
+
+    def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Pool slots of positions."""
+        return self.pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
+
+    def slots_from(self, start: int, count: int) -> list[int]:
+        """Pool slots of `count` positions from `start` on."""
+        first, last = start // PAGE_SIZE, (start + count - 1) // PAGE_SIZE
+        places = [page * PAGE_SIZE + place for page in self.pages[first : last + 1].tolist() for place in _PLACES]
+        return places[start - first * PAGE_SIZE :][:count]
+
+
+class PagePool:
+    """All layers' pages and who uses them. Those in the prefix cache are kept after use until there are no others."""
+
+    def __init__(self, shapes: list[LayerShape], num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
+        like = torch.empty(0, dtype=dtype, device=device)
+        self._stacks = {shape: _Stack(shape, count, num_pages, like) for shape, count in Counter(shapes).items()}
+        memory = {shape: zip(stack.keys, stack.values, strict=True) for shape, stack in self._stacks.items()}
+        self.layers = [LayerCache(shape, *next(memory[shape])) for shape in shapes]
+        self.num_pages = num_pages
+        self.device = device
+        self.prefixes = PrefixCache()
+        self._free = list(range(num_pages - 1, 0, -1))
+        self._kept: OrderedDict[int, None] = OrderedDict()  # in the prefix cache and not in use, longest unused first
+        self._users: Counter[int] = Counter()  # sequences by page
+
+    @property
+    def num_free_tokens(self) -> int:
+        """Positions that can still be reserved."""
+        return (len(self._free) + len(self._kept)) * PAGE_SIZE
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the pool when every page has been touched."""
+        return sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
+
+    def reserve(self, num_tokens: int, shared: Sequence[int] = ()) -> CachedSequence | None:
+        """A sequence with room for `num_tokens` that begins with the `shared` pages, or None if too few are free."""
+        count = -(-num_tokens // PAGE_SIZE) - len(shared)
+        if count > len(self._free) + len(self._kept) - sum(page in self._kept for page in shared):
+            return None
+        for page in shared:
+            self._kept.pop(page, None)
+        pages = [*shared, *(self._take() for _ in range(count))]
+        self._users.update(pages)
+        return CachedSequence(np.array(pages, np.int64), len(shared) * PAGE_SIZE)
+
+    def release(self, sequence: CachedSequence) -> None:
+        """Give a sequence's pages back; those at its end are forgotten first."""
+        for page in reversed(sequence.pages.tolist()):
+            self._users[page] -= 1
+            if self._users[page] == 0:
+                del self._users[page]
+                if page in self.prefixes:
+                    self._kept[page] = None
+                else:
+                    self._free.append(page)
+        sequence.pages = sequence.pages[:0]
+
+    def _take(self) -> int:
+        """A page that nobody uses; one that is kept only if there is no other."""
+        if self._free:
+            return self._free.pop()
+        page, _ = self._kept.popitem(last=False)
+        self.prefixes.forget(page)
+        return page
+
+    def keep_path(self, sequence: CachedSequence, path: NDArray[np.int64]) -> None:
+        """Commit the rows at scratch offsets `path` (ascending, from `length`), moving them into place."""
+        wanted = np.arange(len(path), dtype=np.int64)
+        moved = path != wanted
+        if moved.any():
+            source = sequence.slots(sequence.length + path[moved])
+            destination = sequence.slots(sequence.length + wanted[moved])
+            for stack in self._stacks.values():
+                stack.move(source, destination)
+        sequence.length += len(path)
+
+
+def head_index(slots: NDArray[np.int64], num_kv_heads: int, device: torch.device) -> torch.Tensor:
+    """Rows (len(slots) * H_kv,) of a layer's flat view that hold `slots`, slot by slot, head by head."""
+    page, place = np.divmod(slots, PAGE_SIZE)
+    heads = np.arange(num_kv_heads, dtype=np.int64) * PAGE_SIZE
+    index = (page * (num_kv_heads * PAGE_SIZE) + place)[:, None] + heads
+    return torch.from_numpy(index.reshape(-1)).to(device)
