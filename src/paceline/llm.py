@@ -73,6 +73,7 @@ class LLM:
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
         tenant: str = "",
+        pacer: Pacer | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Any:
         """The output of a prompt, or a list of outputs if there are several prompts or samples.
@@ -86,6 +87,7 @@ class LLM:
             drafters: in place of those given at load; those beside "auto" in a list join the automatic ones.
             prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
             tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
+            pacer: in place of the one given at load; requests with different pacers are not decoded together.
             **sampling: parameters in place of those of `params`.
 
         Raises:
@@ -97,7 +99,7 @@ class LLM:
         chosen = self._drafters if drafters is None else self._resolve(drafters)
         hints = self._hints(prediction, tenant)
         requests = [r for one in prompts for r in self._requests(one, params, chosen, hints)]
-        with self._running(requests):
+        with self._running(requests, pacer):
             kept = [list(self._tokens_of(request)) for request in requests]
         outputs = [self._output(request, tokens) for request, tokens in zip(requests, kept, strict=True)]
         return outputs if is_batch or params.n > 1 else outputs[0]
@@ -110,6 +112,7 @@ class LLM:
         drafters: Drafters | None = None,
         prediction: Prompt | None = None,
         tenant: str = "",
+        pacer: Pacer | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """Tokens of one prompt as they are decoded. Closing the iterator early frees what the request holds."""
@@ -117,7 +120,8 @@ class LLM:
         if params.n > 1:
             raise ConfigError(f"n is {params.n}; allowed in stream: 1")
         chosen = self._drafters if drafters is None else self._resolve(drafters)
-        return Stream(self, self._requests(as_prompt(prompt), params, chosen, self._hints(prediction, tenant))[0])
+        [request] = self._requests(as_prompt(prompt), params, chosen, self._hints(prediction, tenant))
+        return Stream(self, request, pacer)
 
     def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Any:
         """`generate` on a conversation, through the model's own chat template."""
@@ -241,8 +245,8 @@ class LLM:
         if len(ids) + max_tokens > self.target.capacity:
             raise RequestError(f"{wanted} the cache, which holds {self.target.capacity}; load with more cache_tokens")
 
-    def _running(self, requests: Sequence[Request]) -> _Running:
-        return _Running(self.engine, self._lock, requests)
+    def _running(self, requests: Sequence[Request], pacer: Pacer | None) -> _Running:
+        return _Running(self.engine, self._lock, requests, pacer)
 
     def _tokens_of(self, request: Request) -> Iterator[Token]:
         """Tokens as steps bring them; steps the engine whenever there is nothing to hand out."""
@@ -280,13 +284,13 @@ class LLM:
 class _Running:
     """Requests in the engine for as long as a `with` lasts; what is unfinished then is aborted."""
 
-    def __init__(self, engine: Engine, lock: threading.Lock, requests: Sequence[Request]) -> None:
-        self.engine, self._lock, self._requests = engine, lock, requests
+    def __init__(self, engine: Engine, lock: threading.Lock, requests: Sequence[Request], pacer: Pacer | None) -> None:
+        self.engine, self._lock, self._requests, self._pacer = engine, lock, requests, pacer
 
     def __enter__(self) -> None:
         with self._lock:
             for request in self._requests:
-                self.engine.add(request)
+                self.engine.add(request, self._pacer)
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
@@ -297,14 +301,15 @@ class _Running:
 class Stream:
     """An iterator of tokens; `output` is what has been emitted so far, also after an interruption."""
 
-    def __init__(self, llm: LLM, request: Request) -> None:
+    def __init__(self, llm: LLM, request: Request, pacer: Pacer | None) -> None:
         self._llm = llm
+        self._pacer = pacer
         self._request = request
         self._seen: list[Token] = []
         self._tokens = self._run()
 
     def _run(self) -> Iterator[Token]:
-        with self._llm._running([self._request]):
+        with self._llm._running([self._request], self._pacer):
             for token in self._llm._tokens_of(self._request):
                 self._seen.append(token)
                 yield token

@@ -22,7 +22,7 @@ def load(
     dtype: str = "auto",
     cache_tokens: int | None = None,
     max_slowdown: float = MAX_SLOWDOWN,
-    budget: int | None = None,
+    num_speculative_tokens: int | None = None,
     trust_remote_code: bool = False,
 ) -> LLM:
     """A model ready to decode: the bundled one, a hub name, a local folder, or a `PreTrainedModel`.
@@ -37,7 +37,7 @@ def load(
         dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
         cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
         max_slowdown: by what share decoding may be slower than plain decoding, whatever the text.
-        budget: most draft tokens per step and request; None is as many as pay.
+        num_speculative_tokens: most draft tokens per step and request; None is as many as pay.
         trust_remote_code: run code that comes with a checkpoint.
 
     Raises:
@@ -46,19 +46,19 @@ def load(
     """
     from paceline.model.loading import load_target
 
-    _check_pacing(max_slowdown, budget)
+    _check_pacing(max_slowdown, num_speculative_tokens)
     source = DEFAULT_TARGET if model is None else os.path.expanduser(model) if isinstance(model, str) else model
     target, info = load_target(
         source, dtype=dtype, device=device, cache_tokens=cache_tokens, trust_remote_code=trust_remote_code
     )
     costs = CostTable(forward_costs(target, info.name))
-    pacer = AdaptivePacer(costs, max_slowdown, MAX_DEPTH if budget is None else budget)
+    pacer = AdaptivePacer(costs, max_slowdown, MAX_DEPTH if num_speculative_tokens is None else num_speculative_tokens)
     words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
     return LLM(target, words, drafters=drafters, pacer=pacer, info=info)
 
 
-def _check_pacing(max_slowdown: float, budget: int | None) -> None:
+def _check_pacing(max_slowdown: float, most: int | None) -> None:
     if not 0.0 <= max_slowdown <= 10.0:
         raise ConfigError(f"max_slowdown is {max_slowdown!r}; allowed: a number in [0, 10]")
-    if budget is not None and not 0 <= budget <= MAX_DEPTH:
-        raise ConfigError(f"budget is {budget!r}; allowed: an integer from 0 to {MAX_DEPTH}")
+    if most is not None and not 0 <= most <= MAX_DEPTH:
+        raise ConfigError(f"num_speculative_tokens is {most!r}; allowed: an integer from 0 to {MAX_DEPTH}")

@@ -41,8 +41,7 @@ OUR_NAMES = {
     "speculative_config": "drafters, an argument of load, generate and stream",
     "prompt_lookup_num_tokens": "drafters='suffix'",
     "draft_model": "drafters='model:path=…'",
-    "num_speculative_tokens": "budget, an argument of load",
-    "num_assistant_tokens": "budget, an argument of load",
+    "num_assistant_tokens": "num_speculative_tokens, an argument of load",
     "cache_salt": "tenant, an argument of generate and stream",
 }
 
@@ -72,7 +71,7 @@ ARGUMENTS = {
     "drafters": "load, generate and stream",
     "prediction": "generate and stream",
     "tenant": "generate and stream",
-    "budget": "load",
+    "num_speculative_tokens": "load",
     "max_slowdown": "load",
 }
 

@@ -217,3 +217,46 @@ def test_the_last_token_is_never_drafted_and_no_row_stands_beyond_the_last_posit
     assert out.token_ids == (2, 3, 4, 0, 1)
     assert all(depth < max(remaining, 1) for depth, remaining in deepest)
     assert deepest[0] == (4, 5)
+
+
+class Watching(FixedPacer):
+    """A fixed pacer that remembers whom it has met, what it has drafted for and who has ended."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(budget)
+        self.met: list[str] = []
+        self.batches: list[int] = []
+        self.ended = 0
+
+    def meet(self, drafter, target) -> None:
+        self.met.append(drafter.name)
+
+    def draft(self, requests, most, ask):
+        self.batches.append(len(requests))
+        return super().draft(requests, most, ask)
+
+    def end(self, request) -> None:
+        self.ended += 1
+
+
+def test_a_call_may_bring_its_own_pacer() -> None:
+    target = target_of(VOCAB)
+    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=FixedPacer(0))
+    pacer = Watching(3)
+    plain, paced = llm.generate([1, 2], **HOW), llm.generate([1, 2], pacer=pacer, **HOW)
+    assert plain.token_ids == paced.token_ids
+    assert (plain.stats.num_draft_tokens, paced.stats.num_steps) == (0, 6)  # 23 tokens: five by fours, and three
+    assert (pacer.met, pacer.batches, pacer.ended) == (["scripted"], [1] * 6, 1)
+    assert llm.generate([1, 2], **HOW).stats.num_draft_tokens == 0  # the call's alone
+
+
+def test_requests_with_different_pacers_take_turns() -> None:
+    target = target_of(VOCAB)
+    own, other = Watching(0), Watching(2)
+    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=own)
+    streams = [llm.stream([1, 2], pacer=pacer, **HOW) for pacer in (None, other, None)]
+    outputs = [[next(stream) for stream in streams]] and [list(stream) for stream in streams]
+    assert all(outputs)
+    assert {stream.output.token_ids for stream in streams} == {llm.generate([1, 2], **HOW).token_ids}
+    assert set(own.batches) | set(other.batches) <= {1, 2}
+    assert (own.ended, other.ended) == (3, 1)

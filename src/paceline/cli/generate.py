@@ -43,7 +43,7 @@ def generate(
     max_slowdown: float = typer.Option(
         MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
     ),
-    budget: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
+    num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
     prediction: str = typer.Option(None, help="File with what the text will probably be; it changes the speed alone."),
     explain: bool = typer.Option(False, "--explain", help="Say what each drafter brought, and why the pacer stopped."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
@@ -58,7 +58,9 @@ def generate(
     SamplingParams(**sampling)  # refused before the model is loaded
     started = time.perf_counter()
     expected = read_prediction(prediction) if prediction else None
-    with load_with_progress(model, dtype=dtype, device=device, max_slowdown=max_slowdown, budget=budget) as llm:
+    with load_with_progress(
+        model, dtype=dtype, device=device, max_slowdown=max_slowdown, num_speculative_tokens=num_speculative_tokens
+    ) as llm:
         load_seconds = time.perf_counter() - started
         ids = llm.encode(text)
         room = llm.target.max_length - len(ids)

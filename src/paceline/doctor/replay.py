@@ -147,10 +147,10 @@ class ReplayEngine(Engine):
 
     told: Sequence[int] = ()
 
-    def add(self, request: Request) -> None:
+    def add(self, request: Request, pacer: Pacer | None = None) -> None:
         """See `Engine`."""
         request.sampler = ToldSampler(request, self.target.vocab_size, self.told)
-        super().add(request)
+        super().add(request, pacer)
 
 
 class Replayer:

@@ -32,10 +32,18 @@ class Engine:
         self.pacer = pacer
         self._clock = clock
         self._asked: list[tuple[Drafter, Request]] = []  # in this step
+        self._pacers: dict[int, Pacer] = {}  # by request id
         self.scheduler = Scheduler(max_running)
 
-    def add(self, request: Request) -> None:
-        """Queue a request; its tokens arrive in its `outbox` as steps are taken."""
+    def add(self, request: Request, pacer: Pacer | None = None) -> None:
+        """Queue a request; its tokens arrive in its `outbox` as steps are taken.
+
+        `pacer` in place of the engine's own. Those that run together have one pacer: a request with another waits.
+        """
+        if pacer is not None:
+            for drafter in request.drafters:
+                pacer.meet(drafter, self.target)
+        self._pacers[request.id] = pacer or self.pacer
         self.scheduler.add(request)
 
     def step(self) -> list[StepOutcome]:
@@ -46,7 +54,7 @@ class Engine:
         and goes on to the caller.
         """
         try:
-            for request in self.scheduler.admit(self.target.reserve):
+            for request in self.scheduler.admit(self._may_start):
                 self._admit(request)
             if not self.scheduler.running and self.scheduler.waiting:
                 self._fail(self.scheduler.waiting[:1], RequestError("nothing runs, and the cache has no room for it"))
@@ -57,6 +65,14 @@ class Engine:
         except BaseException as error:
             self._fail(self.scheduler.running, error)
             raise
+
+    def _may_start(self, request: Request) -> bool:
+        running = self.scheduler.running
+        is_paced_alike = not running or self._pacer_of(request) is self._pacer_of(running[0])
+        return is_paced_alike and self.target.reserve(request)
+
+    def _pacer_of(self, request: Request) -> Pacer:
+        return self._pacers[request.id]
 
     def _admit(self, request: Request) -> None:
         """Begin a request; one whose prompt cannot be read fails alone."""
@@ -79,12 +95,13 @@ class Engine:
             return []
         self._asked = []
         drafting = self._clock()
-        trees = self.pacer.draft(requests, self.target.max_budget(len(requests)), self._ask)
+        pacer = self._pacer_of(requests[0])
+        trees = pacer.draft(requests, self.target.max_budget(len(requests)), self._ask)
         scoring = self._clock()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
         committing = self._clock()
         outcomes = [self._commit(*work) for work in zip(requests, trees, scores, strict=True)]
-        self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock()))
+        self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock()), pacer)
         return outcomes
 
     def abort(self, request: Request) -> None:
@@ -96,7 +113,7 @@ class Engine:
     def _start(self, request: Request) -> None:
         started = self._clock()
         self.target.prefill(request)
-        self.pacer.begin(request, self._clock() - started)
+        self._pacer_of(request).begin(request, self._clock() - started)
         for drafter in request.drafters:
             with self._guarded(drafter, [request]):
                 if not drafter.start(request):
@@ -133,14 +150,14 @@ class Engine:
         request.stats.observe(list(tree.sources), accepted, len(tokens), outcome.num_evaluated_drafts)
         return outcome
 
-    def _learn(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def _learn(self, outcomes: Sequence[StepOutcome], times: StepTimes, pacer: Pacer) -> None:
         """Tell the drafters that were asked, the pacer and the statistics; release what has ended."""
         of_request = {outcome.request.id: outcome for outcome in outcomes}
         for drafter, request in self._asked:
             if any(d is drafter for d in request.drafters):
                 with self._guarded(drafter, [request]):
                     drafter.observe(of_request[request.id])
-        self.pacer.settle(outcomes, times)
+        pacer.settle(outcomes, times)
         for outcome in outcomes:
             stats = outcome.request.stats
             stats.forward_seconds += times.committing - times.scoring
@@ -154,7 +171,7 @@ class Engine:
         for drafter in request.listeners:
             with self._guarded(drafter, [request]):
                 drafter.finish(request)
-        self.pacer.end(request)
+        self._pacers.pop(request.id, self.pacer).end(request)
         self.target.free(request)
         self.scheduler.remove(request)
 

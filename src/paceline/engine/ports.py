@@ -76,7 +76,7 @@ class Pacer(Protocol):
     """Decides who drafts and how far. It sees every step of every request."""
 
     def meet(self, drafter: Drafter, target: Target) -> None:
-        """Get to know a drafter that has joined the engine, before any request."""
+        """Get to know a drafter that has joined the engine, before any request. Meeting twice does nothing."""
 
     def begin(self, request: Request, prefill: float) -> None:
         """Take up a request whose prompt is in the cache; reading it took `prefill` seconds."""

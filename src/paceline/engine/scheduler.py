@@ -36,12 +36,12 @@ class Scheduler:
         """Queue a request."""
         self._waiting.append(request)
 
-    def admit(self, reserve: Callable[[Request], bool]) -> Iterator[Request]:
-        """Requests that begin now, in order of arrival; `reserve` says whether there is cache for one.
+    def admit(self, may_start: Callable[[Request], bool]) -> Iterator[Request]:
+        """Requests that begin now, in order of arrival; `may_start` says whether there is cache for one.
 
         One after the other: what one has read may be what the next one begins with.
         """
-        while self._waiting and len(self.running) < self.max_running and reserve(self._waiting[0]):
+        while self._waiting and len(self.running) < self.max_running and may_start(self._waiting[0]):
             request = self._waiting.popleft()
             self.running.append(request)
             yield request

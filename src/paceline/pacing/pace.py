@@ -28,6 +28,10 @@ class Experience:
         self._guess = guess
         self._drafters: dict[str, tuple[DrafterCost, Mean]] = {}
 
+    def knows(self, drafter: Drafter) -> bool:
+        """Whether it has been met or asked before."""
+        return drafter.name in self._drafters
+
     def of(self, drafter: Drafter) -> DrafterCost:
         """What a drafter costs."""
         return self._known(drafter)[0]

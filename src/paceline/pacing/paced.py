@@ -57,7 +57,8 @@ class AdaptivePacer(Pacer):
 
     def meet(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
-        rehearse(drafter, target, self.costs.plain(1, 0), self.experience.of(drafter), self._clock)
+        if not self.experience.knows(drafter):
+            rehearse(drafter, target, self.costs.plain(1, 0), self.experience.of(drafter), self._clock)
 
     def begin(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
