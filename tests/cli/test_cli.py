@@ -85,7 +85,16 @@ def test_generate_follows_a_schema_given_as_itself_or_as_a_file(run, tmp_path: P
 
 def test_explain_says_who_brought_what_and_why_the_pacer_stopped(run, tmp_path: Path) -> None:
     (tmp_path / "expected.txt").write_text(", there was a little girl named Lily.")
-    asked = ("--max-tokens", 40, "--prediction", tmp_path / "expected.txt", "--max-slowdown", 0.5, "--budget", 5)
+    asked = (
+        "--max-tokens",
+        40,
+        "--prediction",
+        tmp_path / "expected.txt",
+        "--max-slowdown",
+        0.5,
+        "--num-speculative-tokens",
+        5,
+    )
     done = run("generate", "Once upon a time", "--explain", *map(str, asked))
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
@@ -174,7 +183,10 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--json-schema", "none.json"], "--json-schema is 'none.json': "),
         (["generate", "Once", "--prediction", "./nowhere"], "--prediction is './nowhere': "),
         (["generate", "Once", "--max-slowdown", "-1"], "max_slowdown is -1.0; allowed: a number in [0, 10]"),
-        (["generate", "Once", "--budget", "65"], "budget is 65; allowed: an integer from 0 to 64"),
+        (
+            ["generate", "Once", "--num-speculative-tokens", "65"],
+            "num_speculative_tokens is 65; allowed: an integer from 0 to 64",
+        ),
         (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
         (["generate", "Once", "--drafters", f"{ANY}:min=3"], "has no option 'min=3'"),
         (["generate", "Once", "--drafters", f"none,{ANY}"], "'none' stands alone"),
