@@ -34,5 +34,5 @@ def bundled() -> Iterator[paceline.LLM]:
 @pytest.fixture(scope="session")
 def forced(bundled: paceline.LLM) -> Iterator[paceline.LLM]:
     """The bundled pair under a pacer that asks every drafter at every step."""
-    with paceline.LLM(bundled.target, bundled.tokenizer, info=bundled.info) as llm:
+    with paceline.LLM.from_target(bundled.target, bundled.tokenizer, info=bundled.info) as llm:
         yield llm

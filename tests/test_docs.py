@@ -30,7 +30,7 @@ def test_the_drafter_of_the_guide_is_listed_and_changes_no_byte() -> None:
 import paceline
 from paceline.drafters import available
 assert "bigram" in available()
-with paceline.load() as loaded, paceline.LLM(loaded.target, loaded.tokenizer) as llm:  # without a pacer's doubts
+with paceline.load() as model, paceline.LLM.from_target(model.target, model.tokenizer) as llm:  # no pacer's doubts
     plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
     drafted = llm.generate("Once upon a time", max_tokens=40, drafters=["bigram:depth=2"])
 assert drafted.token_ids == plain.token_ids

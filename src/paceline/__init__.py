@@ -9,15 +9,25 @@ from paceline._version import __version__
 
 if TYPE_CHECKING:
     from paceline.engine.request import Drafter, StepOutcome, Token
+    from paceline.engine.stats import Stats
     from paceline.engine.tree import DraftTree
-    from paceline.errors import ConfigError, DrafterError, EngineError, ModelError, PacelineError, RequestError
-    from paceline.llm import LLM, Stream
-    from paceline.loading import load
+    from paceline.errors import (
+        ConfigError,
+        DrafterError,
+        EngineError,
+        ModelError,
+        PacelineError,
+        RequestError,
+        StateError,
+    )
+    from paceline.llm import LLM, load
     from paceline.output import Output
     from paceline.params import SamplingParams
+    from paceline.streams import AsyncStream, Stream
 
 __all__ = [
     "LLM",
+    "AsyncStream",
     "ConfigError",
     "DraftTree",
     "Drafter",
@@ -28,6 +38,8 @@ __all__ = [
     "PacelineError",
     "RequestError",
     "SamplingParams",
+    "StateError",
+    "Stats",
     "StepOutcome",
     "Stream",
     "Token",
@@ -37,9 +49,18 @@ __all__ = [
 
 # Importing torch and transformers takes seconds, so names are looked up when they are first used.
 _HOMES = {
-    "paceline.errors": ("ConfigError", "DrafterError", "EngineError", "ModelError", "PacelineError", "RequestError"),
-    "paceline.llm": ("LLM", "Stream"),
-    "paceline.loading": ("load",),
+    "paceline.errors": (
+        "ConfigError",
+        "DrafterError",
+        "EngineError",
+        "ModelError",
+        "PacelineError",
+        "RequestError",
+        "StateError",
+    ),
+    "paceline.llm": ("LLM", "load"),
+    "paceline.streams": ("AsyncStream", "Stream"),
+    "paceline.engine.stats": ("Stats",),
     "paceline.output": ("Output",),
     "paceline.params": ("SamplingParams",),
     "paceline.engine.request": ("Drafter", "StepOutcome", "Token"),

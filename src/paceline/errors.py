@@ -3,7 +3,8 @@
 PacelineError
 ├── ConfigError    an option or a parameter is wrong: says what, what was given, what is allowed
 ├── ModelError     a model or tokenizer cannot be decoded exactly: names the part
-├── RequestError   a request cannot be served: too long for the context, or for the cache
+├── RequestError   a request cannot be served: too long for the context or the cache, or for want of a tokenizer
+├── StateError     not now: the LLM is closed or another process's, or the stream is still running
 ├── EngineError    a step failed, and with it every request that took part; the cause is kept
 └── DrafterError   a drafter was misused or broke its port: names the drafter
 """
@@ -25,6 +26,10 @@ class ModelError(PacelineError):
 
 class RequestError(PacelineError):
     """A request that this engine cannot serve."""
+
+
+class StateError(PacelineError):
+    """A call that is not allowed now: on a closed `LLM`, in another process, about a stream that is still running."""
 
 
 class EngineError(PacelineError):

@@ -1,44 +1,68 @@
-"""From what a caller names to an `LLM`: the model, its tokenizer, what its forwards cost, and the pacer."""
+"""From what a caller names to what an `LLM` needs: the model, its tokenizer, what its forwards cost, and the pacer."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from paceline.bundled import DEFAULT_TARGET
+from paceline.engine.engine import Engine
+from paceline.engine.ports import Pacer, Target
 from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
-from paceline.llm import LLM, Drafters
-from paceline.pacing import MAX_SLOWDOWN, AdaptivePacer, CostTable, forward_costs
-from paceline.text.tokenizer import load_tokenizer
+from paceline.pacing import AdaptivePacer, CostTable, forward_costs
+from paceline.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from paceline.model.loading import ModelInfo
 
 
-def load(
-    model: Any = None,
-    *,
-    tokenizer: Any = None,
-    drafters: Drafters = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    cache_tokens: int | None = None,
-    max_slowdown: float = MAX_SLOWDOWN,
-    num_speculative_tokens: int | None = None,
-    trust_remote_code: bool = False,
-) -> LLM:
-    """A model ready to decode: the bundled one, a hub name, a local folder, or a `PreTrainedModel`.
+@dataclass(frozen=True)
+class Source:
+    """What to load, and how; the fields are those of `LLM`."""
 
-    A `PreTrainedModel` is left as it is: Paceline works on a copy that shares its weights.
+    model: Any
+    tokenizer: Any = None
+    device: str = "auto"
+    dtype: str = "auto"
+    cache_tokens: int | None = None
+    trust_remote_code: bool = False
 
-    Args:
-        model: what to load; None is the bundled `paceline-tiny`.
-        tokenizer: a tokenizer, or where to load it from; None is the model's own.
-        drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
-        cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
-        max_slowdown: by what share decoding may be slower than plain decoding, whatever the text.
-        num_speculative_tokens: most draft tokens per step and request; None is as many as pay.
-        trust_remote_code: run code that comes with a checkpoint.
+
+@dataclass(frozen=True)
+class PacingOptions:
+    """How drafting is held in check; the fields are those of `LLM`."""
+
+    max_slowdown: float
+    num_speculative_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        most = self.num_speculative_tokens
+        if not 0.0 <= self.max_slowdown <= 10.0:
+            raise ConfigError(f"max_slowdown is {self.max_slowdown!r}; allowed: a number in [0, 10]")
+        if most is not None and not 0 <= most <= MAX_DEPTH:
+            raise ConfigError(f"num_speculative_tokens is {most!r}; allowed: an integer from 0 to {MAX_DEPTH}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to decode."""
+
+    target: Target
+    tokenizer: Tokenizer | None
+    pacer: Pacer
+    info: ModelInfo | None = None
+    engine: Engine | None = None  # in place of a new one
+
+    @property
+    def name(self) -> str:
+        """What outputs call the model; empty for one that has no name."""
+        return self.info.name if self.info else ""
+
+
+def load_model(source: Source, pacing: PacingOptions) -> Loaded:
+    """Read a model and its tokenizer, prove its bits, and learn what its forwards cost.
 
     Raises:
         ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
@@ -46,19 +70,21 @@ def load(
     """
     from paceline.model.loading import load_target
 
-    _check_pacing(max_slowdown, num_speculative_tokens)
-    source = DEFAULT_TARGET if model is None else os.path.expanduser(model) if isinstance(model, str) else model
+    model = DEFAULT_TARGET if source.model is None else _path(source.model)
     target, info = load_target(
-        source, dtype=dtype, device=device, cache_tokens=cache_tokens, trust_remote_code=trust_remote_code
+        model,
+        dtype=source.dtype,
+        device=source.device,
+        cache_tokens=source.cache_tokens,
+        trust_remote_code=source.trust_remote_code,
     )
     costs = CostTable(forward_costs(target, info.name))
-    pacer = AdaptivePacer(costs, max_slowdown, MAX_DEPTH if num_speculative_tokens is None else num_speculative_tokens)
-    words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
-    return LLM(target, words, drafters=drafters, pacer=pacer, info=info)
+    most = pacing.num_speculative_tokens
+    pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if most is None else most)
+    tokenizer = load_tokenizer(_path(source.tokenizer or model), target, source.trust_remote_code)
+    return Loaded(target, tokenizer, pacer, info)
 
 
-def _check_pacing(max_slowdown: float, most: int | None) -> None:
-    if not 0.0 <= max_slowdown <= 10.0:
-        raise ConfigError(f"max_slowdown is {max_slowdown!r}; allowed: a number in [0, 10]")
-    if most is not None and not 0 <= most <= MAX_DEPTH:
-        raise ConfigError(f"num_speculative_tokens is {most!r}; allowed: an integer from 0 to {MAX_DEPTH}")
+def _path(source: Any) -> Any:
+    """A name or a folder as text; objects pass through."""
+    return os.path.expanduser(source) if isinstance(source, str | os.PathLike) else source

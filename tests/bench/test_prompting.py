@@ -85,4 +85,4 @@ def test_a_set_of_which_nothing_fits_is_refused(plain: LLM) -> None:
 
 def test_a_model_without_a_tokenizer_is_refused(plain: LLM) -> None:
     with pytest.raises(ConfigError, match="no tokenizer"):
-        encode_prompts(LLM(plain.target, None), [TURNS], 4)
+        encode_prompts(LLM.from_target(plain.target, None), [TURNS], 4)

@@ -56,7 +56,7 @@ def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:
 
 def fresh(llm: LLM, target=None) -> LLM:
     """An LLM of its own over the same target."""
-    return LLM(target or llm.target, llm.tokenizer, drafters="none", pacer=FixedPacer())
+    return LLM.from_target(target or llm.target, llm.tokenizer, drafters="none", pacer=FixedPacer())
 
 
 def test_every_fault_has_a_cause_here(bench: FaultBench):

@@ -86,7 +86,7 @@ class DrafterContract:
 
     @pytest.fixture
     def watched(self, forced: paceline.LLM, spec: str) -> Watcher:
-        return Watcher(forced._drafter(spec))
+        return Watcher(forced._runtime.resolve(spec)[0])
 
     @pytest.mark.parametrize("scene", SCENES)
     @pytest.mark.parametrize("temperature", [0.0, 0.9])

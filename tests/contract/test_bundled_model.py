@@ -44,7 +44,7 @@ def test_drafters_pacing_and_batches_change_no_bit(
 ) -> None:
     options = {"max_tokens": 40, "temperature": temperature, "seed": 3, **SCENES[scene]}
     plain = bits_of(llm.generate(PROMPT, drafters="none", **options))
-    each = [[name] for name in automatic(llm._environment)]
+    each = [[name] for name in automatic(llm._runtime.environment)]
     if pacing == "fixed":  # as the contract of drafters has it for each of them
         monkeypatch.setattr(llm.engine, "pacer", FixedPacer(7))
         each = []
@@ -76,7 +76,7 @@ def test_streaming_changes_no_token(llm: paceline.LLM) -> None:
 
 def test_samples_differ_and_each_is_the_one_its_index_gives(llm: paceline.LLM) -> None:
     options = {"max_tokens": 24, "temperature": 1.0, "seed": 9}
-    three = llm.generate(PROMPT, n=3, **options)
+    three = llm.generate([PROMPT], n=3, **options)
     assert len({o.token_ids for o in three}) == 3
     assert three[0].token_ids == llm.generate(PROMPT, **options).token_ids
 

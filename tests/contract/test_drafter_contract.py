@@ -13,7 +13,7 @@ class TestRegisteredDrafter(DrafterContract):
     @pytest.fixture(params=sorted(available()))
     def spec(self, request: pytest.FixtureRequest, forced: paceline.LLM) -> str:
         try:
-            forced._drafter(request.param)
+            forced._runtime.resolve(request.param)
         except paceline.ConfigError as error:
             pytest.skip(f"needs options, and has a subclass of DrafterContract beside its own tests: {error}")
         return str(request.param)

@@ -61,9 +61,9 @@ def test_prompts_that_part_share_what_comes_before(subjects: Subjects):
 
 def test_samples_of_a_prompt_read_it_once(subjects: Subjects):
     llm = subjects("llama").llm
-    samples = llm.generate(prompt_of(5, 140), n=3, max_tokens=5, temperature=1.0, seed=1, tenant="samples")
+    samples = llm.generate([prompt_of(5, 140)], n=3, max_tokens=5, temperature=1.0, seed=1, tenant="samples")
     assert [cached(sample) for sample in samples] == [0, 128, 128]
-    apart = llm.generate(prompt_of(5, 140), n=3, max_tokens=5, temperature=1.0, seed=1, tenant="others")
+    apart = llm.generate([prompt_of(5, 140)], n=3, max_tokens=5, temperature=1.0, seed=1, tenant="others")
     assert [bits(a) for a in samples] == [bits(b) for b in apart]
 
 

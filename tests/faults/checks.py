@@ -203,7 +203,7 @@ def samples_and_seeds_differ() -> None:
 
 @named
 def a_continuation_says_what_the_whole_says() -> None:
-    llm = LLM(target_of(VOCAB), None, drafters="none")
+    llm = LLM.from_target(target_of(VOCAB), None, drafters="none")
     whole = llm.generate([1, 2], max_tokens=40, temperature=1.0, seed=3).token_ids
     second = llm.generate([1, 2, *whole[:15]], max_tokens=25, temperature=1.0, seed=3).token_ids
     assert whole[15:] == second

@@ -38,7 +38,9 @@ def tokenizer_of(name: str) -> Tokenizer:
 def model_of_noise(tokenizer: str, wish: str) -> LLM:
     named = tokenizer_of(tokenizer)
     target = noise(named, wish, seed=1)
-    return LLM(target, named, drafters=[make(target) for name, make in DRAFTERS.items() if name != "perfect"])
+    return LLM.from_target(
+        target, named, drafters=[make(target) for name, make in DRAFTERS.items() if name != "perfect"]
+    )
 
 
 def asking(schema: Schema, **more: object) -> dict:
@@ -49,7 +51,7 @@ def fewest_tokens(llm: LLM, **asked: object) -> int:
     """The least `max_tokens` that is not refused."""
     params = SamplingParams(**asked)
     try:
-        llm._grammars.start(params, ENDS, 0)
+        llm._runtime.factory.grammars.start(params, ENDS, 0)
     except ConfigError as error:
         return int(str(error).removeprefix("max_tokens is 0; allowed: at least ").split(",")[0])
     return 0
@@ -233,7 +235,7 @@ def test_whitespace_between_json_tokens_is_bounded_unless_asked_otherwise() -> N
 )
 def test_json_as_it_is_often_written_is_allowed(text: str) -> None:
     llm = model_of_noise("bundled", "nothing")
-    grammar = llm._grammars.start(SamplingParams(response_format={"type": "json_object"}), {0}, 99)
+    grammar = llm._runtime.factory.grammars.start(SamplingParams(response_format={"type": "json_object"}), {0}, 99)
     for token in tokenizer_of("bundled").inner(text, add_special_tokens=False)["input_ids"]:
         assert grammar.fits(token)
         grammar.advance(token)

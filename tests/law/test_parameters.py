@@ -155,7 +155,7 @@ def test_the_bias_can_lift_a_token_over_all_others_and_forbid_the_likeliest() ->
 
 def test_reported_logprobs_and_entropy_are_the_models_own_before_any_parameter() -> None:
     target = target_of(11, seed=2)
-    llm = LLM(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
+    llm = LLM.from_target(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
     prompt = [4, 9, 1]
     how = {"temperature": 0.4, "top_k": 2, "presence_penalty": 2.0, "logit_bias": {0: 30.0}}
     output = llm.generate(prompt, max_tokens=13, seed=1, logprobs=4, **how)

@@ -110,7 +110,7 @@ def test_tokens_do_not_depend_on_the_order_of_arrival() -> None:
 @pytest.mark.parametrize("limits", [{"top_k": 4}, {"top_p": 0.9, "min_p": 0.02, "logit_bias": {2: 1.0}}], ids=str)
 def test_fifty_tokens_and_fifty_more_are_the_hundred_at_once(temperature: float, limits: dict) -> None:
     target = target_of(VOCAB, seed=6)
-    llm = LLM(target, tokenizer=None, drafters=[DRAFTERS["right then wrong"](target)])
+    llm = LLM.from_target(target, tokenizer=None, drafters=[DRAFTERS["right then wrong"](target)])
     options = {"temperature": temperature, "seed": 12, **limits}
     whole = llm.generate([1, 2, 3], max_tokens=100, **options)
     first = llm.generate([1, 2, 3], max_tokens=50, **options)
@@ -120,7 +120,7 @@ def test_fifty_tokens_and_fifty_more_are_the_hundred_at_once(temperature: float,
 
 def test_a_repetition_penalty_is_continued_too_since_it_counts_the_prompt() -> None:
     target = target_of(VOCAB, seed=6)
-    llm = LLM(target, tokenizer=None, drafters="none")
+    llm = LLM.from_target(target, tokenizer=None, drafters="none")
     options = {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.4}
     whole = llm.generate([1], max_tokens=33, **options)
     second = llm.generate([1, *whole.token_ids[:20]], max_tokens=13, **options)
@@ -129,22 +129,22 @@ def test_a_repetition_penalty_is_continued_too_since_it_counts_the_prompt() -> N
 
 def test_samples_of_one_prompt_differ_and_are_reproducible() -> None:
     target = target_of(VOCAB)
-    llm = LLM(target, tokenizer=None, drafters=[DRAFTERS["branching"](target)])
-    outputs = llm.generate([1, 2], max_tokens=24, temperature=1.0, seed=3, n=7)
+    llm = LLM.from_target(target, tokenizer=None, drafters=[DRAFTERS["branching"](target)])
+    outputs = llm.generate([[1, 2]], max_tokens=24, temperature=1.0, seed=3, n=7)
     assert len({output.token_ids for output in outputs}) == 7
-    again = llm.generate([1, 2], max_tokens=24, temperature=1.0, seed=3, n=3, drafters="none")
+    again = llm.generate([[1, 2]], max_tokens=24, temperature=1.0, seed=3, n=3, drafters="none")
     assert [o.token_ids for o in again] == [o.token_ids for o in outputs[:3]]
 
 
 def test_the_same_prompt_twice_in_a_batch_gives_the_same_tokens() -> None:
-    llm = LLM(target_of(VOCAB), tokenizer=None)
+    llm = LLM.from_target(target_of(VOCAB), tokenizer=None)
     one, other, two = llm.generate([[1, 2], [3], [1, 2]], max_tokens=21, temperature=1.0, seed=3)
     assert one.token_ids == two.token_ids
     assert one.token_ids != other.token_ids
 
 
 def test_a_seed_that_was_not_given_is_reported_and_repeats_the_output() -> None:
-    llm = LLM(target_of(VOCAB), tokenizer=None)
+    llm = LLM.from_target(target_of(VOCAB), tokenizer=None)
     first, other = (llm.generate([1, 2], max_tokens=30, temperature=1.0) for _ in range(2))
     assert first.seed != other.seed
     assert first.token_ids != other.token_ids
@@ -153,6 +153,6 @@ def test_a_seed_that_was_not_given_is_reported_and_repeats_the_output() -> None:
 
 
 def test_greedy_outputs_do_not_depend_on_the_seed() -> None:
-    llm = LLM(target_of(VOCAB), tokenizer=None)
+    llm = LLM.from_target(target_of(VOCAB), tokenizer=None)
     outputs = [llm.generate([1, 2], max_tokens=20, seed=seed).token_ids for seed in (1, 2)]
     assert outputs[0] == outputs[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
@@ -42,7 +43,7 @@ def follows(name: str, text: str) -> bool:
 
 
 def test_forced_tokens_of_the_bundled_model_are_allowed_alone(bundled: LLM) -> None:
-    grammar = bundled._grammars.start(SamplingParams(**ASKED["schema"]), {0}, 99)
+    grammar = bundled._runtime.factory.grammars.start(SamplingParams(**ASKED["schema"]), {0}, 99)
     forced = grammar.forced()
     assert bundled.tokenizer.decode(forced).startswith('{"name":')
     for token in forced:
@@ -75,7 +76,7 @@ def test_outputs_of_the_bundled_model_follow_their_grammar(bundled: LLM, name: s
 def test_an_empty_schema_and_any_object_parse(bundled: LLM) -> None:
     empty = {"type": "json_schema", "json_schema": {"name": "any", "schema": {}}}
     for asked in (empty, {"type": "json_object"}):
-        outputs = bundled.generate("Data:", max_tokens=80, temperature=1.0, seed=3, n=6, response_format=asked)
+        outputs = bundled.generate(["Data:"], max_tokens=80, temperature=1.0, seed=3, n=6, response_format=asked)
         for output in outputs:
             assert output.finish_reason == "stop"
             json.loads(output.text)
@@ -97,9 +98,9 @@ def bits_of(output: Output) -> tuple:
 @pytest.mark.parametrize("name", ASKED)
 def test_the_same_bytes_whatever_drafts(bundled: LLM, forced: LLM, name: str, temperature: float) -> None:
     how = {"max_tokens": 60, "temperature": temperature, "seed": 8, "logprobs": 2, "n": 2, **ASKED[name]}
-    plain = [bits_of(output) for output in bundled.generate("Once upon a time", drafters="none", **how)]
+    plain = [bits_of(output) for output in bundled.generate(["Once upon a time"], drafters="none", **how)]
     for llm in (bundled, forced):
-        assert [bits_of(o) for o in llm.generate("Once upon a time", drafters="auto", **how)] == plain
+        assert [bits_of(o) for o in llm.generate(["Once upon a time"], drafters="auto", **how)] == plain
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -107,12 +108,11 @@ def test_the_same_bytes_beside_neighbours_with_other_grammars_and_with_none(bund
     how = {"max_tokens": 40, "temperature": temperature, "seed": 4, "logprobs": 1}
     every = [{**how, **asked} for asked in (*ASKED.values(), {})]
     alone = [bits_of(bundled.generate("Once upon a time", drafters="none", **one)) for one in every]
-    ids = bundled.encode("Once upon a time")
-    chosen = bundled._resolve("auto")
-    requests = [bundled._requests(ids, SamplingParams(**one), chosen)[0] for one in every]
-    with bundled._running(requests):
-        kept = [list(bundled._tokens_of(request)) for request in requests]
-    assert [bits_of(bundled._output(r, tokens)) for r, tokens in zip(requests, kept, strict=True)] == alone
+
+    async def together() -> list[Output]:
+        return await asyncio.gather(*(bundled.agenerate("Once upon a time", **one) for one in every))
+
+    assert [bits_of(output) for output in asyncio.run(together())] == alone
 
 
 # Complete within max_tokens

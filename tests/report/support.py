@@ -29,7 +29,7 @@ def target(scale: float = 1.5) -> ScriptedTarget:
 def decoded(drafters: Any = "none", **sampling: Any) -> Output:
     model = target()
     chosen = drafters(model) if callable(drafters) else drafters
-    return LLM(model, None, drafters=chosen).generate([1, 2], **sampling)
+    return LLM.from_target(model, None, drafters=chosen).generate([1, 2], **sampling)
 
 
 def step(tree: DraftTree, path: Sequence[int], num_emitted: int) -> StepRecord:

@@ -15,6 +15,7 @@ from paceline.engine.engine import Engine
 from paceline.engine.tree import DraftTree
 from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
+from unit.stepped import SteppedTarget, counted
 
 VOCAB = 7
 HOW = {"max_tokens": 23, "temperature": 1.0, "seed": 5}
@@ -41,8 +42,8 @@ class Failing(ScriptedDrafter):
 def test_a_drafter_that_raises_is_dismissed_and_the_output_unchanged(method: str, at: int) -> None:
     target = target_of(VOCAB)
     prompts = [[1, 2], [3], [4, 0, 4]]
-    plain = LLM(target, None, drafters="none").generate(prompts, **HOW)
-    llm = LLM(target, None, drafters=[DRAFTERS["branching"](target), Failing(method, at, target)])
+    plain = LLM.from_target(target, None, drafters="none").generate(prompts, **HOW)
+    llm = LLM.from_target(target, None, drafters=[DRAFTERS["branching"](target), Failing(method, at, target)])
     with pytest.warns(UserWarning, match=f"drafter 'scripted' failed and is left out of request.*no {method} today"):
         outputs = llm.generate(prompts, **HOW)
     assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
@@ -59,7 +60,7 @@ def test_a_dismissed_drafter_is_not_asked_again() -> None:
 
     target = target_of(VOCAB)
     with pytest.warns(UserWarning, match="never again"):
-        LLM(target, None, drafters=[ScriptedDrafter(script)]).generate([1, 2], **HOW)
+        LLM.from_target(target, None, drafters=[ScriptedDrafter(script)]).generate([1, 2], **HOW)
     assert len(asked) == 1
 
 
@@ -86,8 +87,8 @@ BROKEN = {
 def test_a_drafter_that_breaks_its_port_is_dismissed_in_words(name: str) -> None:
     proposal, message = BROKEN[name]
     target = target_of(VOCAB)
-    plain = LLM(target, None, drafters="none").generate([1, 2], **HOW)
-    llm = LLM(target, None, drafters=[ScriptedDrafter([chain([1]), proposal])])
+    plain = LLM.from_target(target, None, drafters="none").generate([1, 2], **HOW)
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter([chain([1]), proposal])])
     with pytest.warns(UserWarning, match=re.escape(message)):
         assert llm.generate([1, 2], **HOW).token_ids == plain.token_ids
 
@@ -99,16 +100,16 @@ def test_too_few_trees_for_the_requests_dismiss_the_drafter() -> None:
                 yield trees[1:]
 
     target = target_of(VOCAB)
-    plain = LLM(target, None, drafters="none").generate([[1, 2], [3]], **HOW)
+    plain = LLM.from_target(target, None, drafters="none").generate([[1, 2], [3]], **HOW)
     with pytest.warns(UserWarning, match="drafter 'scripted' failed"):
-        outputs = LLM(target, None, drafters=[Short()]).generate([[1, 2], [3]], **HOW)
+        outputs = LLM.from_target(target, None, drafters=[Short()]).generate([[1, 2], [3]], **HOW)
     assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
 
 
 def test_every_drafter_is_started_told_of_each_step_in_which_it_was_asked_and_finished() -> None:
     target = target_of(VOCAB)
     drafter = ScriptedDrafter.adversarial(target, right=1)
-    outputs = LLM(target, None, drafters=[drafter]).generate([[1, 2], [3], [4]], **HOW)
+    outputs = LLM.from_target(target, None, drafters=[drafter]).generate([[1, 2], [3], [4]], **HOW)
     asked = [o.stats.drafters["scripted"].num_proposals for o in outputs]
     assert len(drafter.outcomes) == sum(asked)
     assert asked == [11, 11, 11]  # two tokens a step, and for the last token nobody is asked
@@ -121,7 +122,7 @@ def test_every_drafter_is_started_told_of_each_step_in_which_it_was_asked_and_fi
 def test_the_last_token_is_never_drafted_by_a_drafter_that_is_always_wrong(max_tokens: int) -> None:
     target = target_of(VOCAB)
     drafter = ScriptedDrafter.adversarial(target)
-    LLM(target, None, drafters=[drafter]).generate([1, 2], max_tokens=max_tokens)
+    LLM.from_target(target, None, drafters=[drafter]).generate([1, 2], max_tokens=max_tokens)
     assert [len(outcome.tree) > 0 for outcome in drafter.outcomes] == [True] * (max_tokens - 1)
 
 
@@ -163,27 +164,29 @@ def test_a_step_without_requests_does_nothing() -> None:
 
 def test_requests_of_a_batch_share_each_forward() -> None:
     target = target_of(VOCAB)
-    LLM(target, None, drafters="none").generate([[1], [2, 3], [4]], max_tokens=9)
+    LLM.from_target(target, None, drafters="none").generate([[1], [2, 3], [4]], max_tokens=9)
     assert target.num_forwards == 9
 
 
 def test_a_stream_that_is_closed_early_frees_what_it_holds() -> None:
-    target = target_of(VOCAB)
-    drafter = ScriptedDrafter.perfect(target)
-    llm = LLM(target, None, drafters=[drafter])
-    whole = llm.generate([1, 2], **HOW)
-    stream = llm.stream([1, 2], **HOW)
+    target = SteppedTarget()
+    drafter = ScriptedDrafter(lambda request, budget: counted(request.tokens[-1], 1))
+    llm = LLM.from_target(target, None, drafters=[drafter])
+    target.let(3)
+    stream = llm.stream([1, 2], max_tokens=23)
     seen = [next(stream).id for _ in range(5)]
+    target.waits.wait(60)
     assert (target.num_held, len(drafter.active)) == (1, 1)
+    target.let()
     stream.close()
     assert (target.num_held, len(drafter.active)) == (0, 0)
-    assert tuple(seen) == whole.token_ids[:5]
+    assert seen == counted(2, 5)
     assert stream.output.finish_reason == "abort"
 
 
 def test_tokens_name_the_drafter_whose_node_was_accepted() -> None:
     target = target_of(VOCAB)
-    output = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], max_tokens=16)
+    output = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], max_tokens=16)
     assert [token.source for token in output.tokens] == [*["scripted"] * 7, "target"] * 2
 
 
@@ -191,12 +194,12 @@ def test_a_drafter_that_works_warns_of_nothing() -> None:
     target = target_of(VOCAB)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **HOW)
+        LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **HOW)
 
 
 def test_closing_the_llm_closes_its_drafters() -> None:
     drafter = ScriptedDrafter()
-    with LLM(target_of(VOCAB), None, drafters=[drafter]):
+    with LLM.from_target(target_of(VOCAB), None, drafters=[drafter]):
         assert not drafter.is_closed
     assert drafter.is_closed
 
@@ -211,7 +214,7 @@ def test_the_last_token_is_never_drafted_and_no_row_stands_beyond_the_last_posit
             return super().score(work)
 
     target = Watch(lambda history: np.eye(5)[(history[-1] + 1) % 5], vocab_size=5)
-    out = LLM(
+    out = LLM.from_target(
         target, None, drafters=[ScriptedDrafter(lambda request, budget: [2, 3, 4, 0, 1, 2, 3][:budget])]
     ).generate([1], max_tokens=5)
     assert out.token_ids == (2, 3, 4, 0, 1)
@@ -241,7 +244,7 @@ class Watching(FixedPacer):
 
 def test_a_call_may_bring_its_own_pacer() -> None:
     target = target_of(VOCAB)
-    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=FixedPacer(0))
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=FixedPacer(0))
     pacer = Watching(3)
     plain, paced = llm.generate([1, 2], **HOW), llm.generate([1, 2], pacer=pacer, **HOW)
     assert plain.token_ids == paced.token_ids
@@ -253,7 +256,7 @@ def test_a_call_may_bring_its_own_pacer() -> None:
 def test_requests_with_different_pacers_take_turns() -> None:
     target = target_of(VOCAB)
     own, other = Watching(0), Watching(2)
-    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=own)
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)], pacer=own)
     streams = [llm.stream([1, 2], pacer=pacer, **HOW) for pacer in (None, other, None)]
     outputs = [[next(stream) for stream in streams]] and [list(stream) for stream in streams]
     assert all(outputs)

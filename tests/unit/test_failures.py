@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +14,7 @@ from paceline import LLM, EngineError, RequestError
 from paceline.drafters import BaseDrafter
 from paceline.engine.tree import DraftTree
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
+from unit.stepped import SteppedTarget, counted, has_mail, until
 
 
 def counting(**options) -> ScriptedTarget:
@@ -26,17 +29,22 @@ def everything_but(*kept: int) -> dict[int, float]:
 def test_forbidding_every_token_is_refused_in_words(options) -> None:
     target = counting()
     with pytest.raises(RequestError, match="every token is forbidden at position 2"):
-        LLM(target, None).generate([1, 2], max_tokens=3, logit_bias=everything_but(), **options)
+        LLM.from_target(target, None).generate([1, 2], max_tokens=3, logit_bias=everything_but(), **options)
     assert target.num_held == 0
 
 
 def test_a_request_that_fails_leaves_the_others_of_its_steps_alone() -> None:
-    target = counting()
-    llm = LLM(target, None, drafters="none")
+    target = SteppedTarget()
+    llm = LLM.from_target(target, None, drafters="none")
     good = llm.stream([1], max_tokens=9)
+    target.let()
     first = next(good)
-    with pytest.raises(RequestError, match="every token is forbidden"):
-        llm.generate([3], max_tokens=4, logit_bias=everything_but())
+    with ThreadPoolExecutor(1) as threads:
+        bad = threads.submit(llm.generate, [3], max_tokens=4, logit_bias=everything_but())
+        has_mail(llm)
+        target.let(20)
+        with pytest.raises(RequestError, match="every token is forbidden"):
+            bad.result(60)
     rest = [token.id for token in good]
     assert [first.id, *rest] == [2, 3, 4, 5, 6, 0, 1, 2, 3]
     assert target.num_held == 0
@@ -44,7 +52,7 @@ def test_a_request_that_fails_leaves_the_others_of_its_steps_alone() -> None:
 
 def test_a_request_that_can_never_fit_is_refused_and_harms_nobody() -> None:
     target = counting(cache_tokens=20)
-    llm = LLM(target, None)
+    llm = LLM.from_target(target, None)
     running = llm.stream([1], max_tokens=10)
     next(running)
     with pytest.raises(RequestError, match=r"max_tokens \(16\) exceed the cache, which holds 20"):
@@ -52,46 +60,60 @@ def test_a_request_that_can_never_fit_is_refused_and_harms_nobody() -> None:
     assert len(list(running)) == 9
 
 
-def test_an_interrupted_step_releases_every_request_also_one_that_had_just_finished() -> None:
-    target = counting()
-    llm = LLM(target, None, drafters="none")
-    steps = iter([None, KeyboardInterrupt()])
+def interrupt_main() -> None:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    class Interrupts(ScriptedDrafter):
-        def propose_one(self, request, budget):
-            return chain([(request.tokens[-1] + 1) % 7])  # right: the request ends with this step
 
-        def observe(self, outcome):
-            if (error := next(steps)) is not None:
-                raise error
-
-    with pytest.raises(KeyboardInterrupt):
-        llm.generate([[1], [2]], max_tokens=2, drafters=[Interrupts()])
-    assert target.num_held == 0
-    assert llm.engine.scheduler.is_idle
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+def test_ctrl_c_ends_its_own_request_alone() -> None:
+    target = SteppedTarget()
+    llm = LLM.from_target(target, None, drafters="none")
+    with ThreadPoolExecutor(2) as threads:
+        other = threads.submit(llm.generate, [2], max_tokens=9)
+        target.waits.wait(60)
+        own = threads.submit(until, lambda: target.num_held == 3)  # the three run together
+        own.add_done_callback(lambda done: interrupt_main())
+        target.let(3)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate([[1], [3]], max_tokens=9)
+        target.let(20)
+        assert other.result(60).token_ids == tuple(counted(2, 9))
     assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
-
-
-@pytest.mark.parametrize(("max_tokens", "reason"), [(2, "length"), (9, "abort")])
-def test_an_interruption_is_no_failure_to_its_own_request_but_to_others(max_tokens: int, reason: str) -> None:
-    class Interrupts(ScriptedDrafter):
-        def propose_one(self, request, budget):
-            return chain([(request.tokens[-1] + 1) % 7])
-
-        def observe(self, outcome):
-            raise KeyboardInterrupt
-
-    target = counting()
-    llm = LLM(target, None, drafters="none")
-    other = llm.stream([2], max_tokens=9)
-    next(other)
-    own = llm.stream([1], max_tokens=max_tokens, drafters=[Interrupts()])
-    with pytest.raises(KeyboardInterrupt):
-        next(own)
-    assert own.output.finish_reason == reason
-    with pytest.raises(EngineError, match="KeyboardInterrupt"):
-        list(other)
     assert target.num_held == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+def test_an_interrupted_stream_has_what_was_read_as_its_output() -> None:
+    target = SteppedTarget()
+    llm = LLM.from_target(target, None, drafters="none")
+    stream = llm.stream([1], max_tokens=9)
+    target.let(2)
+    read = [next(stream).id, next(stream).id]
+    target.waits.wait(60)
+    target.before = interrupt_main
+    target.let()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert (stream.output.finish_reason, read) == ("abort", [2, 3])
+    assert [token.id for token in stream.output.tokens][:2] == read
+    assert target.num_held == 0
+
+
+class Leaves(ScriptedDrafter):
+    """Ends the thread that it runs in."""
+
+    def observe(self, outcome):
+        raise SystemExit(3)
+
+
+def test_what_would_end_the_thread_is_a_failed_step_and_the_engine_goes_on() -> None:
+    target = counting()
+    llm = LLM.from_target(target, None, drafters="none")
+    with pytest.raises(EngineError, match="SystemExit") as caught:
+        llm.generate([[1], [2]], max_tokens=9, drafters=[Leaves(lambda request, budget: [request.tokens[-1]])])
+    assert isinstance(caught.value.__cause__, SystemExit)
+    assert target.num_held == 0
+    assert llm.generate([1], max_tokens=2).token_ids == (2, 3)
 
 
 class Unlucky(ScriptedTarget):
@@ -107,11 +129,10 @@ class Unlucky(ScriptedTarget):
 
 
 def test_a_failed_step_is_an_error_to_everybody_who_took_part_and_the_engine_goes_on() -> None:
-    """Two streams of one thread: the one that did not step is told too, and not cut short in silence."""
+    """Two streams: both are told, and none is cut short in silence."""
     target = Unlucky(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7)
-    llm = LLM(target, None, drafters="none")
-    one, other = llm.stream([1], max_tokens=20), llm.stream([2], max_tokens=20)
-    next(other)
+    llm = LLM.from_target(target, None, drafters="none")
+    one, other = llm.stream([1], max_tokens=200), llm.stream([2], max_tokens=200)
     for stream in (one, other):
         with pytest.raises(EngineError, match="no such memory") as caught:
             list(stream)
@@ -124,7 +145,7 @@ def test_threads_get_their_whole_output_or_an_error() -> None:
     """Many threads, a target that fails now and then, and a drafter that does: nothing is cut, nothing is left held."""
     target = Unlucky(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7)
     target.every = 23
-    llm = LLM(target, None, drafters="none")
+    llm = LLM.from_target(target, None, drafters="none")
 
     class Moody(ScriptedDrafter):
         def propose_one(self, request, budget):
@@ -152,13 +173,18 @@ def test_threads_get_their_whole_output_or_an_error() -> None:
 
 
 def test_a_prompt_that_cannot_be_read_fails_alone() -> None:
-    target = counting()
-    llm = LLM(target, None, drafters="none")
+    target = SteppedTarget()
+    llm = LLM.from_target(target, None, drafters="none")
+    target.let()
     good = llm.stream([1], max_tokens=9)
     next(good)
     prefill, target.prefill = target.prefill, lambda request: 1 / 0
-    with pytest.raises(EngineError, match="ZeroDivisionError"):
-        llm.generate([3], max_tokens=4)
+    with ThreadPoolExecutor(1) as threads:
+        bad = threads.submit(llm.generate, [3], max_tokens=4)
+        has_mail(llm)
+        target.let(20)
+        with pytest.raises(EngineError, match="ZeroDivisionError"):
+            bad.result(60)
     target.prefill = prefill
     assert len(list(good)) == 8
     assert target.num_held == 0
@@ -182,7 +208,7 @@ class Broken(BaseDrafter):
 def test_a_drafter_dismissed_for_its_scores_is_told_to_finish(score) -> None:
     drafter = Broken(score)
     with pytest.warns(UserWarning, match="drafter 'broken' failed and is left out"):
-        out = LLM(counting(), None).generate([1], max_tokens=4, drafters=[drafter])
+        out = LLM.from_target(counting(), None).generate([1], max_tokens=4, drafters=[drafter])
     assert out.token_ids == (2, 3, 4, 5)
     assert drafter.finished == 1
     assert out.stats.drafters["broken"].num_failures == 1

@@ -8,13 +8,14 @@ import pickle
 import numpy as np
 import pytest
 
-from paceline import LLM, ConfigError, SamplingParams
+from paceline import LLM, ConfigError, SamplingParams, StateError
 from paceline.testing import ScriptedDrafter, ScriptedTarget
+from unit.stepped import SteppedTarget
 
 
 def counting() -> LLM:
     target = ScriptedTarget(lambda history: np.eye(7)[(history[-1] + 1) % 7] * 9, vocab_size=7)
-    return LLM(target, None)
+    return LLM.from_target(target, None)
 
 
 def test_parameters_come_second_and_keywords_override_them() -> None:
@@ -29,12 +30,12 @@ def test_parameters_come_second_and_keywords_override_them() -> None:
 @pytest.mark.parametrize("params", [{"max_tokens": 3}, 0.8, "greedy"])
 def test_anything_else_in_their_place_is_refused_in_words(params) -> None:
     for call in (counting().generate, counting().stream):
-        with pytest.raises(ConfigError, match=r"params is .*; allowed: a SamplingParams"):
+        with pytest.raises(ConfigError, match=r"sampling_params is .*; allowed: a SamplingParams"):
             call([1], params)
 
 
 def asked(llm: LLM, drafters) -> list[str]:
-    return [drafter.name for drafter in llm._resolve(drafters)]
+    return [drafter.name for drafter in llm._runtime.resolve(drafters)]
 
 
 def test_named_drafters_join_the_automatic_ones() -> None:
@@ -66,15 +67,21 @@ def test_a_long_text_is_shown_by_its_end(bundled: LLM) -> None:
 
 
 def test_a_closed_llm_says_so() -> None:
-    llm = counting()
+    target = SteppedTarget()
+    llm = LLM.from_target(target, None, drafters="none")
     stream = llm.stream([1], max_tokens=9)
+    target.let()
     next(stream)
+    target.waits.wait(60)
+    target.let()
     llm.close()
     llm.close()
-    for call in (lambda: llm.generate([1]), lambda: llm.stream([1]), lambda: next(stream)):
-        with pytest.raises(ConfigError, match="this LLM is closed"):
+    with pytest.raises(StateError, match="this LLM was closed while it decoded the request"):
+        list(stream)
+    for call in (lambda: llm.generate([1]), lambda: llm.stream([1]), lambda: llm.encode([1]), lambda: llm.target):
+        with pytest.raises(StateError, match="this LLM is closed"):
             call()
-    assert llm.target.num_held == 0
+    assert target.num_held == 0
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -9,7 +9,7 @@ import pytest
 
 import paceline
 from paceline.drafters.model import ModelDrafter
-from paceline.engine.request import Request, StepOutcome, Token
+from paceline.engine.request import NO_HINTS, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
 from paceline.params import SamplingParams
 
@@ -18,7 +18,7 @@ PROMPT = "Once upon a time, there was a little"
 
 @pytest.fixture(scope="module")
 def drafter(bundled: paceline.LLM) -> ModelDrafter:
-    made = bundled._drafter("model")
+    made = bundled._runtime.resolve("model")[0]
     assert isinstance(made, ModelDrafter)
     return made
 
@@ -42,16 +42,16 @@ def decode_with(drafter: ModelDrafter, llm: paceline.LLM, seed: int, temperature
     """Steps with random verdicts, each proposal against that of a reading from the start; how many were compared."""
     rng = np.random.default_rng(seed)
     params, ids = SamplingParams(max_tokens=150, temperature=temperature, seed=seed), llm.encode(PROMPT)
-    request = llm._requests(ids, params, [])[0]
+    factory = llm._runtime.factory
+    [request] = factory.requests(ids, params, [], NO_HINTS)
     drafter.start(request)
     compared = 0
     try:
         for _ in range(12):
             num_stages = int(rng.integers(1, 7))
             tree = proposed(drafter, request, num_stages)
-            fresh = llm._requests(request.tokens, SamplingParams(max_tokens=9, temperature=temperature, seed=seed), [])[
-                0
-            ]
+            again = SamplingParams(max_tokens=9, temperature=temperature, seed=seed)
+            [fresh] = factory.requests(request.tokens, again, [], NO_HINTS)
             drafter.start(fresh)
             expected = proposed(drafter, fresh, num_stages)
             drafter.finish(fresh)
@@ -99,7 +99,7 @@ def test_under_a_grammar_the_first_tokens_are_allowed_ones(
     bundled: paceline.LLM, drafter: ModelDrafter, temperature: float
 ) -> None:
     params = SamplingParams(max_tokens=40, temperature=temperature, seed=3, regex="[Qqx]{3,30}")
-    request = bundled._requests(bundled.encode(PROMPT), params, [])[0]
+    [request] = bundled._runtime.factory.requests(bundled.encode(PROMPT), params, [], NO_HINTS)
     assert request.sampler.grammar is not None
     allowed = np.flatnonzero(request.sampler.grammar.mask())
     drafter.start(request)

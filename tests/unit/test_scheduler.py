@@ -102,7 +102,7 @@ def test_requests_beyond_the_cache_wait_and_get_the_same_tokens() -> None:
     prompts = [[1, 2], [3], [4, 4, 4], [2, 8], [5]]
     options = {"max_tokens": 12, "temperature": 1.0, "seed": 3}
     drafters = [ScriptedDrafter.perfect(large)]
-    waited = LLM(small, None, drafters=drafters).generate(prompts, **options)
-    together = LLM(large, None, drafters="none").generate(prompts, **options)
+    waited = LLM.from_target(small, None, drafters=drafters).generate(prompts, **options)
+    together = LLM.from_target(large, None, drafters="none").generate(prompts, **options)
     assert [o.token_ids for o in waited] == [o.token_ids for o in together]
     assert small.num_held == 0

@@ -33,7 +33,7 @@ def test_counters_agree_with_the_steps_and_with_each_other(name: str, kind: str)
 
 def test_a_perfect_drafter_emits_its_budget_and_one_more_in_every_step() -> None:
     target = target_of(VOCAB)
-    llm = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)])
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)])
     stats = llm.generate([1], max_tokens=24).stats
     assert stats.acceptance_histogram == [0, 0, 0, 0, 0, 0, 0, 3]
     assert (stats.num_emitted_tokens, stats.num_accepted_draft_tokens, stats.num_steps) == (
@@ -46,7 +46,7 @@ def test_a_perfect_drafter_emits_its_budget_and_one_more_in_every_step() -> None
 
 def test_an_adversarial_drafter_emits_one_token_in_every_step() -> None:
     target = target_of(VOCAB)
-    llm = LLM(target, None, drafters=[ScriptedDrafter.adversarial(target)])
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter.adversarial(target)])
     stats = llm.generate([1], max_tokens=13).stats
     assert stats.acceptance_histogram == [13]
     assert (stats.mean_acceptance_length, stats.draft_acceptance_rate) == (1.0, 0.0)
@@ -54,7 +54,7 @@ def test_an_adversarial_drafter_emits_one_token_in_every_step() -> None:
 
 def test_drafts_behind_a_rejection_are_not_evaluated() -> None:
     target = target_of(VOCAB)
-    llm = LLM(target, None, drafters=[ScriptedDrafter.adversarial(target, right=2)])
+    llm = LLM.from_target(target, None, drafters=[ScriptedDrafter.adversarial(target, right=2)])
     stats = llm.generate(
         [1], max_tokens=12
     ).stats  # 4 steps of two right drafts; in all but the last, which has no room, more follow
@@ -67,14 +67,16 @@ def test_a_place_of_a_tree_is_evaluated_once_however_many_drafts_stand_there() -
     target = target_of(VOCAB)
     every = DraftTree(tuple(range(VOCAB)), (-1,) * VOCAB, (0.2,) * VOCAB, ("scripted",) * VOCAB)
     stats = (
-        LLM(target, None, drafters=[ScriptedDrafter(lambda request, budget: every)]).generate([1], max_tokens=8).stats
+        LLM.from_target(target, None, drafters=[ScriptedDrafter(lambda request, budget: every)])
+        .generate([1], max_tokens=8)
+        .stats
     )
     assert (stats.num_spec_steps, stats.num_accepted_draft_tokens, stats.num_evaluated_drafts) == (4, 4, 4)
     assert (stats.acceptance_rate, stats.draft_acceptance_rate) == (1.0, 1 / VOCAB)
 
 
 def test_plain_decoding_counts_no_drafts() -> None:
-    stats = LLM(target_of(VOCAB), None, drafters="none").generate([1, 2, 3], max_tokens=11).stats
+    stats = LLM.from_target(target_of(VOCAB), None, drafters="none").generate([1, 2, 3], max_tokens=11).stats
     assert (stats.num_prompt_tokens, stats.num_emitted_tokens, stats.num_steps) == (3, 11, 11)
     assert (stats.num_draft_tokens, stats.drafters) == (0, {})
 
@@ -96,7 +98,9 @@ def test_nothing_is_divided_by_zero_before_the_first_step() -> None:
 
 
 def test_the_public_form_is_json_with_vllms_names() -> None:
-    public = json.loads(json.dumps(LLM(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats.as_dict()))
+    public = json.loads(
+        json.dumps(LLM.from_target(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats.as_dict())
+    )
     assert public["num_emitted_tokens"] == 9
     assert {
         "num_draft_tokens",
@@ -108,6 +112,6 @@ def test_the_public_form_is_json_with_vllms_names() -> None:
 
 
 def test_the_forward_is_part_of_the_decoding_time() -> None:
-    stats = LLM(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats
+    stats = LLM.from_target(target_of(VOCAB), None).generate([1, 2], max_tokens=9).stats
     assert 0 < stats.forward_seconds < stats.decode_seconds
     assert stats.tokens_per_second == pytest.approx(9 / stats.decode_seconds)

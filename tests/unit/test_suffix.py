@@ -130,5 +130,5 @@ def test_nothing_is_kept_of_a_finished_request_and_another_is_not_touched() -> N
 
 def test_a_loop_is_decoded_in_few_steps() -> None:
     target = ScriptedTarget(lambda history: [float((history[-1] + 1) % 11 == v) for v in range(11)], 11)
-    stats = LLM(target, None, drafters="suffix").generate([0], max_tokens=99).stats
+    stats = LLM.from_target(target, None, drafters="suffix").generate([0], max_tokens=99).stats
     assert stats.num_steps < 99 / 3

@@ -23,7 +23,7 @@ def running(target: ScriptedTarget, prompt=(1, 2, 3)):
 
 def test_the_example_of_the_module_runs() -> None:
     target = ScriptedTarget(lambda history: -np.arange(5.0), vocab_size=5)
-    llm = LLM(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
+    llm = LLM.from_target(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
     assert llm.generate([3, 1], max_tokens=8).token_ids == (0,) * 8
     assert target.num_forwards == 1
 
@@ -97,7 +97,7 @@ def test_a_row_beyond_the_context_is_noticed() -> None:
 def test_a_script_of_the_wrong_shape_is_noticed() -> None:
     target = ScriptedTarget(lambda history: [0.0] * 6, VOCAB)
     with pytest.raises(EngineError, match=r"shape \(6,\); allowed: \(7,\)"):
-        LLM(target, None).generate([1])
+        LLM.from_target(target, None).generate([1])
 
 
 def test_cache_is_reserved_whole_and_given_back() -> None:
@@ -124,14 +124,14 @@ def test_a_queue_of_proposals_is_proposed_in_order_and_then_nothing() -> None:
 def test_an_adversarial_drafter_is_right_as_often_as_it_is_told(right: int, accepted: int) -> None:
     target = target_of(VOCAB)
     drafter = ScriptedDrafter.adversarial(target, right)
-    LLM(target, None, drafters=[drafter]).generate([1], max_tokens=6, temperature=1.0, seed=3)
+    LLM.from_target(target, None, drafters=[drafter]).generate([1], max_tokens=6, temperature=1.0, seed=3)
     assert drafter.outcomes[0].num_accepted_drafts == accepted
 
 
 def test_a_perfect_drafter_does_not_disturb_the_law() -> None:
     target = target_of(VOCAB)
     options = {"max_tokens": 20, "temperature": 1.0, "seed": 3, "frequency_penalty": 2.0}
-    plain = LLM(target, None, drafters="none").generate([1], **options)
-    perfect = LLM(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **options)
+    plain = LLM.from_target(target, None, drafters="none").generate([1], **options)
+    perfect = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **options)
     assert perfect.token_ids == plain.token_ids
     assert perfect.stats.num_steps == 3

@@ -101,7 +101,7 @@ def _measure(
     target, tokenizer = subject.llm.target, subject.llm.tokenizer
     plain: list[list[Stats]] = []
     paced: list[list[Stats]] = []
-    with LLM(target, tokenizer, drafters=subject.drafters, pacer=pacer, info=subject.llm.info) as llm:
+    with LLM.from_target(target, tokenizer, drafters=subject.drafters, pacer=pacer, info=subject.llm.info) as llm:
         for recording in reversed(visit.recordings):  # as the replays' pacer was warmed
             _decode(llm, recording, pacer, "warm-up")
             advance()

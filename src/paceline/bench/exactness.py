@@ -57,7 +57,7 @@ class ExactCheck:
 def check_exactness(target: Target, plan: ExactPlan) -> list[ExactCheck]:
     """Decode in several ways and compare each with plain decoding of one request at a time."""
     witness = Witness(FixedPacer())
-    with LLM(target, None, drafters="none", pacer=witness) as llm:
+    with LLM.from_target(target, None, drafters="none", pacer=witness) as llm:
         rng = np.random.default_rng(0)
         prompts = [[int(t) for t in rng.integers(0, target.vocab_size, n)] for n in plan.prompt_lengths]
         return [

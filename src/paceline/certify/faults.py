@@ -140,7 +140,7 @@ class FaultBench:
         return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 
     def _arena(self, target: Target, plant: Plant) -> Arena:
-        llm = LLM(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
+        llm = LLM.from_target(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
         return Arena(llm, self._max_tokens, plant)
 
 

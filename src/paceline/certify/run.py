@@ -19,7 +19,7 @@ from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Arena, Ids, Way, ways_for
 from paceline.drafters import available
 from paceline.errors import ConfigError, PacelineError, first_line
-from paceline.loading import load
+from paceline.llm import load
 from paceline.model.loading import parse_device
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole that is behind us

@@ -20,8 +20,9 @@ from paceline.drafters import BaseDrafter
 from paceline.engine.ports import Pacer
 from paceline.engine.request import Drafter, Request, fresh_tenant
 from paceline.engine.tree import DraftTree
-from paceline.llm import LLM, Stream
+from paceline.llm import LLM
 from paceline.pacing import FixedPacer
+from paceline.streams import Stream
 
 Ids = tuple[int, ...]
 Plant = Callable[[Pacer], Pacer]  # what stands between the witness and the pacer: a fault, or nothing

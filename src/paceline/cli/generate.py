@@ -19,8 +19,8 @@ from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
-    from paceline.llm import Stream
     from paceline.output import Output
+    from paceline.streams import Stream
 
 _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the order they first appear
 

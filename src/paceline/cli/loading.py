@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def load_with_progress(model: str | None, **options: Any) -> LLM:
     """`paceline.load`, with a spinner on standard error where that is a terminal."""
     with Console(stderr=True).status(f"loading {model or 'the bundled model'}"):
-        from paceline.loading import load  # imports torch and transformers: seconds, so within the spinner
+        from paceline.llm import load  # imports torch and transformers: seconds, so within the spinner
 
         return load(model, **options)
 

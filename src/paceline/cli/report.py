@@ -82,7 +82,7 @@ def _evaluate(llm: LLM, drafters: Any, commands: Sequence[Command]) -> Evaluatio
     from paceline.llm import LLM
     from paceline.report.evaluate import evaluate
 
-    asking = LLM(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
+    asking = LLM.from_target(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
     with asking, slow_progress("answering commands", len(commands)) as advance:
         return evaluate(asking, commands, advance)
 

@@ -93,7 +93,7 @@ def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int,
     sampling = {"temperature": 0.0, "max_tokens": len(output), "ignore_eos": True}
     drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
     scribe = _Scribe(_READING)
-    with LLM(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
+    with LLM.from_target(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
         read = reader.generate(list(ids), tenant=fresh_tenant(), max_tokens=len(output), ignore_eos=True)
     return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats.prefill_seconds)
 

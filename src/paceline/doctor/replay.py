@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from paceline.engine.ports import Pacer, Target
 from paceline.engine.request import Request
 from paceline.engine.stats import Stats
 from paceline.engine.tree import DraftTree
-from paceline.llm import LLM, Drafters
+from paceline.llm import LLM
+from paceline.options import Drafters
 from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
 from paceline.pacing.rehearsal import displace
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
@@ -163,8 +165,9 @@ class Replayer:
         self._target = ReplayTarget(llm.target, recordings, self._clock)
         self._recordings = recordings
         self._pacer = AdaptivePacer(CostTable(table), clock=self._clock)
-        self._llm = LLM(self._target, llm.tokenizer, drafters=drafters, pacer=self._pacer, info=llm.info)
-        self._llm.engine = self._engine = ReplayEngine(self._target, self._pacer, clock=self._clock)
+        self._engine = ReplayEngine(self._target, self._pacer, clock=self._clock)
+        how: dict[str, Any] = {"drafters": drafters, "pacer": self._pacer, "engine": self._engine}
+        self._llm = LLM.from_target(self._target, llm.tokenizer, info=llm.info, **how)
 
     def __enter__(self) -> Replayer:
         return self

@@ -10,7 +10,8 @@ from paceline.doctor.prediction import Prediction, predict
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import Recording, record
 from paceline.doctor.replay import Replayed, Replayer
-from paceline.llm import LLM, Drafters
+from paceline.llm import LLM
+from paceline.options import Drafters
 from paceline.pacing import forward_costs
 
 _TURNS = 3  # replays under the pacer that count, after one in the other direction that does not

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class ModelDrafter(BaseDrafter):
     """Asks a small model with the same vocabulary what comes next."""
 
-    path: str = option(DEFAULT_DRAFT, help="the draft model: a folder, a hub name or a bundled name")
+    path: str = option("", help="the draft model: a folder, a hub name or a bundled name; empty is the known one")
     depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
     branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
@@ -50,6 +50,7 @@ class ModelDrafter(BaseDrafter):
         from paceline.model.loading import load_draft
         from paceline.text.tokenizer import load_tokenizer
 
+        self.path = self.path or environment.draft_model or DEFAULT_DRAFT
         target = load_draft(self.path, environment.device)
         if target.vocab_size != environment.vocab_size:
             raise ModelError(

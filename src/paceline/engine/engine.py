@@ -54,16 +54,17 @@ class Engine:
         and goes on to the caller.
         """
         try:
+            self.sweep()
             for request in self.scheduler.admit(self._may_start):
                 self._admit(request)
             if not self.scheduler.running and self.scheduler.waiting:
-                self._fail(self.scheduler.waiting[:1], RequestError("nothing runs, and the cache has no room for it"))
+                self.fail(self.scheduler.waiting[:1], RequestError("nothing runs, and the cache has no room for it"))
             return self._step(list(self.scheduler.running))
         except Exception as error:
-            self._fail(self.scheduler.running, error)
+            self.fail(self.scheduler.running, error)
             return []
         except BaseException as error:
-            self._fail(self.scheduler.running, error)
+            self.fail(self.scheduler.running, error)
             raise
 
     def _may_start(self, request: Request) -> bool:
@@ -79,12 +80,14 @@ class Engine:
         try:
             self._start(request)
         except Exception as error:
-            self._fail([request], error)
+            self.fail([request], error)
 
-    def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
+    def fail(self, requests: Sequence[Request], error: BaseException) -> None:
         """End requests with an error of their own each, which keeps the cause."""
         for request in list(requests):
-            if request.finish_reason is None:
+            if request.is_cancelled:
+                request.abandon()
+            elif request.finish_reason is None:
                 failure = EngineError(f"request {request.id} ended with a step that failed: {error!r}")
                 failure.__cause__ = error
                 request.fail(failure)
@@ -107,8 +110,14 @@ class Engine:
     def abort(self, request: Request) -> None:
         """Stop a request wherever it is and give back all it holds; does nothing if it has been released."""
         if request in self.scheduler:
-            request.finish_reason = request.finish_reason or "abort"
+            request.abandon()
             self._finish(request)
+
+    def sweep(self) -> None:
+        """Stop those requests whose callers have given them up."""
+        for request in [*self.scheduler.running, *self.scheduler.waiting]:
+            if request.is_cancelled:
+                self.abort(request)
 
     def _start(self, request: Request) -> None:
         started = self._clock()

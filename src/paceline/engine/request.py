@@ -56,6 +56,10 @@ class Token:
     logit: float = 0.0
 
 
+class Cancelled(Exception):
+    """Work on a request stops: its caller has given it up."""
+
+
 class Request:
     """One sample of one prompt. The engine steps it; the facade reads `outbox` until `finish_reason` is set."""
 
@@ -83,6 +87,8 @@ class Request:
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
         self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
+        self.is_cancelled = False  # its caller has given it up
+        self._cancelled_by: PacelineError | None = None
         self.stats = Stats(num_prompt_tokens=len(prompt))
         self.trace: list[StepRecord] = []  # one per step, by the engine
         self._text = text
@@ -119,6 +125,21 @@ class Request:
     def fail(self, error: PacelineError) -> None:
         """End the request without a further token."""
         self.error, self.finish_reason = error, "error"
+
+    def cancel(self, error: PacelineError | None = None) -> None:
+        """Have the engine let go of it before its next step, from any thread; `error` is what its reader is told."""
+        self._cancelled_by, self.is_cancelled = error, True
+
+    def check(self) -> None:
+        """Raise `Cancelled` if it has been given up: for those who work on it for long."""
+        if self.is_cancelled:
+            raise Cancelled
+
+    def abandon(self) -> None:
+        """End the request where it is, if it has not ended."""
+        if self.finish_reason is None and self._cancelled_by is not None:
+            self.fail(self._cancelled_by)
+        self.finish_reason = self.finish_reason or "abort"
 
     def _append(self, sampled: SampledToken, source: str) -> tuple[Token, str | None]:
         """One more token, and why the request ends with it if it does."""
@@ -170,7 +191,7 @@ class Environment:
     tokenizer: Any  # the target's, or None
     vocab_size: int
     device: str
-    draft_model: str | None = None  # a small model known to draft for the target
+    draft_model: Any = None  # a small model that drafts for the target: its name, its folder, or itself
 
 
 class Drafter(Protocol):

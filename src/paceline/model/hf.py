@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,14 @@ class HFTarget:
         request.stats.num_cached_tokens = sequence.length
         if self.on_prefill is not None and sequence.length:
             self.on_prefill(sequence.length)
-        self.decoder.prefill(sequence, request.tokens[sequence.length : -1], self.on_prefill)
+        self.decoder.prefill(sequence, request.tokens[sequence.length : -1], partial(self._read, request))
         self._offer(request, sequence)
+
+    def _read(self, request: Request, count: int) -> None:
+        """Behind each chunk of a prompt."""
+        request.check()
+        if self.on_prefill is not None:
+            self.on_prefill(count)
 
     def max_budget(self, num_requests: int) -> int:
         """See `Target`."""

@@ -1,7 +1,7 @@
 """Public fakes: a target and a drafter that follow a script, so that tests need no model.
 
     target = ScriptedTarget(lambda history: -np.arange(5.0), vocab_size=5)
-    llm = LLM(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
+    llm = LLM.from_target(target, tokenizer=None, drafters=[ScriptedDrafter.perfect(target)])
     llm.generate([3, 1], max_tokens=8)
 
 Both keep to their ports as strictly as they can, and `ScriptedTarget` raises when the engine does not.

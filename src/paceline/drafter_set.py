@@ -1,0 +1,50 @@
+"""The drafters of one engine: each is made once, and kept until the engine is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from paceline.drafters import automatic, make
+from paceline.engine.request import Drafter, Environment
+from paceline.errors import ConfigError
+from paceline.options import Drafters
+
+
+class DrafterSet:
+    """Makes drafters by what a caller names. One thread at a time may use it.
+
+    Args:
+        environment: what drafters may know of their engine.
+        meet: told of each drafter that has been made and attached.
+    """
+
+    def __init__(self, environment: Environment, meet: Callable[[Drafter], None]) -> None:
+        self._environment, self._meet = environment, meet
+        self._made: dict[str, Drafter] = {}
+
+    def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
+        """Drafter objects for "auto", "none", a name, or a list."""
+        asked = [drafters] if isinstance(drafters, str) else list(drafters)
+        if "none" in asked:
+            if len(asked) > 1:
+                raise ConfigError("drafters has 'none' beside others; allowed: 'none' alone")
+            return ()
+        named = [spec for spec in asked if spec != "auto"]
+        if len(named) < len(asked):
+            named = [*(name for name in automatic(self._environment) if name not in named), *named]
+        return tuple(self._drafter(spec) for spec in named)
+
+    def close(self) -> None:
+        """Release what the drafters hold."""
+        for drafter in self._made.values():
+            drafter.close()
+        self._made.clear()
+
+    def _drafter(self, spec: str | Drafter) -> Drafter:
+        key = spec if isinstance(spec, str) else f"object {id(spec)}"
+        if key not in self._made:
+            drafter = make(spec)
+            drafter.attach(self._environment)
+            self._meet(drafter)
+            self._made[key] = drafter
+        return self._made[key]

@@ -1,0 +1,146 @@
+"""A model in its engine's thread, and what a call needs of it: its requests, its drafters, its outputs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from paceline.bundled import draft_model_of
+from paceline.drafter_set import DrafterSet
+from paceline.drafters import automatic
+from paceline.engine.engine import Engine
+from paceline.engine.ports import Target
+from paceline.engine.request import Drafter, Environment, Request, Token
+from paceline.engine.thread import EngineThread
+from paceline.errors import ConfigError
+from paceline.loading import Loaded
+from paceline.options import Call, Drafters
+from paceline.output import Output
+from paceline.request_factory import RequestFactory
+from paceline.text.chat import chat_ids, is_batch
+from paceline.text.prompts import as_prompts
+
+
+class Runtime:
+    """A loaded model that decodes, until it is closed or forgotten.
+
+    Args:
+        load: gives the model; it runs in the engine's thread, whose workers then are the only ones.
+        drafters: those of calls that name none.
+        draft_model: a name, a folder or a `PreTrainedModel` that joins the automatic drafters; None is none.
+    """
+
+    def __init__(self, load: Callable[[], Loaded], drafters: Drafters, draft_model: Any = None) -> None:
+        self.thread = thread = EngineThread()
+        self._finalizer = weakref.finalize(self, thread.stop)
+        try:
+            self._loaded: Loaded | None = thread.call(load)
+            self._begin(self._loaded, draft_model)
+            self._chosen = self.resolve(_with_draft_model(drafters, self.environment, draft_model))
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, loaded: Loaded, draft_model: Any) -> None:
+        self.thread.engine = loaded.engine or Engine(loaded.target, loaded.pacer)
+        self._factory: RequestFactory | None = RequestFactory(loaded.target, loaded.tokenizer, loaded.name)
+        self.environment = _environment(loaded, draft_model)
+        self._drafters = DrafterSet(self.environment, partial(loaded.pacer.meet, target=loaded.target))
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, self.thread.stop, self._drafters.close)
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model and what belongs to it.
+
+        Raises:
+            StateError: it is closed.
+        """
+        self.thread.check()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def factory(self) -> RequestFactory:
+        """What makes requests and outputs."""
+        self.thread.check()
+        assert self._factory is not None
+        return self._factory
+
+    @property
+    def target(self) -> Target:
+        """The model as the engine knows it."""
+        return self.loaded.target
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, which belongs to its thread."""
+        self.thread.check()
+        assert self.thread.engine is not None
+        return self.thread.engine
+
+    def requests(self, prompts: object, call: Call) -> tuple[list[Request], bool]:
+        """The requests of a call, and whether it is answered with a list."""
+        contents, is_batch = as_prompts(prompts)
+        if call.params.n > 1 and not is_batch:
+            raise ConfigError(f"n is {call.params.n}; allowed with a single prompt: 1. A list, [prompt], has n samples")
+        factory, drafters = self.factory, self._drafters_of(call)
+        hints = factory.hints(call)
+        return [r for one in contents for r in factory.requests(one, call.params, drafters, hints)], is_batch
+
+    def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
+        """Drafter objects. Made in the engine's thread: to be made may take files, and forwards for their time."""
+        return self.thread.call(partial(self._drafters.resolve, drafters))
+
+    def request(self, content: str | list[int], call: Call) -> Request:
+        """The request of a stream."""
+        factory, drafters = self.factory, self._drafters_of(call)
+        [request] = factory.requests(content, call.params, drafters, factory.hints(call))
+        return request
+
+    def output(self, request: Request, tokens: Sequence[Token]) -> Output:
+        """What a request that has ended came to."""
+        return self.factory.output(request, tokens)
+
+    def outputs(self, requests: Sequence[Request], is_batch: bool) -> Any:
+        """The outputs of requests that nobody has read from, in a list if it was a batch."""
+        outputs = [self.output(request, request.outbox) for request in requests]
+        return outputs if is_batch else outputs[0]
+
+    def chat_prompts(
+        self, messages: Any, tools: Sequence[Any] | None, template_options: Mapping[str, Any] | None
+    ) -> Any:
+        """Token ids of one conversation, or a list of them of several."""
+        tokenizer = self.factory.tokenizer
+        if is_batch(messages):
+            return [chat_ids(tokenizer, one, tools, template_options) for one in messages]
+        return chat_ids(tokenizer, messages, tools, template_options)
+
+    def close(self) -> None:
+        """End the thread and free the model's memory."""
+        self._finalizer()
+        self._loaded = self._factory = None
+        self._chosen = ()
+
+    def _drafters_of(self, call: Call) -> tuple[Drafter, ...]:
+        return self._chosen if call.drafters is None else self.resolve(call.drafters)
+
+
+def _environment(loaded: Loaded, draft_model: Any) -> Environment:
+    """What drafters may know; a bundled draft model gives way to one that the caller names."""
+    inner = loaded.tokenizer.inner if loaded.tokenizer else None
+    known = draft_model_of(loaded.name) if draft_model is None else draft_model
+    return Environment(inner, loaded.target.vocab_size, str(loaded.target.numerics()["device"]), known)
+
+
+def _with_draft_model(drafters: Drafters, environment: Environment, draft_model: object) -> Drafters:
+    """The drafters that a caller asks for, and those that are automatic since there is the caller's draft model."""
+    if draft_model is None:
+        return drafters
+    asked = [drafters] if isinstance(drafters, str) else list(drafters)
+    without = automatic(replace(environment, draft_model=None))
+    added = [name for name in automatic(environment) if name not in without and name not in asked]
+    return asked if "auto" in asked else [*(spec for spec in asked if spec != "none"), *added]

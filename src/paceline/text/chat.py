@@ -1,0 +1,72 @@
+"""Conversations to token ids, by the model's own chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paceline.errors import RequestError, first_line
+from paceline.text.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]  # "role", "content", and what else the template reads
+Conversation = Sequence[Message]
+
+
+def is_batch(messages: Sequence[Message] | Sequence[Conversation]) -> bool:
+    """Whether these are several conversations."""
+    return bool(messages) and not isinstance(messages[0], Mapping)
+
+
+def chat_ids(
+    tokenizer: Tokenizer,
+    messages: Conversation,
+    tools: Sequence[Any] | None = None,
+    template_options: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Ids of a conversation, ready for the assistant's turn; a last message of the assistant's is gone on with.
+
+    Args:
+        tokenizer: it has the template.
+        messages: role and content of each; content is a text or a list of text parts, as in OpenAI's API.
+        tools: functions or JSON schemas that the template may describe to the model.
+        template_options: further variables for the template, `enable_thinking=False`, say.
+
+    Raises:
+        RequestError: the model has no template, or its template refuses the messages.
+    """
+    if not tokenizer.inner.chat_template:
+        raise RequestError("this model has no chat template; allowed: generate with a plain prompt")
+    plain = [_plain(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    if not plain:
+        raise RequestError("messages is empty; allowed: at least one message")
+    goes_on = plain[-1]["role"] == "assistant"
+    how: dict[str, Any] = {"add_generation_prompt": not goes_on, "continue_final_message": goes_on}
+    how |= dict(template_options or {})
+    try:
+        ids = tokenizer.inner.apply_chat_template(
+            plain, tools=list(tools) if tools else None, tokenize=True, return_dict=True, **how
+        )["input_ids"]
+    except Exception as error:  # of the template, whose language may raise anything
+        raise RequestError(f"the model's chat template refused the messages: {first_line(error)}") from error
+    return list(ids)
+
+
+def _plain(message: object, name: str) -> dict[str, Any]:
+    """A message whose content is a text."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise RequestError(f"{name} is {message!r}; allowed: a mapping with 'role' and 'content'")
+    content = message.get("content")
+    if isinstance(content, str) or content is None:
+        return dict(message)
+    if not isinstance(content, Sequence):
+        raise RequestError(f"{name} has content {content!r}; allowed: a text, or a list of text parts")
+    return {**message, "content": "\n".join(_text(part, f"{name}.content[{i}]") for i, part in enumerate(content))}
+
+
+def _text(part: object, name: str) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else part
+    raise RequestError(f"{name} is {kind!r}; allowed: {{'type': 'text', 'text': …}}, this model reads text alone")
