@@ -100,15 +100,15 @@ BAD = {
     "sample:width=3": "drafter 'sample' has no option 'width=3'; allowed: depth=…, share=…, path=…, least=…",
     "sample:depth": "drafter 'sample' has no option 'depth'; allowed: depth=…",
     "sample:_texts=3": "drafter 'sample' has no option '_texts=3'",
-    "sample:depth=deep": "sample: depth is 'deep'; allowed: an integer from 1 to 9",
-    "sample:depth=2.5": "sample: depth is '2.5'; allowed: an integer from 1 to 9",
-    "sample:depth=": "sample: depth is ''; allowed: an integer from 1 to 9",
-    "sample:depth=0": "sample: depth is 0; allowed: an integer from 1 to 9",
-    "sample:depth=10": "sample: depth is 10; allowed: an integer from 1 to 9",
-    "sample:share=nan": "sample: share is nan; allowed: a number from 0 to 1",
-    "sample:share=half": "sample: share is 'half'; allowed: a number from 0 to 1",
-    "sample:least=-4": "sample: least is -4; allowed: an integer of at least -3",
-    "sample:most=2.6": "sample: most is 2.6; allowed: a number of at most 2.5",
+    "sample:depth=deep": "sample: depth is 'deep'; allowed: an integer, 1 to 9",
+    "sample:depth=2.5": "sample: depth is '2.5'; allowed: an integer, 1 to 9",
+    "sample:depth=": "sample: depth is ''; allowed: an integer, 1 to 9",
+    "sample:depth=0": "sample: depth is 0; allowed: an integer, 1 to 9",
+    "sample:depth=10": "sample: depth is 10; allowed: an integer, 1 to 9",
+    "sample:share=nan": "sample: share is nan; allowed: a number, 0 to 1",
+    "sample:share=half": "sample: share is 'half'; allowed: a number, 0 to 1",
+    "sample:least=-4": "sample: least is -4; allowed: an integer, at least -3",
+    "sample:most=2.6": "sample: most is 2.6; allowed: a number, at most 2.5",
     "sample:again=yes": "sample: again is 'yes'; allowed: true or false",
     "sample:depth=3,width=4": "drafter 'sample' has no option 'width=4'; allowed: depth=…",
     "sample:depth=3,": "drafter 'sample' has no option ''; allowed: depth=…",
@@ -124,11 +124,11 @@ def test_a_bad_spec_is_refused_with_what_is_allowed(spec: str) -> None:
 
 
 BAD_VALUES = {
-    "a float for an integer": ({"depth": 2.5}, "sample: depth is 2.5; allowed: an integer from 1 to 9"),
-    "a flag for an integer": ({"depth": True}, "sample: depth is True; allowed: an integer from 1 to 9"),
-    "a string for a number": ({"share": "0.5"}, "sample: share is '0.5'; allowed: a number from 0 to 1"),
+    "a float for an integer": ({"depth": 2.5}, "sample: depth is 2.5; allowed: an integer, 1 to 9"),
+    "a flag for an integer": ({"depth": True}, "sample: depth is True; allowed: an integer, 1 to 9"),
+    "a string for a number": ({"share": "0.5"}, "sample: share is '0.5'; allowed: a number, 0 to 1"),
     "a number for a flag": ({"again": 1}, "sample: again is 1; allowed: true or false"),
-    "out of bounds": ({"depth": 10}, "sample: depth is 10; allowed: an integer from 1 to 9"),
+    "out of bounds": ({"depth": 10}, "sample: depth is 10; allowed: an integer, 1 to 9"),
 }
 
 

@@ -30,15 +30,18 @@ def options_of(cls: type) -> list[Field]:
     return [f for f in fields if "help" in f.metadata]
 
 
-def allowed(field: Field) -> str:
-    """What an option may be, in words."""
-    kind: type = type(field.default)
+def limits(field: Field) -> str:
+    """The bounds of an option, in words; empty without any."""
     low, high = field.metadata["ge"], field.metadata["le"]
     if low is None:
-        bounds = "" if high is None else f" of at most {high:g}"
-    else:
-        bounds = f" of at least {low:g}" if high is None else f" from {low:g} to {high:g}"
-    return _KINDS[kind] + bounds
+        return "" if high is None else f"at most {high:g}"
+    return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
+def kind_of(field: Field) -> str:
+    """What sort of value an option takes, in words."""
+    kind: type = type(field.default)
+    return _KINDS[kind]
 
 
 def parse(drafter: str, options: Collection[Field], text: str) -> dict[str, Any]:
@@ -103,4 +106,5 @@ def _is_within(field: Field, value: Any) -> bool:
 
 
 def _refusal(drafter: str, field: Field, value: object) -> ConfigError:
-    return ConfigError(f"{drafter}: {field.name} is {value!r}; allowed: {allowed(field)}")
+    bounds = f", {limits(field)}" if limits(field) else ""
+    return ConfigError(f"{drafter}: {field.name} is {value!r}; allowed: {kind_of(field)}{bounds}")
