@@ -48,6 +48,7 @@ class LLM:
         tokenizer: Tokenizer | None,
         *,
         drafters: Drafters = "auto",
+        draft_model: Any = None,
         pacer: Pacer | None = None,
         info: ModelInfo | None = None,
     ) -> None:
@@ -56,7 +57,8 @@ class LLM:
         self.tokenizer = tokenizer
         self.engine = Engine(target, pacer or FixedPacer())
         self._grammars = Compiler(tokenizer.definition if tokenizer else None, target.vocab_size)
-        draft_model = draft_model_of(info.name) if info else None
+        if draft_model is None and info is not None:
+            draft_model = draft_model_of(info.name)
         device = str(target.numerics()["device"])
         self._environment = Environment(tokenizer.inner if tokenizer else None, target.vocab_size, device, draft_model)
         self._decode = tokenizer.decode if tokenizer else no_text

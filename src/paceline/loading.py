@@ -18,6 +18,7 @@ def load(
     *,
     tokenizer: Any = None,
     drafters: Drafters = "auto",
+    draft_model: Any = None,
     device: str = "auto",
     dtype: str = "auto",
     cache_tokens: int | None = None,
@@ -33,6 +34,7 @@ def load(
         model: what to load; None is the bundled `paceline-tiny`.
         tokenizer: a tokenizer, or where to load it from; None is the model's own.
         drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
+        draft_model: a small model of the same vocabulary, as `model`; it joins the automatic drafters.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
         cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
@@ -54,7 +56,7 @@ def load(
     costs = CostTable(forward_costs(target, info.name))
     pacer = AdaptivePacer(costs, max_slowdown, MAX_DEPTH if num_speculative_tokens is None else num_speculative_tokens)
     words = load_tokenizer(tokenizer if tokenizer is not None else source, target, trust_remote_code)
-    return LLM(target, words, drafters=drafters, pacer=pacer, info=info)
+    return LLM(target, words, drafters=drafters, draft_model=draft_model, pacer=pacer, info=info)
 
 
 def _check_pacing(max_slowdown: float, most: int | None) -> None:
