@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
     from paceline.drafters.base import automatic, make
     from paceline.engine.request import Environment
 
-    known = draft or (draft_model_of(llm.info.name) if llm.info else None)
+    known = os.path.expanduser(draft) if draft else draft_model_of(llm.info.name) if llm.info else None
     tokenizer = llm.tokenizer.inner if llm.tokenizer else None
     device = str(llm.target.numerics()["device"])
     environment = Environment(tokenizer, llm.target.vocab_size, device, known)

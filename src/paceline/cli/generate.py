@@ -14,7 +14,7 @@ from rich.text import Text
 
 from paceline.cli.explain import show_explanation
 from paceline.cli.loading import PrefillProgress, load_with_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -28,9 +28,7 @@ _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the 
 
 def generate(
     prompt: str = typer.Argument(help="The text to continue; - reads it from standard input."),
-    model: str = typer.Option(
-        None, metavar="MODEL", help="Bundled name, hub name or folder.", show_default="paceline-tiny"
-    ),
+    model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
     max_tokens: int = typer.Option(256, help="Most tokens to generate."),
@@ -41,20 +39,16 @@ def generate(
     stop: list[str] = typer.Option([], metavar="TEXT", help="End the text before this string; may be repeated."),
     regex: str = typer.Option(None, metavar="REGEX", help="The text matches this regular expression."),
     choice: list[str] = typer.Option(
-        [], metavar="TEXT", help="The text is this string, or another --choice; may be repeated."
+        [], metavar="TEXT", help="The text is this, or another --choice; may be repeated."
     ),
-    json_schema: str = typer.Option(
-        None, metavar="FILE", help="The text is JSON of this schema; or the schema itself."
-    ),
+    json_schema: str = typer.Option(None, metavar="FILE", help="A JSON schema, or a file of one; the text follows it."),
     dtype: str = DTYPE,
     device: str = DEVICE,
     max_slowdown: float = typer.Option(
         MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
     ),
     num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
-    prediction: str = typer.Option(
-        None, metavar="FILE", help="What the text will probably be; it changes the speed alone."
-    ),
+    prediction: str = typer.Option(None, metavar="FILE", help="The probable output; it changes the speed alone."),
     explain: bool = typer.Option(False, "--explain", help="Say what each drafter brought, and why the pacer stopped."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
     quiet: bool = typer.Option(False, "--quiet", help="Print the continuation alone."),
@@ -68,15 +62,9 @@ def generate(
     SamplingParams(**sampling)  # refused before the model is loaded
     started = time.perf_counter()
     expected = read_prediction(prediction) if prediction else None
-    with load_with_progress(
-        model,
-        drafters=chosen,
-        draft_model=draft_model,
-        dtype=dtype,
-        device=device,
-        max_slowdown=max_slowdown,
-        num_speculative_tokens=num_speculative_tokens,
-    ) as llm:
+    loading: dict[str, Any] = {"drafters": chosen, "draft_model": draft_model, "dtype": dtype, "device": device}
+    loading |= {"max_slowdown": max_slowdown, "num_speculative_tokens": num_speculative_tokens}
+    with load_with_progress(model, **loading) as llm:
         load_seconds = time.perf_counter() - started
         ids = llm.encode(text)
         room = llm.target.max_length - len(ids)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from paceline.bundled import DEFAULT_TARGET
 from paceline.errors import ConfigError
 
+MODEL = typer.Option(None, metavar="MODEL", help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET)
 DRAFTERS = typer.Option(
     ["auto"],
     metavar="SPEC",

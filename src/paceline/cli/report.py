@@ -13,7 +13,7 @@ from rich.table import Table
 
 from paceline.bundled import COMMANDS
 from paceline.cli.loading import load_with_progress, slow_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -30,9 +30,7 @@ _COLUMNS = ("measure", "AUROC", "95 %", "of slots alone", "95 %", "AURC", "wrong
 
 def report(
     prompts: list[str] = typer.Argument(None, help="The texts to continue; - reads one from standard input."),
-    model: str = typer.Option(
-        None, metavar="MODEL", help="Bundled name, hub name or folder.", show_default="paceline-tiny"
-    ),
+    model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
     max_tokens: int = typer.Option(256, help="Most tokens to generate."),
