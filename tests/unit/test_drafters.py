@@ -148,7 +148,9 @@ def test_an_option_that_is_not_there_is_refused_as_a_keyword() -> None:
         make(ScriptedDrafter(), depth=3)
 
 
-@pytest.mark.parametrize("given", [3, None, Sample, object(), {"name": "sample"}], ids=repr)
+@pytest.mark.parametrize(
+    "given", [3, None, Sample, object(), {"name": "sample"}], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_drafter_is_refused_with_what_is(given: object) -> None:
     with pytest.raises(ConfigError, match="allowed: a name, a name with options, or an object with a name and"):
         make(given)
