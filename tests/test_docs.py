@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from plugins.installing import pip_install, python_with
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -20,8 +22,8 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def code_blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+def code_blocks(page: Path, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def test_the_drafter_of_the_guide_is_listed_and_changes_no_byte() -> None:
@@ -39,6 +41,28 @@ assert drafted.stats.drafters["bigram"].num_failures == 0
 """
     done = subprocess.run([sys.executable, "-c", drafter + check], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_of_the_guide_installs_and_its_drafter_is_used(tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "add-a-drafter.md"
+    (drafter,), (project,) = code_blocks(guide), code_blocks(guide, "toml")
+    folder = tmp_path / "bigram"
+    folder.mkdir()
+    (folder / "bigram.py").write_text(drafter)
+    (folder / "pyproject.toml").write_text(project)
+    check = """
+import paceline
+from paceline.drafters.base import package_of
+from paceline.pacing import FixedPacer
+with paceline.load(drafters=["auto", "bigram:depth=5"]) as llm:
+    plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
+    drafted = llm.generate("Once upon a time", max_tokens=40, pacer=FixedPacer(7))
+assert drafted.token_ids == plain.token_ids
+assert drafted.stats.drafters["bigram"].num_proposals > 0
+print(package_of("bigram"))
+"""
+    done = python_with(pip_install(folder, tmp_path), "-c", check)
+    assert (done.returncode, done.stdout) == (0, "paceline-bigram 1.0\n"), done.stderr
 
 
 def test_the_readmes_python_runs() -> None:

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC, TESTS = ROOT / "src", ROOT / "tests"
 FOLDER = SRC / "paceline" / "drafters"
-NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", "base"})
+NAMES = sorted({path.stem for path in FOLDER.glob("[!_]*.py")} - {"base"})
 # Where a string is taken for the name of a drafter.
 CALLS = {"make", "prepared", "_drafter", "_resolve"}
 KEYWORDS = {"drafters", "spec"}

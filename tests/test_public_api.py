@@ -13,6 +13,7 @@ import paceline
 def test_all_is_the_documented_surface() -> None:
     assert paceline.__all__ == [
         "LLM",
+        "AsyncStream",
         "ConfigError",
         "DraftTree",
         "Drafter",
@@ -23,6 +24,8 @@ def test_all_is_the_documented_surface() -> None:
         "PacelineError",
         "RequestError",
         "SamplingParams",
+        "StateError",
+        "Stats",
         "StepOutcome",
         "Stream",
         "Token",

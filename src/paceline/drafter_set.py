@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from paceline.drafters import automatic, make
+from paceline.drafters.base import named
 from paceline.engine.request import Drafter, Environment
 from paceline.errors import ConfigError
 from paceline.options import Drafters
@@ -29,10 +30,15 @@ class DrafterSet:
             if len(asked) > 1:
                 raise ConfigError("drafters has 'none' beside others; allowed: 'none' alone")
             return ()
-        named = [spec for spec in asked if spec != "auto"]
-        if len(named) < len(asked):
-            named = [*(name for name in automatic(self._environment) if name not in named), *named]
-        return tuple(self._drafter(spec) for spec in named)
+        own = [spec for spec in asked if spec != "auto"]
+        if len(own) < len(asked):
+            kinds = {spec.partition(":")[0] for spec in own if isinstance(spec, str)}
+            own = [*(name for name in automatic(self._environment) if name not in kinds), *own]
+        chosen: dict[str, Drafter] = {}
+        for spec in own:
+            drafter = self._drafter(spec, chosen)
+            chosen[drafter.name] = drafter
+        return tuple(chosen.values())
 
     def close(self) -> None:
         """Release what the drafters hold."""
@@ -40,11 +46,14 @@ class DrafterSet:
             drafter.close()
         self._made.clear()
 
-    def _drafter(self, spec: str | Drafter) -> Drafter:
+    def _drafter(self, spec: str | Drafter, taken: Collection[str]) -> Drafter:
+        """A drafter that has been attached, by a name that none of its companions has."""
         key = spec if isinstance(spec, str) else f"object {id(spec)}"
-        if key not in self._made:
-            drafter = make(spec)
-            drafter.attach(self._environment)
-            self._meet(drafter)
-            self._made[key] = drafter
-        return self._made[key]
+        known = self._made.get(key)
+        if known is not None:
+            return named(known, taken)
+        drafter = named(make(spec), taken)
+        drafter.attach(self._environment)
+        self._meet(drafter)
+        self._made[key] = drafter
+        return drafter

@@ -85,6 +85,7 @@ class LLM:
         tokenizer: Tokenizer | None = None,
         *,
         drafters: Drafters = "auto",
+        draft_model: str | PreTrainedModel | None = None,
         pacer: Pacer | None = None,
         info: ModelInfo | None = None,
         engine: Engine | None = None,
@@ -95,7 +96,7 @@ class LLM:
         """
         llm = cls.__new__(cls)
         loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine)
-        llm._runtime = Runtime(lambda: loaded, drafters)
+        llm._runtime = Runtime(lambda: loaded, drafters, draft_model)
         return llm
 
     @overload

@@ -156,6 +156,7 @@ class _Reader:
         self._thread, self._job, self._finish = thread, job, finish
         self._has_begun = False
         self._seen: list[Token] = []
+        self._output: Output | None = None
 
     @property
     def is_done(self) -> bool:
@@ -177,6 +178,7 @@ class _Reader:
             return self._seen[-1]
         if is_done:
             _raise_first([request])
+            self.output()
             raise StopIteration
         return None
 
@@ -189,10 +191,12 @@ class _Reader:
             self._job.is_done = self._has_begun = True
 
     def output(self) -> Output:
-        """What has been read."""
+        """What has been read; made when the stream ends, so that it is there when the `LLM` is closed."""
         if not self._job.is_done:
             raise StateError("the stream is still running; read it to its end, or close it")
-        return self._finish(self._job.request, self._seen)
+        if self._output is None:
+            self._output = self._finish(self._job.request, self._seen)
+        return self._output
 
     def _begin(self) -> None:
         self._has_begun = True

@@ -37,11 +37,10 @@ OUR_NAMES = {
     "guided_decoding": "regex, choice or response_format",
     "streamer": "stream, a method of LLM in place of generate",
     "stream": "stream, a method of LLM in place of generate",
-    "assistant_model": "drafters='model:path=…'",
-    "speculative_config": "drafters, an argument of load, generate and stream",
+    "assistant_model": "draft_model, an argument of LLM",
+    "speculative_config": "drafters, an argument of LLM, generate and stream",
     "prompt_lookup_num_tokens": "drafters='suffix'",
-    "draft_model": "drafters='model:path=…'",
-    "num_assistant_tokens": "num_speculative_tokens, an argument of load",
+    "num_assistant_tokens": "num_speculative_tokens, an argument of LLM",
     "cache_salt": "tenant, an argument of generate and stream",
 }
 
@@ -68,11 +67,12 @@ NOT_OFFERED = {
 
 # Arguments that are no sampling parameters, and what takes them.
 ARGUMENTS = {
-    "drafters": "load, generate and stream",
+    "drafters": "LLM, generate and stream",
     "prediction": "generate and stream",
     "tenant": "generate and stream",
-    "num_speculative_tokens": "load",
-    "max_slowdown": "load",
+    "draft_model": "LLM",
+    "num_speculative_tokens": "LLM",
+    "max_slowdown": "LLM",
 }
 
 

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paceline.bundled import ROOT
 from paceline.cli import main
+from paceline.cli.options import parse_drafters
 from paceline.drafters import available
+from paceline.drafters._options import limits
 from paceline.drafters.base import options_of
+from paceline.errors import ConfigError
 
 ANY = next(iter(available()))  # some drafter
 PACELINE = [sys.executable, "-m", "paceline"]
@@ -190,6 +195,11 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
         (["generate", "Once", "--drafters", f"{ANY}:min=3"], "has no option 'min=3'"),
         (["generate", "Once", "--drafters", f"none,{ANY}"], "'none' stands alone"),
+        (["generate", "Once", "--drafters", "none", "--drafters", "auto"], "'none' stands alone"),
+        (["generate", "Once", "--drafters", ","], "--drafters is ','; allowed: auto, none, or drafters"),
+        (["generate", "Once", "--draft-model", "./nowhere"], "no model in the folder './nowhere'"),
+        (["report", "Once", "--draft-model", "./nowhere"], "no model in the folder './nowhere'"),
+        (["certify", "--drafters", "auto", "--drafters", "sufix"], "unknown drafter 'sufix'; allowed: "),
         (["generate", "Once", "--model", "./nowhere"], "no model in the folder './nowhere'"),
         (["generate", "Once", "--dtype", "int3"], "dtype is 'int3'; allowed"),
         (["generate", "Once", "--device", "tpu"], "device is 'tpu'"),
@@ -204,6 +214,69 @@ def test_bad_input_is_one_line_and_exit_code_2(run, args: list[str], said: str) 
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+ACCEPTED = {
+    "auto": (["auto"], "auto"),
+    "none": (["none"], "none"),
+    "a name": ([ANY], [ANY]),
+    "names at commas": ([f"auto, {ANY}"], ["auto", ANY]),
+    "repeated": (["auto", ANY], ["auto", ANY]),
+    "a name before one with options": ([f"auto,{ANY}:"], ["auto", f"{ANY}:"]),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_drafters_are_names_at_commas_or_options_given_again(case: str) -> None:
+    given, meant = ACCEPTED[case]
+    assert parse_drafters(given) == meant
+
+
+@pytest.mark.skipif("corpus" not in available(), reason="there is no drafter that takes a path")
+@given(path=st.text(st.sampled_from("ab/,=:. é"), min_size=1))
+def test_a_path_in_a_drafters_options_is_left_whole(path: str) -> None:
+    spec = f"corpus:path={path}"
+    assert parse_drafters(["auto", spec]) == ["auto", spec]
+    assert parse_drafters([f"auto,{spec}"]) == ["auto", spec]
+
+
+@pytest.mark.skipif("corpus" not in available(), reason="there is no drafter that takes a path")
+def test_texts_in_an_oddly_named_folder_join_the_automatic_drafters(run, tmp_path: Path) -> None:
+    folder = tmp_path / "a,b=c" / "docs, more"
+    folder.mkdir(parents=True)
+    (folder / "story.txt").write_text("Once upon a time, there was a little girl named Lily. " * 3)
+    asked = ["--drafters", "auto", "--drafters", f"corpus:path={folder},min_match=3", "--max-slowdown", "10"]
+    done = run("generate", "Once upon a time", "--max-tokens", "12", "--json", *asked)
+    assert done.returncode == 0, done.stderr
+    drafters = json.loads(done.stdout)["stats"]["drafters"]
+    assert "corpus" in drafters
+    assert len(drafters) > 1
+
+
+@pytest.mark.skipif("model" not in available(), reason="there is no drafter that takes a draft model")
+def test_a_draft_model_joins_the_automatic_drafters(run, tmp_path: Path) -> None:
+    for name in ("paceline-tiny", "paceline-tiny-draft"):  # as folders, of which nothing is known
+        shutil.copytree(ROOT / name, tmp_path / name)
+    command = ["generate", "Once upon a time", "--max-tokens", "12", "--json", "--max-slowdown", "10"]
+    command += ["--model", str(tmp_path / "paceline-tiny")]
+    without = json.loads(run(*command).stdout)
+    with_one = json.loads(run(*command, "--draft-model", str(tmp_path / "paceline-tiny-draft")).stdout)
+    assert with_one["token_ids"] == without["token_ids"]
+    assert "model" not in without["stats"]["drafters"]
+    assert with_one["stats"]["drafters"]["model"]["num_draft_tokens"] > 0
+
+
+def test_certify_hands_on_what_it_was_given(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def load(*args: object, **options: object) -> None:
+        asked.update(options)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("paceline.certify.run.load", load)
+    done = run("certify", "--drafters", "auto", "--drafters", f"{ANY}:", "--draft-model", "a,b=c/draft")
+    assert (done.returncode, done.stderr.strip()) == (2, "paceline: far enough")
+    assert asked["draft_model"] == "a,b=c/draft"
 
 
 @pytest.mark.skipif("model" not in available(), reason="there is no drafter that takes a draft model")
@@ -257,10 +330,13 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_drafters_and_models_are_listed(run) -> None:
-    listed = run("drafters").stdout
+    listed = run("drafters").stdout.splitlines()
     for name, cls in available().items():
-        assert name in listed
-        assert all(field.name in listed for field in options_of(cls))
+        start = next(i for i, line in enumerate(listed) if line.startswith(f"{name}  "))
+        for field in options_of(cls):
+            line = next(line for line in listed[start:] if line.startswith(f"  {field.name} "))
+            assert line.split()[1] == str(field.default) or not field.default
+            assert limits(field) in " ".join(line.split())
     assert "paceline-tiny-draft" in run("models").stdout
     verdict = run("models", "paceline-tiny").stdout
     assert "exact: identical bits proven" in " ".join(verdict.split())

@@ -48,7 +48,7 @@ def test_predicts_and_diagnoses(
 def test_a_draft_model_of_another_vocabulary_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], questions: str, tiny: str
 ) -> None:
-    assert run(monkeypatch, "--prompts", questions, "--max-tokens", "3", "--draft", tiny) == 0
+    assert run(monkeypatch, "--prompts", questions, "--max-tokens", "3", "--draft-model", tiny) == 0
     out = capsys.readouterr().out
     assert "problem: The draft model" in out
     assert "vocabulary of 256, the target one of 4096" in out

@@ -132,6 +132,6 @@ def test_structured_output_is_complete_within_max_tokens(bundled: LLM, propertie
     asked = schema(type="object", properties=properties, required=[*properties], additionalProperties=False)
     how = {"temperature": temperature, "seed": 1, "n": 3, "drafters": "none"}
     for max_tokens in (15, 40, 120):
-        for output in bundled.generate("JSON:", max_tokens=max_tokens, **how, **asked):
+        for output in bundled.generate(["JSON:"], max_tokens=max_tokens, **how, **asked):
             assert [*json.loads(output.text)] == [*properties]
             assert output.finish_reason == "stop"

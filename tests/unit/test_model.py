@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import paceline
+from paceline.bundled import DEFAULT_DRAFT, bundled_path
+from paceline.drafters import named
 from paceline.drafters.model import ModelDrafter
-from paceline.engine.request import NO_HINTS, Request, StepOutcome, Token
+from paceline.engine.request import NO_HINTS, Environment, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
+from paceline.pacing import FixedPacer
 from paceline.params import SamplingParams
 
 PROMPT = "Once upon a time, there was a little"
@@ -110,3 +117,122 @@ def test_under_a_grammar_the_first_tokens_are_allowed_ones(
     roots = [token for token, parent in zip(tree.tokens, tree.parents, strict=True) if parent < 0]
     assert roots
     assert set(roots) <= set(allowed.tolist())
+
+
+@pytest.fixture(scope="module")
+def in_memory() -> PreTrainedModel:
+    """The bundled draft model, as a user of transformers has it."""
+    return AutoModelForCausalLM.from_pretrained(bundled_path(DEFAULT_DRAFT)).eval()
+
+
+def random_model(**changes: int) -> PreTrainedModel:
+    """A model like the bundled draft model that knows nothing."""
+    torch.manual_seed(3)
+    config = AutoConfig.from_pretrained(bundled_path(DEFAULT_DRAFT))
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def attached(llm: paceline.LLM, **options: object) -> ModelDrafter:
+    made = ModelDrafter(**options)
+    made.attach(llm._runtime.environment)
+    return made
+
+
+def first_draft(llm: paceline.LLM, drafter: ModelDrafter) -> DraftTree:
+    [request] = llm._runtime.factory.requests(llm.encode(PROMPT), SamplingParams(max_tokens=9), [], NO_HINTS)
+    drafter.start(request)
+    try:
+        return proposed(drafter, request, 4)
+    finally:
+        drafter.finish(request)
+
+
+def test_a_model_in_memory_drafts_as_its_folder_does(bundled: paceline.LLM, in_memory: PreTrainedModel) -> None:
+    ours, same = attached(bundled, path=in_memory), attached(bundled)
+    tree = first_draft(bundled, ours)
+    assert len(tree) > 3
+    assert tree == first_draft(bundled, same)
+
+
+def test_a_model_in_memory_stays_as_it_is_and_its_weights_are_shared(
+    bundled: paceline.LLM, in_memory: PreTrainedModel
+) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        before = in_memory(ids).logits
+        modules = [type(module) for module in in_memory.modules()]
+        made = attached(bundled, path=in_memory)
+        first_draft(bundled, made)
+        assert torch.equal(in_memory(ids).logits, before)
+    assert [type(module) for module in in_memory.modules()] == modules
+    assert in_memory.config._attn_implementation == "sdpa"
+    norm = made._attached().model.get_submodule("model.norm")
+    assert norm.weight.data_ptr() == in_memory.get_submodule("model.norm").weight.data_ptr()
+
+
+def test_a_model_in_memory_is_compared_by_size(bundled: paceline.LLM) -> None:
+    with pytest.raises(paceline.ModelError, match="ForCausalLM has a vocabulary of 4000, the target one"):
+        attached(bundled, path=random_model(vocab_size=4000))
+    assert attached(bundled, path=random_model())._attached()
+
+
+def test_what_is_no_model_is_refused(bundled: paceline.LLM) -> None:
+    with pytest.raises(
+        paceline.ConfigError, match="model: path is a Linear; allowed: a folder, a name or a PreTrained"
+    ):
+        attached(bundled, path=torch.nn.Linear(2, 2))
+
+
+def test_a_tilde_is_the_home_folder(bundled: paceline.LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bundled_path(DEFAULT_DRAFT)
+    assert folder is not None
+    shutil.copytree(folder, tmp_path / "a,b=c draft")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("~/a,b=c draft", Path("~/a,b=c draft")):
+        assert first_draft(bundled, attached(bundled, path=path)) == first_draft(bundled, attached(bundled))
+
+
+def test_without_a_path_the_model_known_for_the_target_drafts(bundled: paceline.LLM) -> None:
+    inner, size = bundled._runtime.environment.tokenizer, bundled._runtime.environment.vocab_size
+    made = ModelDrafter()
+    with pytest.raises(paceline.ModelError, match=r"no model in the folder '\./nowhere'"):
+        made.attach(Environment(inner, size, "cpu", "./nowhere"))
+    with pytest.raises(paceline.ModelError, match="given as a"):
+        made.attach(Environment(inner, size, "cpu", random_model(vocab_size=4000)))
+
+
+def test_load_takes_a_draft_model_and_it_is_an_automatic_drafter(in_memory: PreTrainedModel) -> None:
+    target = random_model()
+    with paceline.load(target, draft_model=target, drafters="none") as llm:
+        prompt = [5, 6, 7, 8]
+        plain = llm.generate(prompt, max_tokens=24)
+        drafted = llm.generate(prompt, max_tokens=24, drafters="auto", pacer=FixedPacer(7))
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.stats.drafters["model"].num_accepted_draft_tokens > 0
+
+
+@pytest.mark.parametrize("order", ["the good one first", "the bad one first"])
+def test_two_draft_models_have_names_stats_and_credit_of_their_own(
+    forced: paceline.LLM, in_memory: PreTrainedModel, order: str
+) -> None:
+    models = {"good": in_memory, "bad": random_model()}
+    names: dict[str, str] = {}
+    drafters = []
+    for which in ("good", "bad") if order == "the good one first" else ("bad", "good"):
+        drafters.append(named(ModelDrafter(path=models[which], depth=4), names.values()))
+        names[which] = drafters[-1].name
+    assert sorted(names.values()) == ["model", "model-2"]
+    plain = forced.generate(PROMPT, max_tokens=60, drafters="none")
+    drafted = forced.generate(PROMPT, max_tokens=60, drafters=drafters)
+    assert drafted.token_ids == plain.token_ids
+    stats = drafted.stats.drafters
+    assert set(stats) == set(names.values())
+    good, bad = stats[names["good"]], stats[names["bad"]]
+    assert good.num_proposals == bad.num_proposals == drafted.stats.num_steps
+    assert good.num_accepted_draft_tokens > 10 * bad.num_accepted_draft_tokens
+    said = [token.source for token in drafted.tokens]
+    assert said.count(names["good"]) == good.num_accepted_draft_tokens
+    assert said.count(names["bad"]) == bad.num_accepted_draft_tokens
+    assert bad.num_draft_tokens > 0

@@ -268,10 +268,10 @@ UNKNOWN = {
     "max_length": "Paceline's name for it is max_tokens, which does not count the prompt",
     "do_sample": "Paceline's name for it is temperature, where 0 is greedy",
     "num_return_sequences": "Paceline's name for it is n",
-    "assistant_model": "Paceline's name for it is drafters='model:path=…'",
+    "assistant_model": "Paceline's name for it is draft_model, an argument of LLM",
     "prompt_lookup_num_tokens": "Paceline's name for it is drafters='suffix'",
     "num_beams": "Paceline does not offer beam search",
-    "drafters": "it is an argument of load, generate and stream",
+    "drafters": "it is an argument of LLM, generate and stream",
     "temprature": "did you mean temperature? allowed: max_tokens, temperature, top_k,",
     "top_q": "did you mean top_p? allowed: max_tokens, temperature, top_k,",
     "stop_strings": "Paceline's name for it is stop",
@@ -300,7 +300,7 @@ def test_each_answer_is_a_name_that_there_is_and_no_question_is_ours() -> None:
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_an_argument_is_one_of_what_is_said_to_take_it(name: str) -> None:
     for taker in re.split(", | and ", ARGUMENTS[name]):
-        options = typing.get_type_hints(Options) if taker != "load" else inspect.signature(load).parameters
+        options = typing.get_type_hints(Options) if taker != "LLM" else inspect.signature(load).parameters
         assert name in options
 
 

@@ -145,7 +145,7 @@ class LawCheck:
 
     def _traces(self, prompt: Ids, options: dict[str, Any]) -> list[Trace]:
         self._arena.pace(FixedPacer(0), keep_rows=True)
-        self._arena.llm.generate(list(prompt), drafters="none", **options)
+        self._arena.llm.generate([list(prompt)], drafters="none", **options)
         return self._arena.witness.traces
 
     def _audit(self, prompt: Ids, case: Case, reference: ReferenceModel) -> None:

@@ -47,12 +47,13 @@ class Plan:
         dtype: as in `load`.
         device: as in `load`.
         drafters: drafters with their options, each of them also compared alone; none at all: random trees only;
-            None: every drafter that works with its default options.
+            None, or "auto" among others: every drafter that works with its default options.
         prompts: texts.
         max_tokens: tokens of every output, at most; None: 48, or fewer where the model is slow.
         seed: where all seeds come from.
         seconds: when no further comparison is begun; each part's least coverage is done in any case.
         sizes: how much to do instead, whatever time it takes.
+        draft_model: as in `load`.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Plan:
     seed: int = 0
     seconds: float = 75.0
     sizes: Sizes | None = None
+    draft_model: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < LEAST_TOKENS:

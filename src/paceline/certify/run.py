@@ -59,7 +59,13 @@ class _Certifier:
     def __enter__(self) -> _Certifier:
         with self._timed("loading"):
             self._tell("loading")
-            self._llm = load(self._plan.model, dtype=self._plan.dtype, device=self._plan.device, drafters="none")
+            self._llm = load(
+                self._plan.model,
+                drafters="none",
+                draft_model=self._plan.draft_model,
+                dtype=self._plan.dtype,
+                device=self._plan.device,
+            )
             self._prompts = self._encode()
             if self._plan.max_tokens is None:
                 self._plan = replace(self._plan, max_tokens=self._affordable_tokens())
@@ -145,11 +151,12 @@ class _Certifier:
 
     def _working_drafters(self) -> list[str]:
         """Those that were asked for, or all that work with their default options."""
-        if self._plan.drafters is not None:
-            for name in self._plan.drafters:
-                self._try(drafters=[name])
-            return list(self._plan.drafters)
-        return [name for name in available() if self._works(f"drafter: {name}", drafters=[name])]
+        asked = ("auto",) if self._plan.drafters is None else self._plan.drafters
+        named = [name for name in asked if name != "auto"]
+        for name in named:
+            self._try(drafters=[name])
+        others = [name for name in available() if name not in named] if "auto" in asked else []
+        return named + [name for name in others if self._works(f"drafter: {name}", drafters=[name])]
 
     def _works(self, name: str, **options: Any) -> bool:
         try:

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from paceline.bundled import bundled_names, bundled_path
 from paceline.cli.loading import load_with_progress
+from paceline.cli.options import DEVICE, DTYPE
+
+if TYPE_CHECKING:
+    from paceline.drafters import BaseDrafter
 
 
 def drafters() -> None:
-    """List the drafters and their options."""
+    """List the drafters, those of installed packages too, and their options with defaults and bounds."""
     from paceline.drafters import available
+    from paceline.drafters.base import package_of
+
+    console = Console(highlight=False)
+    for name, cls in available().items():
+        package = package_of(name)
+        origin = f" [dim](from {escape(package)})[/]" if package else ""
+        summary = (cls.__doc__ or "").strip().splitlines() or [""]
+        console.print(f"[bold]{name}[/]  {escape(summary[0])}{origin}")
+        console.print(_options(cls))
+
+
+def _options(cls: type[BaseDrafter]) -> Table:
+    """Name, default, what is allowed, and what it does, of each option of a drafter."""
+    from paceline.drafters._options import kind_of, limits
     from paceline.drafters.base import options_of
 
-    table = Table("drafter", "option", "default", "what it does", box=None, pad_edge=False)
-    for name, cls in available().items():
-        table.add_row(f"[bold]{name}[/]", "", "", (cls.__doc__ or "").splitlines()[0])
-        for option in options_of(cls):
-            table.add_row("", option.name, str(option.default), option.metadata["help"])
-    Console().print(table)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for width in (16, 7, 12, None):  # so that the tables of all drafters line up
+        table.add_column(min_width=width)
+    for option in options_of(cls):
+        allowed = limits(option) or kind_of(option)
+        table.add_row(f"  {option.name}", str(option.default), allowed, escape(option.metadata["help"]))
+    return table
 
 
 def models(
     model: str = typer.Argument(None, help="Load this model and print the verdict on it."),
-    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
 ) -> None:
     """List the bundled models, or say how exactly and at what cost MODEL can be decoded."""
     from paceline.native.library import status

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from paceline.bundled import DEFAULT_TARGET
-from paceline.cli.generate import parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
 from paceline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ _PATIENCE = 2.0  # seconds before progress is shown
 
 def certify(
     model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET),
-    drafters: list[str] = typer.Option(["auto"], help="auto is all that work by default; may be repeated."),
+    drafters: list[str] = DRAFTERS,
+    draft_model: str = DRAFT_MODEL,
     prompts: Path = typer.Option(None, help='Lines {"category": ..., "prompt": ...}.', show_default="bundled"),
-    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
     max_tokens: int = typer.Option(None, min=8, help="Most tokens of every output.", show_default="48, fewer if slow"),
     seed: int = typer.Option(0, help="Where all seeds come from."),
     seconds: float = typer.Option(75.0, min=0.1, help="About how long; the least coverage is done in any case."),
@@ -42,7 +43,9 @@ def certify(
         raise ConfigError(f"both MODEL ({model}) and --verify are given; allowed: one of them")
     place = _place(out, verify)
     if verify is None:
-        plan = _plan(model, drafters, prompts, (dtype, device), (max_tokens, seed, seconds))
+        plan = _plan(
+            model, (parse_drafters(drafters), draft_model), prompts, (dtype, device), (max_tokens, seed, seconds)
+        )
         certificate = _certify(plan)
     else:
         certificate = _verify(verify)
@@ -66,23 +69,22 @@ def _place(out: Path | None, verify: Path | None) -> Path:
 
 def _plan(
     model: str | None,
-    drafters: list[str],
+    drafting: tuple[str | list[str], str | None],
     prompts: Path | None,
     numerics: tuple[str, str],
     amounts: tuple[int | None, int, float],
 ) -> Plan:
     from paceline.bench.prompt_sets import read_prompt_set
     from paceline.certify.plan import Plan
-    from paceline.drafters import make
 
-    chosen = parse_drafters(drafters)
-    names = {"auto": None, "none": ()}[chosen] if isinstance(chosen, str) else tuple(chosen)
-    for name in names or ():
-        make(name)  # refused before the model is loaded
+    chosen, draft_model = drafting
+    names = () if chosen == "none" else None if chosen == "auto" else tuple(chosen)
     texts = tuple(prompt.text for prompt in read_prompt_set(prompts or "bundled").prompts)
     dtype, device = numerics
     max_tokens, seed, seconds = amounts
-    return Plan(model or DEFAULT_TARGET, dtype, device, names, texts, max_tokens, seed, seconds)
+    return Plan(
+        model or DEFAULT_TARGET, dtype, device, names, texts, max_tokens, seed, seconds, draft_model=draft_model
+    )
 
 
 def _certify(plan: Plan) -> Certificate:

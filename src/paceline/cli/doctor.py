@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 
 from paceline.bundled import draft_model_of
 from paceline.cli.loading import load_with_progress
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DTYPE
 from paceline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ _COLOURS = {"problem": "red", "advice": "yellow", "fact": "green"}
 def doctor(
     model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
     prompts: Path = typer.Option(None, help='Lines {"prompt": ..., "output": ...}.', show_default="the bundled ones"),
-    draft: str = typer.Option(None, help="A draft model.", show_default="the one known for the model, if any"),
+    draft_model: str = DRAFT_MODEL,
     max_tokens: int = typer.Option(64, min=1, help="Tokens to decode where no output is given."),
-    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
     json: Path = typer.Option(None, "--json", help="Write all figures to this file."),
 ) -> None:
     """Predict acceptance and speed-up on your own text, and say what to change."""
@@ -40,7 +42,7 @@ def doctor(
 
     questions = read_questions(prompts)
     with load_with_progress(model, dtype=dtype, device=device, drafters="none") as llm:
-        drafters, known = _choose(llm, draft)
+        drafters, known = _choose(llm, draft_model)
         with progress("recording and replaying", num_units(questions)) as advance:
             visit = examine(llm, questions, max_tokens, drafters, advance)
         findings = diagnose(gather(llm, visit, known))
@@ -57,7 +59,7 @@ def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
     from paceline.drafters.base import automatic, make
     from paceline.engine.request import Environment
 
-    known = draft or (draft_model_of(llm.info.name) if llm.info else None)
+    known = os.path.expanduser(draft) if draft else draft_model_of(llm.info.name) if llm.info else None
     tokenizer = llm.tokenizer.inner if llm.tokenizer else None
     device = str(llm.target.numerics()["device"])
     environment = Environment(tokenizer, llm.target.vocab_size, device, known)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from paceline.cli.explain import show_explanation
 from paceline.cli.loading import PrefillProgress, load_with_progress
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -27,24 +28,27 @@ _COLOURS = ("green", "cyan", "magenta", "yellow", "blue")  # by drafter, in the 
 
 def generate(
     prompt: str = typer.Argument(help="The text to continue; - reads it from standard input."),
-    model: str = typer.Option(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
-    drafters: list[str] = typer.Option(["auto"], help="auto, none, or drafters with options; may be repeated."),
+    model: str = MODEL,
+    drafters: list[str] = DRAFTERS,
+    draft_model: str = DRAFT_MODEL,
     max_tokens: int = typer.Option(256, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     top_k: int = typer.Option(0, help="Keep the k likeliest tokens; 0 keeps all."),
     top_p: float = typer.Option(1.0, help="Keep the likeliest tokens up to this probability."),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
-    stop: list[str] = typer.Option([], help="End the text before this string; may be repeated."),
-    regex: str = typer.Option(None, help="The text matches this regular expression.", show_default=False),
-    choice: list[str] = typer.Option([], help="The text is this string, or another --choice; may be repeated."),
-    json_schema: str = typer.Option(None, help="The text is JSON of this schema: a file, or the schema itself."),
-    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    stop: list[str] = typer.Option([], metavar="TEXT", help="End the text before this string; may be repeated."),
+    regex: str = typer.Option(None, metavar="REGEX", help="The text matches this regular expression."),
+    choice: list[str] = typer.Option(
+        [], metavar="TEXT", help="The text is this, or another --choice; may be repeated."
+    ),
+    json_schema: str = typer.Option(None, metavar="FILE", help="A JSON schema, or a file of one; the text follows it."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
     max_slowdown: float = typer.Option(
         MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
     ),
     num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
-    prediction: str = typer.Option(None, help="File with what the text will probably be; it changes the speed alone."),
+    prediction: str = typer.Option(None, metavar="FILE", help="The probable output; it changes the speed alone."),
     explain: bool = typer.Option(False, "--explain", help="Say what each drafter brought, and why the pacer stopped."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
     quiet: bool = typer.Option(False, "--quiet", help="Print the continuation alone."),
@@ -58,9 +62,9 @@ def generate(
     SamplingParams(**sampling)  # refused before the model is loaded
     started = time.perf_counter()
     expected = read_prediction(prediction) if prediction else None
-    with load_with_progress(
-        model, dtype=dtype, device=device, max_slowdown=max_slowdown, num_speculative_tokens=num_speculative_tokens
-    ) as llm:
+    loading: dict[str, Any] = {"drafters": chosen, "draft_model": draft_model, "dtype": dtype, "device": device}
+    loading |= {"max_slowdown": max_slowdown, "num_speculative_tokens": num_speculative_tokens}
+    with load_with_progress(model, **loading) as llm:
         load_seconds = time.perf_counter() - started
         ids = llm.encode(text)
         room = llm.target.max_length - len(ids)
@@ -68,23 +72,12 @@ def generate(
             sampling["max_tokens"] = min(max_tokens, room)
         with PrefillProgress(llm, len(ids)):
             if json:
-                print(_to_json(llm.generate(ids, drafters=chosen, prediction=expected, **sampling), load_seconds))
+                print(_to_json(llm.generate(ids, prediction=expected, **sampling), load_seconds))
                 return
-            stream = llm.stream(ids, drafters=chosen, prediction=expected, **sampling)
+            stream = llm.stream(ids, prediction=expected, **sampling)
             _show(stream, sys.stdout, quiet)
     if explain:
         show_explanation(stream.output.stats, Console(stderr=True, highlight=False, soft_wrap=True))
-
-
-def parse_drafters(given: list[str]) -> str | list[str]:
-    """The API's form of --drafters: "auto" or "none" alone, else a list. `suffix,model` is a list too."""
-    names: list[str] = []
-    for item in given:
-        names += [item] if ":" in item else [part.strip() for part in item.split(",") if part.strip()]
-    alone = [name for name in names if name in ("auto", "none")]
-    if alone and len(names) > 1:
-        raise ConfigError(f"--drafters is {', '.join(names)}; {alone[0]!r} stands alone")
-    return alone[0] if alone else names
 
 
 def parse_schema(given: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from paceline.bundled import COMMANDS
-from paceline.cli.generate import parse_drafters
 from paceline.cli.loading import load_with_progress, slow_progress
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -30,8 +30,9 @@ _COLUMNS = ("measure", "AUROC", "95 %", "of slots alone", "95 %", "AURC", "wrong
 
 def report(
     prompts: list[str] = typer.Argument(None, help="The texts to continue; - reads one from standard input."),
-    model: str = typer.Option(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
-    drafters: list[str] = typer.Option(["auto"], help="auto, none, or drafters with options; may be repeated."),
+    model: str = MODEL,
+    drafters: list[str] = DRAFTERS,
+    draft_model: str = DRAFT_MODEL,
     max_tokens: int = typer.Option(256, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
@@ -39,8 +40,8 @@ def report(
     out: Path = typer.Option(None, help="Where the page goes.", show_default="report.html, if there are prompts"),
     evaluate: bool = typer.Option(False, "--evaluate", help="Measure how well uncertainty foretells error."),
     commands: Path = typer.Option(COMMANDS, help="What to evaluate on.", show_default="bundled held-out commands"),
-    dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
 ) -> None:
     """Continue PROMPTS and show on one page where the model was unsure, who drafted what, and what it took."""
     if not prompts and not evaluate:
@@ -51,9 +52,10 @@ def report(
     SamplingParams(**sampling)  # refused before the model is loaded
     path = _writable(out or Path("report.html")) if out or texts else None
     chosen, known = parse_drafters(drafters), _read(commands) if evaluate else []
-    with load_with_progress(model, dtype=dtype, device=device, drafters=chosen, max_slowdown=max_slowdown) as llm:
+    drafting = {"drafters": chosen, "draft_model": draft_model}
+    with load_with_progress(model, dtype=dtype, device=device, max_slowdown=max_slowdown, **drafting) as llm:
         outputs = _decode(llm, texts, sampling)
-        evaluation = _evaluate(llm, chosen, known) if evaluate else None
+        evaluation = _evaluate(llm, drafting, known) if evaluate else None
     _write(path, outputs, evaluation)
     if evaluation is not None:
         _show(evaluation)
@@ -77,12 +79,12 @@ def _read(path: Path) -> list[Command]:
     return read_commands(path)
 
 
-def _evaluate(llm: LLM, drafters: Any, commands: Sequence[Command]) -> Evaluation:
+def _evaluate(llm: LLM, drafting: dict[str, Any], commands: Sequence[Command]) -> Evaluation:
     """The evaluation under a pacer that asks every drafter at every step, so that its figures never depend on time."""
     from paceline.llm import LLM
     from paceline.report.evaluate import evaluate
 
-    asking = LLM.from_target(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
+    asking = LLM.from_target(llm.target, llm.tokenizer, info=llm.info, **drafting)
     with asking, slow_progress("answering commands", len(commands)) as advance:
         return evaluate(asking, commands, advance)
 

@@ -1,27 +1,42 @@
-"""The registry of drafters, their options, and a base class with nothing in it to repeat.
+"""The registry of drafters, and a base class with nothing in it to repeat.
 
 A drafter is a dataclass; its fields, made by `option`, are its options on the command line and in the API:
-`suffix:max_match=8` and `register("suffix")` meet here and nowhere else.
+`suffix:max_match=8` and `register("suffix")` meet here and nowhere else. Other packages bring drafters by entry points.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from itertools import count
+from typing import Any, TypeVar
 
+from paceline.drafters._options import check, option, options_of, parse, unknown
 from paceline.engine.request import Drafter, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, first_line
 
+__all__ = ["BaseDrafter", "automatic", "available", "make", "named", "option", "options_of", "package_of", "register"]
+
+GROUP = "paceline.drafters"  # of entry points
+_VERBS = ("attach", "start", "propose", "observe", "finish", "close")
+_RESERVED = ("auto", "none", "target")  # what else may stand where a drafter's name does
 _REGISTRY: dict[str, type[BaseDrafter]] = {}
+_PACKAGES: dict[str, str] = {}  # name of a drafter -> the package that declares it, and its version
 DrafterClass = TypeVar("DrafterClass", bound="type[BaseDrafter]")
 
 
 class BaseDrafter:
     """A drafter that proposes nothing and learns nothing. Subclasses override what they need."""
 
-    name: ClassVar[str] = "base"
+    name: str = "base"  # the class's own; an instance beside another of the kind has one of its own, see `named`
+
+    def __post_init__(self) -> None:
+        """ConfigError if an option is out of bounds."""
+        for field in options_of(type(self)):
+            check(self.name, field, getattr(self, field.name))
 
     @classmethod
     def is_automatic(cls, environment: Environment) -> bool:
@@ -54,9 +69,23 @@ class BaseDrafter:
 
 
 def register(name: str) -> Callable[[DrafterClass], DrafterClass]:
-    """Class decorator that enters a drafter under `name`."""
+    """Class decorator that enters a drafter under `name`. The same class, defined again, takes its own place.
+
+    Raises:
+        ConfigError: the name is another's, or no name.
+    """
+    if not re.fullmatch(r"[\w-]+", name) or name in _RESERVED:
+        raise ConfigError(
+            f"the name of a drafter is {name!r}; allowed: letters, digits, - and _, but not {', '.join(_RESERVED)}"
+        )
 
     def enter(cls: DrafterClass) -> DrafterClass:
+        holder, old = _REGISTRY.get(name, cls), next((n for n, c in _REGISTRY.items() if c is cls), name)
+        if _place_of(holder) != _place_of(cls):
+            what = f"the name {name!r} is taken by {_place_of(holder)}"
+            raise ConfigError(f"{what}; allowed: another name for {_place_of(cls)}")
+        if old != name:
+            raise ConfigError(f"{_place_of(cls)} is to be named {name!r}; allowed: its name, {old!r}")
         cls.name = name
         _REGISTRY[name] = cls
         return cls
@@ -64,54 +93,101 @@ def register(name: str) -> Callable[[DrafterClass], DrafterClass]:
     return enter
 
 
-def option(default: Any, *, help: str, ge: float | None = None, le: float | None = None) -> Any:
-    """A dataclass field that is an option of the drafter, with its bounds."""
-    return dataclasses.field(default=default, metadata={"help": help, "ge": ge, "le": le})
-
-
 def available() -> dict[str, type[BaseDrafter]]:
-    """The registered drafters by name."""
+    """All drafters by name. Those of other packages are imported; what cannot be is left out with a warning."""
+    for entry in entry_points(group=GROUP):
+        try:
+            _load(entry)
+        except ConfigError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return dict(sorted(_REGISTRY.items()))
 
 
 def automatic(environment: Environment) -> list[str]:
-    """The names of the drafters that need no choice; the pacer finds out which of them pay."""
-    return [name for name, cls in available().items() if cls.is_automatic(environment)]
+    """The names of the drafters that need no choice; the pacer finds out which of them pay.
+
+    Those of other packages are not among them: what is merely installed does not run unless it is named.
+    """
+    own = [(name, cls) for name, cls in sorted(_REGISTRY.items()) if name not in _PACKAGES]
+    return [name for name, cls in own if cls.is_automatic(environment)]
 
 
-def options_of(cls: type[BaseDrafter]) -> list[dataclasses.Field[Any]]:
-    """The option fields of a drafter, in order."""
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    return [f for f in fields if "help" in f.metadata]
+def package_of(name: str) -> str | None:
+    """The package that a drafter of `available` comes from, with its version; None if it is ours or was registered."""
+    return _PACKAGES.get(name)
 
 
-def make(spec: str | Drafter) -> Drafter:
-    """A drafter from `name` or `name:key=value,key=value`; an object passes through."""
+def make(spec: str | Drafter, **options: Any) -> Drafter:
+    """A drafter from `name` or `name:option=value,option=value`, from a name and keywords, or an object as it is.
+
+    `make("corpus:path=docs,min_match=3")` is `make("corpus", path="docs", min_match=3)`.
+
+    Raises:
+        ConfigError: there is no such drafter or option, a value is not allowed, or an object is no drafter.
+    """
     if not isinstance(spec, str):
+        _check_object(spec, options)
         return spec
-    name, _, rest = spec.partition(":")
+    name, _, text = spec.partition(":")
+    cls = _class_of(name)
+    known = options_of(cls)
+    names = [field.name for field in known]
+    for key in options:
+        if key not in names:
+            raise unknown(name, key, names)
+    return cls(**{**parse(name, known, text), **options})
+
+
+def named(drafter: Drafter, taken: Collection[str]) -> Drafter:
+    """The drafter, by a name that is not taken: its own, else the first of `model-2`, `model-3` ... that is free.
+
+    Beliefs, costs and statistics go by name, so no two drafters of an engine may share one.
+    """
+    if drafter.name in taken:
+        free = next(name for name in (f"{drafter.name}-{n}" for n in count(2)) if name not in taken)
+        try:
+            object.__setattr__(drafter, "name", free)
+        except AttributeError as error:
+            what = f"{type(drafter).__name__} is named {drafter.name!r} as another drafter is, and its name is fixed"
+            raise ConfigError(f"{what}; allowed: names that differ") from error
+    return drafter
+
+
+def _load(entry: EntryPoint) -> None:
+    """Enter the drafter of a package. ConfigError, with the package and the cause, if that cannot be."""
+    package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+    if _PACKAGES.get(entry.name) == package:
+        return
+    try:
+        cls = entry.load()
+        if not (isinstance(cls, type) and issubclass(cls, BaseDrafter)):
+            raise ConfigError(f"{entry.value} is {cls!r}; allowed: a subclass of BaseDrafter")
+        register(entry.name)(cls)
+    except Exception as error:
+        cause = first_line(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"the drafter {entry.name!r} of the package {package} cannot be had: {cause}") from error
+    _PACKAGES[entry.name] = package
+
+
+def _class_of(name: str) -> type[BaseDrafter]:
+    if name not in _REGISTRY:
+        for entry in entry_points(group=GROUP, name=name):
+            _load(entry)
     if name not in _REGISTRY:
         raise ConfigError(f"unknown drafter {name!r}; allowed: {', '.join(available())}")
-    cls = _REGISTRY[name]
-    known = {f.name: f for f in options_of(cls)}
-    values: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, text = part.partition("=")
-        if key not in known or not equals:
-            allowed = ", ".join(f"{k}=…" for k in known)
-            raise ConfigError(f"drafter {name!r} has no option {part!r}; allowed: {allowed or 'none'}")
-        values[key] = _parse(name, known[key], text)
-    return cls(**values)
+    return _REGISTRY[name]
 
 
-def _parse(drafter: str, field: dataclasses.Field[Any], text: str) -> Any:
-    kind: type = type(field.default)
-    try:
-        value = kind(text)
-    except ValueError as error:
-        raise ConfigError(f"{drafter}: {field.name} is {text!r}; allowed: {kind.__name__}") from error
-    low, high = field.metadata["ge"], field.metadata["le"]
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
-        raise ConfigError(f"{drafter}: {field.name} is {value}; allowed: {bounds}")
-    return value
+def _place_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _check_object(drafter: object, options: Collection[str]) -> None:
+    missing = [verb for verb in _VERBS if not callable(getattr(drafter, verb, None))]
+    if isinstance(drafter, type) or missing or not isinstance(getattr(drafter, "name", None), str):
+        raise ConfigError(
+            f"a drafter is {drafter!r}; allowed: a name, a name with options, or an object with a name and the "
+            f"methods {', '.join(_VERBS)}"
+        )
+    if options:
+        raise ConfigError(f"{', '.join(options)} given beside an object; allowed: options beside a name")

@@ -6,6 +6,7 @@ SuffixDecoding's global tree (arXiv 2411.04975), in memory and, where a path is 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import threading
 import warnings
@@ -48,7 +49,7 @@ class HistoryDrafter(BaseDrafter):
         self._store, self._salt = TextStore(int(self.max_megabytes * 2**20)), secrets.token_bytes(16)
         if self.path:
             vocabulary = Vocabulary(environment.vocab_size, _fingerprint(environment.tokenizer))
-            self._file = StoreFile(self.path, vocabulary)
+            self._file = StoreFile(os.path.expanduser(self.path), vocabulary)
             for text, owner in self._file.open():
                 self._store.add(text, owner)
             self._salt = self._file.salt

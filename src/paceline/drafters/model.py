@@ -7,9 +7,10 @@ Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from paceline.bundled import DEFAULT_DRAFT
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.engine.request import Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree, TreeBuilder
-from paceline.errors import DrafterError, ModelError
+from paceline.errors import ConfigError, DrafterError, ModelError
 from paceline.sampling.noise import largest
 from paceline.sampling.sampler import softmax
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from paceline.model.hf import Decoder
     from paceline.model.pool import CachedSequence
 
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
 class ModelDrafter(BaseDrafter):
     """Asks a small model with the same vocabulary what comes next."""
 
-    path: str = option("", help="the draft model: a folder, a hub name or a bundled name; empty is the known one")
+    path: str | PreTrainedModel = option(  # noqa: RUF009  it makes a field
+        "",
+        help="the draft model: a folder, a hub name, a bundled name or, in Python, a PreTrainedModel, whose vocabulary "
+        "is compared by its size alone; none: the one known for the target",
+    )
     depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
     branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
@@ -46,20 +53,26 @@ class ModelDrafter(BaseDrafter):
         return environment.draft_model is not None
 
     def attach(self, environment: Environment) -> None:
-        """Load the draft model; refuses another vocabulary, naming the first difference."""
+        """Load the draft model; one given as an object is left as it is, and its weights are shared.
+
+        Raises:
+            ModelError: it cannot be read, or has another vocabulary. Of an object the sizes alone are compared, since
+                nothing says which tokenizer is its own; of others all entries, and the first that differs is named.
+            ConfigError: it is neither a name nor a `PreTrainedModel`.
+        """
         from paceline.model.loading import load_draft
         from paceline.text.tokenizer import load_tokenizer
 
-        self.path = self.path or environment.draft_model or DEFAULT_DRAFT
-        target = load_draft(self.path, environment.device)
+        source = _source(self.path, environment.draft_model)
+        target = load_draft(source, environment.device)
         if target.vocab_size != environment.vocab_size:
             raise ModelError(
-                f"the draft model {self.path!r} has a vocabulary of {target.vocab_size}, the target one of "
+                f"the draft model {_called(source)} has a vocabulary of {target.vocab_size}, the target one of "
                 f"{environment.vocab_size}"
             )
-        own = load_tokenizer(self.path, target, trust_remote_code=False)
+        own = load_tokenizer(source, target, trust_remote_code=False) if isinstance(source, str) else None
         if own is not None and environment.tokenizer is not None:
-            _check_vocabulary(self.path, own.inner.get_vocab(), environment.tokenizer.get_vocab())
+            _check_vocabulary(_called(source), own.inner.get_vocab(), environment.tokenizer.get_vocab())
         for count in target.row_counts:
             target.rehearse(count, 0)  # what is prepared at the first use of a row count is prepared now
         self._decoder, self._max_length = target.decoder, target.max_length
@@ -237,12 +250,29 @@ def _bucket(share: float, depth: int) -> int:
     return 8 * min(depth.bit_length(), 3) + min(int(share * 8), 7)
 
 
-def _check_vocabulary(path: str, own: Mapping[str, int], target: Mapping[str, int]) -> None:
+def _source(given: Any, known: Any) -> Any:
+    """What to load: what was given, else what is known for the target, else the bundled draft model."""
+    from transformers import PreTrainedModel
+
+    source = next((one for one in (given, known) if one is not None and one != ""), DEFAULT_DRAFT)
+    if isinstance(source, (str, os.PathLike)):
+        return os.path.expanduser(source)
+    if not isinstance(source, PreTrainedModel):
+        raise ConfigError(f"model: path is a {type(source).__name__}; allowed: a folder, a name or a PreTrainedModel")
+    return source
+
+
+def _called(source: Any) -> str:
+    """A draft model in messages."""
+    return repr(source) if isinstance(source, str) else f"given as a {type(source).__name__}"
+
+
+def _check_vocabulary(name: str, own: Mapping[str, int], target: Mapping[str, int]) -> None:
     if own == target:
         return
     ours, theirs = ({index: token for token, index in v.items()} for v in (own, target))
     first = min(i for i in {*ours, *theirs} if ours.get(i) != theirs.get(i))
     raise ModelError(
-        f"the draft model {path!r} has another vocabulary: id {first} is {ours.get(first)!r} there and "
+        f"the draft model {name} has another vocabulary: id {first} is {ours.get(first)!r} there and "
         f"{theirs.get(first)!r} in the target"
     )

@@ -69,8 +69,8 @@ class PredictionDrafter(BaseDrafter):
         cursor.read(request.tokens)
         places = cursor.places(request.tokens, self.max_places)
         if len(places) == 1:
-            return _chain(cursor.prediction, places[0], min(budget, MAX_DEPTH), cursor.at_start)
-        return _branches(cursor.prediction, places, budget)
+            return _chain(cursor.prediction, places[0], min(budget, MAX_DEPTH), cursor.at_start, self.name)
+        return _branches(cursor.prediction, places, budget, self.name)
 
 
 class _Cursor:
@@ -173,7 +173,7 @@ def _common_suffix(said: Sequence[int], prediction: Sequence[int], end: int) -> 
     return next((i for i, (token, expected) in enumerate(pairs) if token != expected), min(len(said), len(before)))
 
 
-def _chain(prediction: tuple[int, ...], place: _Place, size: int, at_start: bool) -> DraftTree:
+def _chain(prediction: tuple[int, ...], place: _Place, size: int, at_start: bool, source: str) -> DraftTree:
     """The prediction from one place, without branches."""
     tokens = prediction[place.next : place.next + size]
     size, first = len(tokens), place.agreement
@@ -181,12 +181,12 @@ def _chain(prediction: tuple[int, ...], place: _Place, size: int, at_start: bool
         buckets, scores = (OPENING, *_BINS[1:size]), (0.7, *_SCORES[1:size])
     else:
         buckets, scores = _BINS[first : first + size], _SCORES[first : first + size]
-    return DraftTree(tokens, tuple(range(-1, size - 1)), scores, (PredictionDrafter.name,) * size, buckets)
+    return DraftTree(tokens, tuple(range(-1, size - 1)), scores, (source,) * size, buckets)
 
 
-def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int) -> DraftTree:
+def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int, source: str) -> DraftTree:
     """The prediction from several places, the likeliest node of all first; what follows them differs."""
-    builder = TreeBuilder(PredictionDrafter.name)
+    builder = TreeBuilder(source)
     left = 1.0  # of the chance that the first token is from one of the places not yet entered
     heap: list[tuple[float, int, int, int, float]] = []  # (-chance to reach it, rank, parent, depth, score)
     for rank, place in enumerate(places):

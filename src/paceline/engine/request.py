@@ -11,7 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,7 +191,7 @@ class Environment:
     tokenizer: Any  # the target's, or None
     vocab_size: int
     device: str
-    draft_model: Any = None  # a small model that drafts for the target: its name, its folder, or itself
+    draft_model: Any = None  # a small model known to draft for the target: a name, a folder, or a model in memory
 
 
 class Drafter(Protocol):
@@ -200,7 +200,9 @@ class Drafter(Protocol):
     It need not be asked at every step, and reads what it has missed in `request.tokens` when it is asked.
     """
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """What statistics call it; no two drafters of an engine share one."""
 
     def attach(self, environment: Environment) -> None:
         """Join an engine; called once, before any request."""

@@ -104,7 +104,7 @@ def load_target(
     return target, info
 
 
-def load_draft(source: str, device: str) -> HFTarget:
+def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
     model = _factory(source, "auto", parse_device(device), False)()
     parts = inspect.anatomy(model)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -139,7 +139,7 @@ class ScriptedDrafter(BaseDrafter):
     has run out proposes nothing.
     """
 
-    name: ClassVar[str] = "scripted"
+    name = "scripted"
 
     def __init__(self, script: Script = ()) -> None:
         self.outcomes: list[StepOutcome] = []  # what it has observed
