@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from paceline.native.frame import PAGE, Frame
-from paceline.native.ops import FLOATS, Kind, Op, make, require
+from paceline.native.frame import Frame
+from paceline.native.layout import PAGE, Kind, Op
+from paceline.native.ops import FLOATS, make, require
 
 
 def write_op(
