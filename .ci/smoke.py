@@ -12,8 +12,9 @@ HOME = Path(paceline.__file__).parent
 
 def check_files(tracked: list[str]) -> None:
     """Package data (weights, templates, C sources, `py.typed`) and modules are where the tracked ones were."""
+    assert tracked
     absent = [path for path in tracked if not (HOME.parent / Path(path).relative_to("src")).is_file()]
-    assert tracked and not absent, f"not in the wheel: {absent}"
+    assert not absent, f"not in the wheel: {absent}"
 
 
 def check_use() -> None:
