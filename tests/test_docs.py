@@ -12,6 +12,7 @@ import pytest
 from plugins.installing import pip_install, python_with
 
 ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "src" / "paceline"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -20,6 +21,38 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+MOST_WORDS = 45  # of a sentence, in the pages whose sentences have been looked through
+TO_BE_SHORTENED = {"architecture.md", "benchmarks.md", "metrics.md", "pacing.md"}
+SHORT = [page for page in PAGES if page.parent.name == "docs" and page.name not in TO_BE_SHORTENED]
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a page's prose: code, tables and headings left out, an item of a list on its own."""
+    prose = re.sub(r"```.*?```|^[|#].*?$", "\n", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = re.split(r"\n\s*\n|^\s*(?:[-*]|\d+\.) ", prose, flags=re.MULTILINE)
+    return [one for block in blocks for one in re.split(r"(?<=[.!?])[*)\"]*\s+", block.strip()) if one]
+
+
+def test_a_sentence_ends_where_it_ends() -> None:
+    text = "# No\n\nOne. **Two is\nlonger.** Three (a.b, 0.5)!\n\n- four\n- five\n\n| no | no |\n```\nno\n```\n"
+    assert sentences(text) == ["One.", "**Two is\nlonger.", "Three (a.b, 0.5)!", "four", "five"]
+
+
+@pytest.mark.parametrize("page", SHORT, ids=lambda p: p.name)
+def test_sentences_are_short(page: Path) -> None:
+    for sentence in sentences(page.read_text()):
+        assert len(re.findall(r"\w[\w'’.-]*", sentence)) <= MOST_WORDS, f"{page.name}: {sentence}"
+
+
+def test_the_glossarys_words_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    words = [word for word in re.findall(r"^\| (.+?) \|", text, re.MULTILINE) if word != "here"]
+    assert len(words) > 20
+    code = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
+    absent = [word for word in words if not re.search(rf"\b{re.escape(word)}s?\b", code, re.IGNORECASE)]
+    assert not absent
 
 
 def code_blocks(page: Path, language: str = "python") -> list[str]:

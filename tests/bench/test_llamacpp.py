@@ -42,7 +42,7 @@ def test_absent_it_is_left_out_and_a_note_says_how_to_get_it(
     result = bench("step", "--shape", "tiny", "--rows", "1", "--repeats", 1, "--json", path)
     assert result.exit_code == 0, result.output
     assert "llama.cpp ms" not in result.output
-    assert "llama.cpp does not compete: not installed (pip install llama-cpp-python" in result.output
+    assert 'llama.cpp does not compete: not installed (pip install "paceline[peers]")' in result.output
     found = json.loads(path.read_text())
     assert "not installed" in found["llamacpp"]["absent"]
     assert found["rows"][0]["llamacpp_ms"] is None

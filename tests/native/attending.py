@@ -18,24 +18,24 @@ from paceline.native.frame import Frame
 from paceline.native.library import library
 from paceline.native.ops import run
 
-Way = Callable[..., torch.Tensor]  # (scene, work, query, sinks=None) -> (R, H, D_v) float32
+Way = Callable[[Scene, Sequence[TreeWork], torch.Tensor], torch.Tensor]  # ... -> (R, H, D_v) float32
 
 LENGTHS = (0, 1, 62, 63, 64, 65, 127, 300, 448, 511, 512, 513, 575, 1100)
 WINDOWS = (0, 0, 0, 1, 63, 64, 65, 100, 700)
 
 
-def by_torch(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor, sinks: torch.Tensor | None = None):
+def by_torch(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor) -> torch.Tensor:
     rows = tree_rows(work, len(query), CPU)
-    return batch_invariant_attention(query, scene.layer, rows, **scene.case.how, sinks=sinks)
+    return batch_invariant_attention(query, scene.layer, rows, **scene.case.how)
 
 
-def by_kernels(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor, sinks: torch.Tensor | None = None):
+def by_kernels(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor) -> torch.Tensor:
     frame = Frame(scene.pool.num_pages)
     set_trees(frame, work)
-    return attended(frame, scene, query, sinks)
+    return attended(frame, scene, query)
 
 
-def attended(frame: Frame, scene: Scene, query: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+def attended(frame: Frame, scene: Scene, query: torch.Tensor) -> torch.Tensor:
     """What the kernels make of a frame's rows; rows beyond them are left alone."""
     found = library()
     assert found is not None
@@ -43,7 +43,7 @@ def attended(frame: Frame, scene: Scene, query: torch.Tensor, sinks: torch.Tenso
     out = torch.full((num_rows + 2, num_heads, scene.case.shape.value_dim), 7.0)
     more = torch.cat([query, query[:1], query[:1]])
     layer = scene.layer
-    run(found, attend_ops(out, more, layer.keys, layer.values, frame, **scene.case.how, sinks=sinks))
+    run(found, attend_ops(out, more, layer.keys, layer.values, frame, **scene.case.how))
     assert (out[num_rows:] == 7).all()
     return out[:num_rows]
 
@@ -52,8 +52,8 @@ needs_kernels = pytest.mark.skipif(library() is None, reason="no native kernels"
 WAYS = [pytest.param(by_torch, id="torch"), pytest.param(by_kernels, id="native", marks=needs_kernels)]
 
 
-def random_case(seed: int, way: Way) -> tuple[Case, torch.Tensor | None]:
-    """Trees of all shapes at positions around the edges of tiles and chunks, and sinks for some.
+def random_case(seed: int, way: Way) -> Case:
+    """Trees of all shapes at positions around the edges of tiles and chunks.
 
     Which shapes PyTorch's products keep their bits at is measured at load (probe.py); odd sizes are not among them.
     """
@@ -61,7 +61,7 @@ def random_case(seed: int, way: Way) -> tuple[Case, torch.Tensor | None]:
     is_odd = way is by_kernels
     heads, group = rng.choice([(1, 1), (2, 3), (5, 1), (3, 2), (1, 8), (1, 7), (1, 70)][: 7 if is_odd else 5])
     dim = rng.choice([1, 5, 16, 20, 33, 64, 80, 96] if is_odd else [4, 12, 20, 36, 64])
-    case = Case(
+    return Case(
         shape=LayerShape(heads, dim, rng.choice([dim, dim, 24, 5, 72][: 5 if is_odd else 3])),
         group=group,
         trees=tuple(random_tree(rng) for _ in range(rng.choice([1, 1, 2, 3, 9]))),
@@ -71,8 +71,6 @@ def random_case(seed: int, way: Way) -> tuple[Case, torch.Tensor | None]:
         padding=0,
         seed=seed,
     )
-    generator = torch.Generator().manual_seed(seed)
-    return case, rng.choice([None, torch.randn(heads * group, generator=generator) * 3])
 
 
 def random_tree(rng: random.Random) -> tuple[int, tuple[int, ...]]:

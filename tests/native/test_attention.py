@@ -33,21 +33,21 @@ def chain(count: int) -> tuple[int, ...]:
 @needs_kernels
 @pytest.mark.parametrize("seed", range(60))
 def test_both_ways_agree(seed: int):
-    case, sinks = random_case(seed, by_kernels)
+    case = random_case(seed, by_kernels)
     scene = Scene(case)
-    found, expected = (way(scene, scene.work, scene.query, sinks) for way in (by_kernels, by_torch))
+    found, expected = (way(scene, scene.work, scene.query) for way in (by_kernels, by_torch))
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
 @ways
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_a_drafted_row_has_the_bits_of_plain_decoding(way: Way, seed: int):
-    case, sinks = random_case(seed, way)
+    case = random_case(seed, way)
     scene = Scene(case)
-    together = way(scene, scene.work, scene.query, sinks)
+    together = way(scene, scene.work, scene.query)
     for row, slots in random.Random(seed).sample(list(enumerate(scene.path_slots())), min(6, scene.num_rows)):
         other = scene.copy(slots)
-        alone = way(scene, [TreeWork(other, [0], [-1])], scene.query[row : row + 1], sinks)
+        alone = way(scene, [TreeWork(other, [0], [-1])], scene.query[row : row + 1])
         assert torch.equal(alone[0], together[row]), f"row {row} of {case}"
         scene.pool.release(other)
 
@@ -55,17 +55,17 @@ def test_a_drafted_row_has_the_bits_of_plain_decoding(way: Way, seed: int):
 @ways
 @pytest.mark.parametrize("seed", range(200, 215))
 def test_neighbours_and_their_order_change_no_bit(way: Way, seed: int):
-    case, sinks = random_case(seed, way)
+    case = random_case(seed, way)
     scene = Scene(case)
     ends = np.cumsum([len(item.tokens) for item in scene.work])[:-1].tolist()
     queries = scene.query.tensor_split(ends)
-    together = way(scene, scene.work, scene.query, sinks).tensor_split(ends)
+    together = way(scene, scene.work, scene.query).tensor_split(ends)
     order = random.Random(seed).sample(range(len(queries)), len(queries))
     shuffled = [scene.work[i] for i in order], torch.cat([queries[i] for i in order])
-    parts = way(scene, *shuffled, sinks).split([len(queries[i]) for i in order])
+    parts = way(scene, *shuffled).split([len(queries[i]) for i in order])
     for part, i in zip(parts, order, strict=True):
         assert torch.equal(part, together[i])
-        assert torch.equal(way(scene, [scene.work[i]], queries[i], sinks), together[i])
+        assert torch.equal(way(scene, [scene.work[i]], queries[i]), together[i])
 
 
 @ways
@@ -90,29 +90,17 @@ def test_what_is_not_on_the_path_is_never_touched(way: Way, garbage: float):
     assert not after[[2, 4]].isfinite().any()
 
 
-@ways
-def test_a_sink_takes_its_weight(way: Way):
-    scene = make((0, (-1,)))
-    sinks = torch.tensor([-torch.inf, -40.0, -1.0, 0.5, 3.0, 200.0])
-    slot = scene.work[0].sequence.slots(np.zeros(1, np.int64))[0]
-    page, place = divmod(int(slot), 64)
-    key, value = (pool[page, :, place].repeat_interleave(3, 0) for pool in (scene.layer.keys, scene.layer.values))
-    score = (scene.query[0] * key).sum(-1) * scene.case.how["scaling"]
-    expected = torch.sigmoid(score - sinks)[:, None] * value
-    np.testing.assert_allclose(way(scene, scene.work, scene.query, sinks)[0], expected, rtol=1e-5, atol=1e-6)
-
-
 @needs_kernels
 @pytest.mark.parametrize("seed", range(300, 310))
 def test_the_thread_count_changes_no_bit(seed: int):
-    case, sinks = random_case(seed, by_kernels)
+    case = random_case(seed, by_kernels)
     scene = Scene(case)
     before = torch.get_num_threads()
     try:
         found = []
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(by_kernels(scene, scene.work, scene.query, sinks))
+            found.append(by_kernels(scene, scene.work, scene.query))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
@@ -228,8 +216,6 @@ def test_operations_refuse_what_does_not_fit():
         {"frame": Frame(10)},
         {"window": -1},
         {"softcap": -1.0},
-        {"sinks": torch.zeros(5)},
-        {"sinks": torch.zeros(6, dtype=torch.bfloat16)},
     ):
         with pytest.raises(ValueError, match=r"."):
             attend_ops(**{**good, **change})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
 import torch
 
+from paceline.errors import ConfigError
 from paceline.native import elementwise
-from paceline.native.elementwise import Function, map_op
+from paceline.native.elementwise import Function, lookup_op, map_op
+from paceline.native.layout import LAYOUT, Kind, layout_of
 from paceline.native.library import Library, library
-from paceline.native.ops import Kind, PackedWeight, make, run
+from paceline.native.ops import PackedWeight, make, run
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
 
@@ -84,6 +87,21 @@ def test_an_embedding_reads_the_packed_weight(kernels: Library, rows: int, k: in
     out = torch.empty(rows, k, dtype=dtype)
     run(kernels, [PackedWeight(kernels, weight).rows(out, tokens)])
     assert torch.equal(out, weight[tokens])
+
+
+OUTSIDE = [-1, 77, 78, 1000, 2**31, -(2**31), 2**62, -(2**62), 2**63 - 1, -(2**63), 0, 76]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 9, 64])
+def test_a_token_out_of_range_reads_the_nearest_row_and_nothing_outside(kernels: Library, k: int, dtype: torch.dtype):
+    weight = random(torch.Generator().manual_seed(k), 77, k, dtype=dtype)
+    tokens = torch.tensor(OUTSIDE)
+    expected = weight[tokens.clamp(0, 76)]
+    gathered, embedded = torch.empty(len(tokens), k, dtype=dtype), torch.empty(len(tokens), k, dtype=dtype)
+    run(kernels, [lookup_op(gathered, tokens, weight), PackedWeight(kernels, weight).rows(embedded, tokens)])
+    assert torch.equal(gathered, expected)
+    assert torch.equal(embedded, expected)
 
 
 UNARY = {
@@ -251,3 +269,29 @@ def test_numbers_are_those_of_the_kernels(header: str, enum: str, mirror: type):
     names = text.split(f"enum {enum} {{")[1].split("}")[0].split(",")
     assert [name.strip() for name in names if name.strip() != "NUM_KINDS"] == [member.name for member in mirror]
     assert [int(member) for member in mirror] == list(range(len(mirror)))
+
+
+def test_the_structs_are_those_of_the_kernels():
+    path = next(Path(elementwise.__file__).parent.glob("_kernels*.so"))
+    assert layout_of(ctypes.CDLL(str(path))) == LAYOUT
+
+
+@pytest.fixture
+def loaded_anew():
+    """`library` finds its kernels again in this test, and once more after it."""
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+@pytest.mark.parametrize("place", range(len(LAYOUT)))
+@pytest.mark.usefixtures("loaded_anew")
+def test_kernels_of_another_layout_are_refused(monkeypatch: pytest.MonkeyPatch, place: int):
+    other = (*LAYOUT[:place], LAYOUT[place] + 8, *LAYOUT[place + 1 :])
+    monkeypatch.setattr("paceline.native.library.LAYOUT", other)
+    with pytest.raises(ConfigError, match=r"another version.*install Paceline again"):
+        library()
+
+
+def test_a_library_that_says_no_layout_has_none():
+    assert layout_of(ctypes.CDLL(torch._C.__file__)) == ()

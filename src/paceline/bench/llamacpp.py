@@ -23,7 +23,7 @@ from paceline.bench.forwards import TransformersForward
 from paceline.bench.gguf_file import unsupported, write_gguf
 from paceline.bench.timing import Contestant
 
-_PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
+_MODULES = ("llama_cpp", "gguf")
 # Seconds between turns, so that nobody's threads spin beside another's turn: OpenMP threads spin on after a forward,
 # 8 to 11 ms of processor time in the 50 ms after it. llama.cpp as pip builds it on Linux uses OpenMP, and finds torch's
 # libgomp in the process: both then work with the same threads. Built without OpenMP it makes and joins threads within
@@ -186,9 +186,8 @@ def _import() -> Any:
 
 
 def _check_possible(model: PreTrainedModel) -> None:
-    absent = [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]
-    if absent:
-        raise CannotCompeteError(f"not installed (pip install {' '.join(absent)})")
+    if any(importlib.util.find_spec(module) is None for module in _MODULES):
+        raise CannotCompeteError('not installed (pip install "paceline[peers]")')
     if model.device.type != "cpu":
         raise CannotCompeteError("it is measured on the CPU only")
     if (reason := unsupported(model)) is not None:

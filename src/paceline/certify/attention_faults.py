@@ -103,7 +103,6 @@ def _masked_attention(
     mask: torch.Tensor,
     scaling: float,
     softcap: float = 0.0,
-    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(R, H, D_v) float32 of queries (R, H, D)."""
     group = query.shape[1] // layer.shape.num_kv_heads
@@ -113,9 +112,5 @@ def _masked_attention(
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.masked_fill(~mask, -torch.inf)
-    if sinks is None:
-        weights = torch.softmax(scores, -1)
-    else:
-        sink = sinks.view(-1, group, 1, 1).expand(*scores.shape[:-1], 1)
-        weights = torch.softmax(torch.cat([scores, sink], -1), -1)[..., :-1]
+    weights = torch.softmax(scores, -1)
     return (weights @ values[:, None]).flatten(0, 1).transpose(0, 1)

@@ -34,19 +34,17 @@ def batch_invariant_attention(
     scaling: float,
     window: int = 0,
     softcap: float = 0.0,
-    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
 
-    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none); `sinks`
-    (H,) float32 are scores that take their weight from each row and bring no value.
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none).
     """
     scaled = query.float() * scaling
     partial = _tail(scaled, cache, rows, window, softcap)
     shared = rows.shared(window)
     if shared is not None:
         partial = _combine(_shared(scaled, cache, rows, shared, softcap), partial)
-    _, total, out = partial if sinks is None else _add_sinks(partial, sinks)
+    _, total, out = partial
     return out / total
 
 
@@ -119,14 +117,6 @@ def _combine(shared: Partial, tail: Partial) -> Partial:
     total = _sum_tiles(weight * shared[1]) + tail_weight * tail[1]
     out = _sum_tiles(weight * shared[2]) + tail_weight * tail[2]
     return top, total, out
-
-
-def _add_sinks(partial: Partial, sinks: torch.Tensor) -> Partial:
-    """The same with a sink's weight in each row's sum."""
-    sink = sinks[:, None]
-    top = torch.maximum(partial[0], sink)
-    scale = torch.exp(partial[0] - top)
-    return top, partial[1] * scale + torch.exp(sink - top), partial[2] * scale
 
 
 def _sum_tiles(parts: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,8 @@ from paceline.model.pool import CachedSequence, LayerCache, PagePool
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.native.attention import attend_ops, write_op
 from paceline.native.frame import Frame
+from paceline.native.layout import Op
 from paceline.native.library import Library, library
-from paceline.native.ops import Op
 from paceline.native.products import Weights
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from paceline.native.frame import PAGE, Frame
-from paceline.native.ops import FLOATS, Kind, Op, make, require
+from paceline.native.frame import Frame
+from paceline.native.layout import PAGE, Kind, Op
+from paceline.native.ops import FLOATS, make, require
 
 
 def write_op(
@@ -38,13 +39,11 @@ def attend_ops(
     scaling: float,
     window: int = 0,
     softcap: float = 0.0,
-    sinks: torch.Tensor | None = None,
 ) -> list[Op]:
     """`out` (R, H, D_v) of `query` (R, H, D), any strides, over the keys on each row's path, itself included.
 
-    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none); `sinks`
-    (H,) float32 join each row's weights without a value. R is the most rows that the frame may have; those beyond
-    the frame's stay as they are.
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none). R is
+    the most rows that the frame may have; those beyond the frame's stay as they are.
     """
     _check_pools(key_pool, value_pool, frame)
     heads, dim, value_dim = key_pool.shape[1], key_pool.shape[3], value_pool.shape[3]
@@ -54,15 +53,13 @@ def attend_ops(
     require(out.shape == (num_rows, num_heads, value_dim), f"out is {tuple(out.shape)}")
     require(out.dtype in FLOATS and (out.stride(2) == 1 or value_dim == 1), "out must be floats, contiguous by row")
     require(window >= 0 and softcap >= 0, f"window {window}, softcap {softcap}")
-    if sinks is not None:
-        require(sinks.shape == (num_heads,) and sinks.dtype == torch.float32, f"sinks are {tuple(sinks.shape)}")
     frame.require(num_heads, value_dim)
     ops = []
     for kind in (Kind.ATTEND, Kind.COMBINE):
         op = make(
             kind,
             (num_rows, num_heads, dim, heads, value_dim),
-            (out, query, key_pool, value_pool, sinks, frame.header),
+            (out, query, key_pool, value_pool, frame.header),
         )
         op.size[0] = window
         op.number[0], op.number[1] = scaling, softcap

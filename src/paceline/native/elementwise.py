@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from paceline.native.ops import FLOATS, Kind, Op, make
+from paceline.native.layout import Kind, Op
+from paceline.native.ops import FLOATS, make
 
 aten = torch.ops.aten
 Call = tuple[Callable[..., Op], Sequence[torch.Tensor], Sequence[torch.Tensor]]  # make, writes, reads
@@ -89,6 +90,13 @@ def map_op(
     op = make(Kind.MAP, shape, [t.as_strided(shape, s) for t, s in zip(operands, strides, strict=True)])
     op.function = function
     op.number[0], op.number[1] = number, scale
+    return op
+
+
+def lookup_op(out: torch.Tensor, tokens: torch.Tensor, table: torch.Tensor) -> Op:
+    """`out` (M, K) = rows of `table` (V, K) by `tokens` (M,) int64; one outside [0, V) gives the nearest row."""
+    op = make(Kind.GATHER, out.shape, [out, tokens, table])
+    op.size[0] = table.shape[0]
     return op
 
 
@@ -186,7 +194,9 @@ def _embedding(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
     table, tokens = args[0], args[1]
     if table.dtype not in FLOATS or table.stride(1) != 1 or tokens.dtype != torch.int64 or not tokens.is_contiguous():
         return None
-    return [(lambda *t: make(Kind.GATHER, t[0].shape, t), [out.view(-1, out.shape[-1])], [tokens.view(-1), table])]
+    if table.shape[0] == 0:
+        return None
+    return [(lookup_op, [out.view(-1, out.shape[-1])], [tokens.view(-1), table])]
 
 
 _SPECIAL: dict[Any, Callable[[Any, Any, Any], list[Call] | None]] = {

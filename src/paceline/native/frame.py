@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PAGE = 64  # positions of a page, as in csrc/paceline.h; and drafts that a sequence may have at most
-CHUNK = 512  # positions that attention adds up without a break
-_MAX_LANES = 16
-_SEQUENCE_INTS, _ROW_INTS = 6, 2
-_NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS, _HEADER_INTS = range(8)
+from paceline.native.layout import CHUNK, HEADER_INTS, MAX_LANES, PAGE, ROW_INTS, SEQUENCE_INTS
+
+_NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS = range(HEADER_INTS)
 
 Ints = NDArray[np.int64]
 
@@ -40,7 +38,7 @@ class Frame:
     def __init__(self, num_pages: int) -> None:
         self.num_pages = num_pages  # of every pool that it is used with: no page or slot beyond is let in
         self.num_rows = 0
-        self.header = torch.zeros(_HEADER_INTS, dtype=torch.int64)
+        self.header = torch.zeros(HEADER_INTS, dtype=torch.int64)
         self._header = self.header.numpy()  # the same memory
         self._table = np.zeros(0, np.int64)
         self._partials = torch.empty(0)
@@ -60,8 +58,8 @@ class Frame:
         self._table[: len(table)] = table
         last = max([max(item.positions) for item in sequences if item.positions], default=0)
         self.num_rows = sum([len(item.positions) for item in sequences])
-        rows = len(sequences) * _SEQUENCE_INTS
-        slots = rows + self.num_rows * _ROW_INTS
+        rows = len(sequences) * SEQUENCE_INTS
+        slots = rows + self.num_rows * ROW_INTS
         values = self._header
         values[_NUM_ROWS], values[_NUM_SEQUENCES] = self.num_rows, len(sequences)
         values[_ROWS], values[_SLOTS] = rows, slots
@@ -70,7 +68,7 @@ class Frame:
 
     def require(self, num_heads: int, value_dim: int) -> None:
         """Make room for the partial results of a layer of this shape."""
-        self._floats = max(self._floats, num_heads * (-(-value_dim // _MAX_LANES) * _MAX_LANES + 2))
+        self._floats = max(self._floats, num_heads * (-(-value_dim // MAX_LANES) * MAX_LANES + 2))
         self._grow()
 
     def _grow(self) -> None:
@@ -86,7 +84,7 @@ class Frame:
         slots: list[int] = []
         rest: list[int] = []
         num_rows = sum([len(item.positions) for item in sequences])
-        start = len(sequences) * _SEQUENCE_INTS + num_rows * (_ROW_INTS + 1)
+        start = len(sequences) * SEQUENCE_INTS + num_rows * (ROW_INTS + 1)
         first = 0
         for item in sequences:
             place = start + len(rest)

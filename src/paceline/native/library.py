@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from paceline.errors import ConfigError
+from paceline.native.layout import LAYOUT, layout_of
 
 VARIABLE = "PACELINE_NATIVE"
 INSTRUCTION_SETS = ("avx512-bf16", "avx512", "avx2", "portable")  # the best first
@@ -76,7 +77,8 @@ def library() -> Library | None:
     """The kernels in use, or None: not compiled, or turned off.
 
     Raises:
-        ConfigError: `PACELINE_NATIVE` names an instruction set that does not exist or that this processor lacks.
+        ConfigError: `PACELINE_NATIVE` names an instruction set that does not exist or that this processor lacks, or
+            the compiled kernels are those of another version.
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "0":
@@ -87,6 +89,7 @@ def library() -> Library | None:
     if path is None:
         return None
     handle = ctypes.CDLL(str(path))
+    _check(handle, path)
     handle.paceline_table.restype = ctypes.c_void_p
     for name in (wanted,) if wanted else INSTRUCTION_SETS:
         table = handle.paceline_table(name.encode())
@@ -107,6 +110,15 @@ def status() -> str:
             "tokens costs more: install a C compiler and Paceline again"
         )
     return f"native kernels: {found.name}, {found.num_threads} threads"
+
+
+def _check(handle: ctypes.CDLL, path: Path) -> None:
+    found = layout_of(handle)
+    if found != LAYOUT:
+        raise ConfigError(
+            f"the compiled kernels {path.name} are of another version (layout {found}, not {LAYOUT}): "
+            f"install Paceline again, or set {VARIABLE}=0"
+        )
 
 
 def _compiled() -> Path | None:

@@ -1,61 +1,17 @@
-"""Operations for the kernels: built from tensors, every shape and stride checked, then run together.
-
-The structs mirror csrc/paceline.h.
-"""
+"""Operations for the kernels: built from tensors, every shape and stride checked, then run together."""
 
 from __future__ import annotations
 
-import ctypes
-import enum
 import threading
 from collections.abc import Sequence
 
 import torch
 
+from paceline.native.layout import MAX_DIMS, PANEL, Kind, Op, View
 from paceline.native.library import Library
 
-MAX_DIMS = 6
-MAX_VIEWS = 7
-PANEL = 32
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2}
 FLOATS = (torch.float32, torch.bfloat16)
-
-
-class Kind(enum.IntEnum):
-    """Kernels, as in csrc/paceline.h."""
-
-    PACK = 0
-    LINEAR = 1
-    EMBED = 2
-    GATHER = 3
-    MAP = 4
-    MEAN = 5
-    LAYER_NORM = 6
-    WRITE = 7
-    ATTEND = 8
-    COMBINE = 9
-
-
-class View(ctypes.Structure):
-    """A strided view of a tensor; strides in elements."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("dtype", ctypes.c_int64), ("strides", ctypes.c_int64 * MAX_DIMS))
-
-
-class Op(ctypes.Structure):
-    """One operation; `views` begins with the result."""
-
-    _fields_ = (
-        ("kind", ctypes.c_int64),
-        ("function", ctypes.c_int64),
-        ("is_serial", ctypes.c_int64),
-        ("barrier", ctypes.c_int64),
-        ("ndim", ctypes.c_int64),
-        ("shape", ctypes.c_int64 * MAX_DIMS),
-        ("views", View * MAX_VIEWS),
-        ("size", ctypes.c_int64 * 4),
-        ("number", ctypes.c_double * 4),
-    )
 
 
 def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None]) -> Op:
@@ -119,7 +75,8 @@ class PackedWeight:
         return self._op(Kind.LINEAR, out, x, self.data.view(self.dtype), bias, rows=len(x))
 
     def rows(self, out: torch.Tensor, tokens: torch.Tensor) -> Op:
-        """`out` (M, K) = rows of the weight by `tokens` (M,) int64, each in [0, N): the caller sees to that."""
+        """`out` (M, K) = rows of the weight by `tokens` (M,) int64; one outside [0, N) gives the nearest row."""
+        require(self.num_columns > 0, "a weight without rows")
         require(tokens.ndim == 1 and tokens.dtype == torch.int64, f"tokens are {tuple(tokens.shape)}, {tokens.dtype}")
         require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
         require(out.stride(1) == 1, "rows must be contiguous")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
+from paceline.native.layout import Kind, Op
 from paceline.native.library import Library
-from paceline.native.ops import Kind, Op, Runner
+from paceline.native.ops import Runner
 from paceline.native.recording import Recording, Step, storage_of
 
 _SERIAL = 8192  # elements: sharing less among workers costs more than it saves

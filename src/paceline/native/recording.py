@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from paceline.native.elementwise import native_calls
+from paceline.native.layout import Op
 from paceline.native.library import Library
-from paceline.native.ops import Op, run
+from paceline.native.ops import run
 from paceline.native.products import PRODUCTS, Weights, product_calls
 
 Tensors = Sequence[torch.Tensor]

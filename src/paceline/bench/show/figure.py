@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
@@ -44,8 +45,10 @@ def check_output(path: Path) -> None:
     """Refuse a file that cannot become a figure, before anything is drawn.
 
     Raises:
-        ConfigError: its name ends otherwise than in .png or .svg, or its folder is not there.
+        ConfigError: its name ends otherwise than in .png or .svg, its folder is not there, or matplotlib is missing.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError('a figure is drawn by matplotlib, which is not installed: pip install "paceline[bench]"')
     if path.suffix.lower() not in _FORMS:
         raise ConfigError(f"out is {str(path)!r}; allowed: a name that ends in {' or '.join(_FORMS)}")
     if not path.parent.is_dir():

@@ -268,7 +268,7 @@ static int64_t walk(const Attention *a, Range part, const Scratch *s) {
     return cost;
 }
 
-/* views: out, query (R, H, D), keys pool, values pool, sinks, frame; shape R, H, D, H_kv, D_v; size: window; number:
+/* views: out, query (R, H, D), keys pool, values pool, frame; shape R, H, D, H_kv, D_v; size: window; number:
  * scaling, softcap. Leaves partial results in the frame's buffer. */
 static void attend(const Op *op, const Worker *worker) {
     const int64_t value_dim = op->shape[4], heads = op->shape[3];
@@ -277,7 +277,7 @@ static void attend(const Op *op, const Worker *worker) {
         op->shape[2], value_dim, round_up(value_dim, LANES),
         heads, op->shape[1] / heads, op->size[0],
         (float)op->number[0], (float)op->number[1],
-        frame_of(&op->views[5], op->shape[0]),
+        frame_of(&op->views[4], op->shape[0]),
     };
     const Scratch s = scratch_of(&a, worker->scratch);
     const Range none = {0, 0};

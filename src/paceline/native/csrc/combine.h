@@ -1,4 +1,4 @@
-/* The end of attention: the chunks' partial results of a query, in ascending order, then the sink, as one output. */
+/* The end of attention: the chunks' partial results of a query, in ascending order, as one output. */
 
 typedef struct {
     const float *first; /* partial result of the first chunk */
@@ -16,10 +16,10 @@ static Chunks chunks_of(const Op *op, const Frame *frame, int64_t row, int64_t h
     return chunks;
 }
 
-/* `width` outputs. A sink is one more weight without a value. */
-static void add_chunks(Chunks chunks, const float *sink, float *out) {
+/* `width` outputs. */
+static void add_chunks(Chunks chunks, float *out) {
     const int64_t width = chunks.width;
-    float top = sink ? *sink : LOWEST, total = 0.0f;
+    float top = LOWEST, total = 0.0f;
     for (int64_t c = 0; c < chunks.count; c++) {
         const float maximum = chunks.first[c * chunks.stride + width];
         top = maximum > top ? maximum : top;
@@ -32,21 +32,19 @@ static void add_chunks(Chunks chunks, const float *sink, float *out) {
         for (int64_t i = 0; i < width; i += LANES)
             vf_store(out + i, vf_fma(vf_load(partial + i), scale, vf_load(out + i)));
     }
-    if (sink) total += vf_lane(vf_exp(vf_set1(*sink - top)));
     for (int64_t i = 0; i < width; i += LANES) vf_store(out + i, vf_div(vf_load(out + i), vf_set1(total)));
 }
 
 /* After a barrier, with the views and numbers of `attend`. */
 static void combine(const Op *op, const Worker *worker) {
-    const Frame frame = frame_of(&op->views[5], op->shape[0]);
-    const View *out = &op->views[0], *sinks = &op->views[4];
+    const Frame frame = frame_of(&op->views[4], op->shape[0]);
+    const View *out = &op->views[0];
     const int64_t heads = op->shape[1], total = frame.num_rows * heads;
     float *sums = (float *)worker->scratch;
     const int64_t last = share(total, worker->index + 1, worker->count);
     for (int64_t i = share(total, worker->index, worker->count); i < last; i++) {
         const int64_t row = i / heads, head = i % heads;
-        const float *sink = sinks->data ? (const float *)sinks->data + head * sinks->strides[0] : NULL;
-        add_chunks(chunks_of(op, &frame, row, head), sink, sums);
+        add_chunks(chunks_of(op, &frame, row, head), sums);
         store_floats((char *)element(out, row, head, 0), out->dtype, sums, op->shape[4]);
     }
 }

@@ -16,6 +16,11 @@ static inline void prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
 
 static inline int64_t width_of(int64_t dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
 
+/* The index in [0, count) that is nearest to one that may lie anywhere: no token makes a kernel read outside. */
+static inline int64_t clamped(int64_t index, int64_t count) {
+    return index < 0 ? 0 : index < count ? index : count - 1;
+}
+
 /* `count` contiguous values to float32. The odd end goes through the same instructions as the rest. */
 static void load_floats(float *to, const char *from, int64_t dtype, int64_t count) {
     if (dtype == I64) {

@@ -1,27 +1,8 @@
-/* The rows of one forward as Python's Frame (attention.py) writes them, and what stores their keys and values.
+/* The rows of one forward as Python's Frame (frame.py) writes them, and what stores their keys and values.
  *
  * A header stands at an address that never changes; it says where the tables are, which may move from one forward to
  * the next. The key at position i <= p of a row is in slot pages[i / PAGE] * PAGE + i % PAGE while i is committed,
  * and in slot drafts[path[i - committed]] beyond. */
-
-typedef struct {
-    int64_t num_rows, num_sequences;
-    int64_t table;             /* address of int64: sequences, rows, slots, then what they point to */
-    int64_t rows, slots;       /* offsets in it */
-    int64_t partials, chunks;  /* address of the partial results' buffer; chunks per row in it */
-} Header;
-
-typedef struct {
-    int64_t first_row, end_row;
-    int64_t committed;          /* positions whose keys are in pages */
-    int64_t pages;              /* offset of its page table */
-    int64_t drafts, num_drafts; /* offset of the slots of keys that are not committed; at most PAGE of them */
-} Sequence;
-
-typedef struct {
-    int64_t position;
-    int64_t path; /* offset of the drafts from position `committed` up to its own */
-} Row;
 
 typedef struct {
     const Header *header;

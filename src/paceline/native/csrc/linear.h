@@ -1,6 +1,6 @@
 /* y = x W^T + b for few rows: each output is one sum over k in one order, whatever the rows around it.
  *
- * Weights are packed once (run.c) into panels of 32 columns: for each step over k, 128 bytes that hold the 32
+ * Weights are packed once (pack.h) into panels of 32 columns: for each step over k, 128 bytes that hold the 32
  * columns' floats, or their pairs of bfloat16. A panel is streamed from memory once, in blocks that stay in the
  * nearest cache while all rows use them. An output's sum starts anew with each block of steps and the blocks are
  * added in order; how rows and columns are tiled in registers changes no sum. */
@@ -160,14 +160,15 @@ static void linear(const Op *op, const Worker *worker) {
     }
 }
 
-/* Rows of a packed weight (an embedding that shares it): views y (M, K), tokens (M) int64, packed; shape M, N, K. */
+/* Rows of a packed weight (an embedding that shares it): views y (M, K), tokens (M) int64, packed; shape M, N, K.
+ * A token outside [0, N) reads the nearest row. */
 static void embed(const Op *op, const Worker *worker) {
     const int64_t rows = op->shape[0], k = op->shape[2];
     const View *y = &op->views[0], *tokens = &op->views[1], *w = &op->views[2];
     const int64_t parts = w->dtype == BF16 ? 2 : 1, width = width_of(w->dtype), steps = (k + parts - 1) / parts;
     const int64_t last = share(rows, worker->index + 1, worker->count);
     for (int64_t r = share(rows, worker->index, worker->count); r < last; r++) {
-        const int64_t token = ((const int64_t *)tokens->data)[r * tokens->strides[0]];
+        const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->shape[1]);
         const char *from = w->data + token / PANEL * steps * STEP_BYTES + token % PANEL * 4;
         char *to = y->data + r * y->strides[0] * width;
         for (int64_t i = 0; i < k; i++)

@@ -184,12 +184,13 @@ static void layer_norm(const Op *op, const Worker *worker) {
     }
 }
 
-/* views: result (M, K), tokens (M) int64, table (V, K): rows of a table by token. shape M, K. */
+/* views: result (M, K), tokens (M) int64, table (V, K): rows of a table by token. shape M, K; size: V.
+ * A token outside [0, V) reads the nearest row. */
 static void gather(const Op *op, const Worker *worker) {
     const View *out = &op->views[0], *tokens = &op->views[1], *table = &op->views[2];
     const int64_t width = width_of(table->dtype), end = share(op->shape[0], worker->index + 1, worker->count);
     for (int64_t r = share(op->shape[0], worker->index, worker->count); r < end; r++) {
-        const int64_t token = ((const int64_t *)tokens->data)[r * tokens->strides[0]];
+        const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->size[0]);
         memcpy(out->data + r * out->strides[0] * width, table->data + token * table->strides[0] * width,
                (size_t)(op->shape[1] * width));
     }

@@ -40,6 +40,27 @@ typedef struct {
     double number[4];
 } Op;
 
+/* A forward's rows, as Python's Frame (frame.py) writes them: see frame.h. */
+
+typedef struct {
+    int64_t num_rows, num_sequences;
+    int64_t table;             /* address of int64: sequences, rows, slots, then what they point to */
+    int64_t rows, slots;       /* offsets in it */
+    int64_t partials, chunks;  /* address of the partial results' buffer; chunks per row in it */
+} Header;
+
+typedef struct {
+    int64_t first_row, end_row;
+    int64_t committed;          /* positions whose keys are in pages */
+    int64_t pages;              /* offset of its page table */
+    int64_t drafts, num_drafts; /* offset of the slots of keys that are not committed; at most PAGE of them */
+} Sequence;
+
+typedef struct {
+    int64_t position;
+    int64_t path; /* offset of the drafts from position `committed` up to its own */
+} Row;
+
 typedef struct {
     int index, count;
     char *scratch; /* its own, as many bytes as scratch_bytes() asks */

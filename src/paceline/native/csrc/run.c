@@ -25,8 +25,9 @@ typedef struct {
     char *scratch;
     int64_t scratch_bytes; /* of each worker */
     Runtime runtime;
-    atomic_int waiting;
-    atomic_int round;
+    /* Written at every barrier: on lines of their own, away from each other and from what all read. */
+    _Alignas(LINE) atomic_int waiting;
+    _Alignas(LINE) atomic_int round;
 } Job;
 
 enum { SPINS = 2000 };
@@ -39,8 +40,11 @@ static void meet(Job *job, int count) {
         atomic_store_explicit(&job->round, round + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&job->round, memory_order_acquire) == round; spins++)
-        if (spins > SPINS) sched_yield();
+    int spins = 0;
+    while (atomic_load_explicit(&job->round, memory_order_acquire) == round) {
+        if (spins < SPINS) spins++;
+        else sched_yield();
+    }
 }
 
 static void work(Job *job, int index, int count) {
@@ -67,7 +71,9 @@ EXPORT void paceline_run(const Table *table, const Op *ops, int64_t num_ops, int
     else work(&job, 0, 1);
 }
 
-EXPORT int64_t paceline_op_bytes(void) { return sizeof(Op); }
+/* What Python mirrors (layout.py): sizes of structs in bytes, then constants. Compared when it loads this library. */
+EXPORT const int64_t paceline_layout[] = {sizeof(View), sizeof(Op), sizeof(Header), sizeof(Sequence), sizeof(Row),
+                                          NUM_KINDS, PAGE, PANEL, CHUNK, MAX_LANES};
 
 /* The table of an instruction set by name, or NULL if it is unknown or this processor lacks it. */
 EXPORT const Table *paceline_table(const char *name) {

@@ -1,0 +1,66 @@
+"""What Python and the kernels share: structs, numbers and constants that mirror csrc/paceline.h.
+
+`LAYOUT` is compared with the compiled kernels' own when they are loaded: memory is never read by another's plan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+MAX_DIMS = 6
+MAX_VIEWS = 7
+PAGE = 64  # positions of a page; and drafts that a sequence may have at most
+PANEL = 32  # columns of a panel of packed weights
+CHUNK = 512  # positions that attention adds up without a break
+MAX_LANES = 16  # floats of the widest vector
+HEADER_INTS, SEQUENCE_INTS, ROW_INTS = 7, 6, 2  # of a frame's structs
+
+
+class Kind(enum.IntEnum):
+    """Kernels."""
+
+    PACK = 0
+    LINEAR = 1
+    EMBED = 2
+    GATHER = 3
+    MAP = 4
+    MEAN = 5
+    LAYER_NORM = 6
+    WRITE = 7
+    ATTEND = 8
+    COMBINE = 9
+
+
+class View(ctypes.Structure):
+    """A strided view of a tensor; strides in elements."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("dtype", ctypes.c_int64), ("strides", ctypes.c_int64 * MAX_DIMS))
+
+
+class Op(ctypes.Structure):
+    """One operation; `views` begins with the result."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int64),
+        ("function", ctypes.c_int64),
+        ("is_serial", ctypes.c_int64),
+        ("barrier", ctypes.c_int64),
+        ("ndim", ctypes.c_int64),
+        ("shape", ctypes.c_int64 * MAX_DIMS),
+        ("views", View * MAX_VIEWS),
+        ("size", ctypes.c_int64 * 4),
+        ("number", ctypes.c_double * 4),
+    )
+
+
+_FRAME_BYTES = [8 * count for count in (HEADER_INTS, SEQUENCE_INTS, ROW_INTS)]
+LAYOUT = (ctypes.sizeof(View), ctypes.sizeof(Op), *_FRAME_BYTES, len(Kind), PAGE, PANEL, CHUNK, MAX_LANES)
+
+
+def layout_of(handle: ctypes.CDLL) -> tuple[int, ...]:
+    """The same figures as the compiled kernels have them; () from kernels of before there were any."""
+    try:
+        return tuple((ctypes.c_int64 * len(LAYOUT)).in_dll(handle, "paceline_layout"))
+    except ValueError:
+        return ()

@@ -1,0 +1,43 @@
+"""The commands do without the extras; where one is needed, one line says what to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+EXTRAS = ["matplotlib", "llama_cpp", "gguf", "scipy", "jsonschema", "hypothesis", "pytest"]
+
+
+def run_without(modules: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`paceline` in a process that cannot import some modules."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({list(modules)!r})); sys.argv = ['paceline', *{arguments!r}];"
+        "from paceline.cli import main; main()"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", [("generate", "Once upon a time", "--max-tokens", "3"), ("drafters",)], ids=str)
+def test_a_command_runs_without_the_extras(command: tuple[str, ...]) -> None:
+    done = run_without(EXTRAS, *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_report_is_made_without_the_extras(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = run_without(EXTRAS, "report", "Once upon a time", "--max-tokens", "3", "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_figure_without_matplotlib_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    done = run_without(EXTRAS, "bench", "show", str(tmp_path / "result.json"), "--out", str(tmp_path / "figure.png"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith('which is not installed: pip install "paceline[bench]"')
