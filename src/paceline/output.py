@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from paceline.engine.request import Token
 from paceline.engine.stats import Stats
@@ -41,3 +42,25 @@ class Output:
         end = self.text if len(self.text) <= _SHOWN else "…" + self.text[1 - _SHOWN :]
         pace = f"{self.stats.mean_acceptance_length:.2f} tokens/step"
         return f"Output({end!r}, {len(self.token_ids)} tokens, {self.finish_reason}, {pace})"
+
+    def _repr_html_(self) -> str:
+        """The text in a notebook, each token's background by who proposed it."""
+        sources = list(dict.fromkeys(token.source for token in self.tokens if token.source != "target"))
+        colours = {source: _COLOURS[i % len(_COLOURS)] for i, source in enumerate(sources)}
+        text = "".join(_marked(token, colours) for token in self.tokens)
+        legend = " ".join(f'<span style="background:{colours[s]}">{escape(s)}</span>' for s in sources)
+        about = f"{escape(repr(self))} {legend}".strip()
+        return f'<div style="white-space:pre-wrap">{text}</div><small>{about}</small>'
+
+
+# Okabe and Ito's colours, apart for the colour-blind too, thin enough for text in light and dark notebooks.
+_COLOURS = tuple(
+    f"{colour}66" for colour in ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+)
+
+
+def _marked(token: Token, colours: Mapping[str, str]) -> str:
+    text = escape(token.text)
+    if token.source not in colours:
+        return text
+    return f'<span style="background:{colours[token.source]}" title="{escape(token.source)}">{text}</span>'

@@ -18,8 +18,6 @@ from paceline.text.prompts import as_prompt
 from paceline.text.stream import TextStream, no_text
 from paceline.text.tokenizer import Tokenizer, eos_ids
 
-NO_TOKENIZER = "this model was loaded without a tokenizer"
-
 
 class RequestFactory:
     """Makes requests for one target.
@@ -43,7 +41,7 @@ class RequestFactory:
             RequestError: it has none.
         """
         if self._tokenizer is None:
-            raise RequestError(f"{NO_TOKENIZER}; allowed: prompts of token ids, and no words, chats or grammars")
+            raise RequestError("this model has no tokenizer; allowed: prompts of token ids")
         return self._tokenizer
 
     def ids(self, prompt: str | list[int]) -> list[int]:

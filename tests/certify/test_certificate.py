@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from paceline import LLM
 from paceline.certify import run as certify_run
 from paceline.certify.bytes import BytesResult
 from paceline.certify.certificate import Agreement, Certificate, Control, agreements, bytes_as_dict
@@ -186,8 +187,8 @@ def test_an_engine_with_a_fault_fails_with_exit_code_1(tmp_path: Path, monkeypat
 
     def spoilt(*args: Any, **options: Any):
         llm = load(*args, **options)
-        llm.target = llm.engine.target = StaleRow(llm.target)
-        return llm
+        target, pacer = StaleRow(llm.target), llm.engine.pacer
+        return LLM.from_target(target, llm.tokenizer, drafters="none", pacer=pacer, info=llm.info)
 
     monkeypatch.setattr(certify_run, "load", spoilt)
     monkeypatch.setattr(certify_run, "run_controls", lambda *args: [])

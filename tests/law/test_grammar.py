@@ -241,7 +241,7 @@ def test_a_schema_that_nothing_can_follow_is_refused_in_one_line(schema: object)
 
 def test_without_a_tokenizer_a_grammar_is_refused_and_nothing_else() -> None:
     llm = LLM.from_target(target_of(VOCAB), tokenizer=None)
-    with pytest.raises(RequestError, match="without a tokenizer; a grammar needs one"):
+    with pytest.raises(RequestError, match="this model has no tokenizer; a grammar needs one"):
         llm.generate([1], choice=["a"], max_tokens=3)
     assert llm.generate([1], max_tokens=3, response_format={"type": "text"}).finish_reason == "length"
 

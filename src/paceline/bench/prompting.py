@@ -9,6 +9,7 @@ from paceline.bench.prompt_formats import Prompt
 from paceline.bench.tables import progress
 from paceline.errors import ConfigError
 from paceline.llm import LLM
+from paceline.text.chat import chat_ids
 from paceline.text.tokenizer import Tokenizer
 
 AS_CHAT = "every turn through the model's chat template, after plain decoding's own answers to the turns before"
@@ -70,5 +71,5 @@ def _conversation(llm: LLM, tokenizer: Tokenizer, prompt: Prompt, max_tokens: in
             answer = llm.generate(list(ids), drafters="none", max_tokens=max_tokens, temperature=0.0)
             messages.append({"role": "assistant", "content": answer.text})
         messages.append({"role": "user", "content": turn})
-        ids = tuple(tokenizer.chat(messages))
+        ids = tuple(chat_ids(tokenizer, messages))
         yield Encoded(Prompt(prompt.category, (turn,)), ids)

@@ -182,7 +182,7 @@ class Compiler:
     @cached_property
     def _words(self) -> Words:
         if self._definition is None:
-            raise RequestError("this model was loaded without a tokenizer; a grammar needs one")
+            raise RequestError("this model has no tokenizer; a grammar needs one")
         tokenizer = Tokenizer.from_str(self._definition())
         tokenizer.no_padding()
         tokenizer.no_truncation()

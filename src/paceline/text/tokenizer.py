@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from paceline.bundled import bundled_path
-from paceline.errors import ConfigError, ModelError, RequestError, first_line
+from paceline.errors import ModelError, RequestError, first_line
 from paceline.params import SamplingOptions
 
 
@@ -52,15 +53,10 @@ class Tokenizer:
     def definition(self) -> str:
         """The tokenizer as the JSON of the `tokenizers` library, added tokens and all."""
         if not isinstance(self.inner, PreTrainedTokenizerFast):
-            raise ConfigError(f"a grammar needs a tokenizer of the tokenizers library, not {type(self.inner).__name__}")
+            raise RequestError(
+                f"a grammar needs a tokenizer of the tokenizers library, not {type(self.inner).__name__}"
+            )
         return str(self.inner.backend_tokenizer.to_str())
-
-    def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Ids of a conversation in the model's chat template, ready for the assistant's turn."""
-        if not self.inner.chat_template:
-            raise ConfigError("this model has no chat template; use generate with a plain prompt")
-        ids = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
-        return list(ids["input_ids"])
 
 
 def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokenizer | None:
@@ -72,6 +68,8 @@ def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokeniz
         place = model.name_or_path if model is not None else source
         if model is not None and not os.path.isdir(place):
             return None  # a model made in memory; its prompts are token ids
+        if _has_no_tokenizer(place):
+            return None
         inner = _read(place, trust_remote_code)
     if len(inner) > target.vocab_size:
         raise ModelError(
@@ -97,6 +95,18 @@ def sampling_defaults(generation: GenerationConfig | None) -> SamplingOptions:
     if generation.repetition_penalty is not None:
         found["repetition_penalty"] = float(generation.repetition_penalty)
     return found
+
+
+def _has_no_tokenizer(place: Any) -> bool:
+    """Whether this is a model's folder, and nothing in it is a tokenizer's: its prompts are token ids."""
+    folder = Path(place)
+    if not (folder / "config.json").is_file():
+        return False
+    return not any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES)
+
+
+# What transformers' tokenizers save, and those of sentencepiece and tiktoken.
+_TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.tiktoken", "*.bpe")
 
 
 def _read(source: Any, trust_remote_code: bool) -> PreTrainedTokenizerBase:
