@@ -69,7 +69,7 @@ class TimedTarget(ScriptedTarget):
     def row_counts(self) -> Sequence[int]:
         return (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         self.clock.advance(self.costs.of(num_rows, context))
         return True
 
@@ -129,7 +129,7 @@ class World:
         `on_step` is told after each step how many seconds it took.
         """
         for drafter in {id(d): d for request in requests for d in request.drafters}.values():
-            self.engine.pacer.meet(drafter, self.target)
+            self.engine.pacer.attach(drafter, self.target)
             drafter.num_asked = drafter.num_shown = 0
         for request in requests:
             self.engine.add(request)

@@ -29,7 +29,7 @@ class Timed:
         self.contexts: list[int] = []
         self.weight_bytes = 1000
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         self.contexts.append(context)
         time.sleep(self.seconds * (1 + num_rows / 8))
         return True
@@ -117,8 +117,8 @@ def test_one_row_count_that_is_contradicted_is_enough(folder: Path, monkeypatch:
 
 def test_a_row_count_that_does_not_fit_contradicts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = settled(folder, monkeypatch)
-    rehearse = Timed.rehearse
-    monkeypatch.setattr(Timed, "rehearse", lambda target, rows, context: rows < 3 and rehearse(target, rows, context))
+    dry_run = Timed.dry_run
+    monkeypatch.setattr(Timed, "dry_run", lambda target, rows, context: rows < 3 and dry_run(target, rows, context))
     target = Timed()
     forward_costs(target, NAME)
     assert not target.is_measured

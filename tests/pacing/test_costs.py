@@ -93,7 +93,7 @@ class Rehearsed:
         self.clock, self.seconds, self.room, self.row_counts = clock, seconds, room, counts
         self.ran: list[tuple[int, int]] = []
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         if num_rows + context > self.room:
             return False
         is_first = (num_rows, context) not in self.ran

@@ -36,7 +36,7 @@ def test_what_a_drafter_takes_is_known_before_its_first_request(num_stages: int)
 def test_each_proposal_comes_after_a_forward_where_that_counts(plain: float, num_forwards: int) -> None:
     ran: list[int] = []
     target = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
-    target.rehearse = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
+    target.dry_run = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
     drafter = ScriptedDrafter(lambda request, budget: bool(ran.append(0)) or [1] * budget)
     rehearse(drafter, target, plain, DrafterCost(GUESS), Clock())
     assert ran == ([1, 0] * num_forwards or [0] * 7)

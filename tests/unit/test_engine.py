@@ -231,14 +231,14 @@ class Watching(FixedPacer):
         self.batches: list[int] = []
         self.ended = 0
 
-    def meet(self, drafter, target) -> None:
+    def attach(self, drafter, target) -> None:
         self.met.append(drafter.name)
 
     def draft(self, requests, most, ask):
         self.batches.append(len(requests))
         return super().draft(requests, most, ask)
 
-    def end(self, request) -> None:
+    def finish(self, request) -> None:
         self.ended += 1
 
 

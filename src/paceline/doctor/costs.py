@@ -55,7 +55,7 @@ class MeasuredCosts:
 def measured_costs(target: Rehearsing, table: dict[int, ForwardCost], contexts: Sequence[int]) -> MeasuredCosts:
     """Time forwards of a few row counts in turns, behind the median of `contexts`, for some seconds."""
     context = int(median(contexts))
-    counts = tuple(count for count in _ROWS if count in table and target.rehearse(count, context))
+    counts = tuple(count for count in _ROWS if count in table and target.dry_run(count, context))
     rounds: list[list[float]] = []
     deadline = time.perf_counter() + _SECONDS
     while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _MOST_ROUNDS and time.perf_counter() < deadline):
@@ -65,7 +65,7 @@ def measured_costs(target: Rehearsing, table: dict[int, ForwardCost], contexts: 
 
 def _time(target: Rehearsing, count: int, context: int) -> float:
     """Seconds of a forward after another one like it, as they come in decoding."""
-    target.rehearse(count, context)
+    target.dry_run(count, context)
     started = time.perf_counter()
-    target.rehearse(count, context)
+    target.dry_run(count, context)
     return time.perf_counter() - started

@@ -28,7 +28,7 @@ class Rehearsing(Protocol):
     def row_counts(self) -> Sequence[int]:
         """Rows that a forward may have, ascending."""
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         """Run a forward of so many rows behind so many cached positions; False if they do not fit."""
 
 
@@ -134,12 +134,12 @@ def quickest(
 
     What noise adds is learnt while decoding.
     """
-    if not target.rehearse(count, context):
+    if not target.dry_run(count, context):
         return None
     samples = []
     for _ in range(rounds):
         started = clock()
-        target.rehearse(count, context)
+        target.dry_run(count, context)
         samples.append(clock() - started)
     return min(samples)
 

@@ -18,10 +18,10 @@ class FixedPacer(Pacer):
 
     budget: int = 7
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
@@ -38,8 +38,8 @@ class FixedPacer(Pacer):
                 proposals[i].append(tree)
         return [merge(trees, r.nodes, r.depth) for trees, r in zip(proposals, rooms, strict=True)]
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""

@@ -55,19 +55,19 @@ class AdaptivePacer(Pacer):
         self._paces: dict[int, Pace] = {}
         self._drafting: Drafting | None = None  # this step's, if anybody was awake
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
         if not self.experience.knows(drafter):
             rehearse(drafter, target, self.costs.plain(1, 0), self.experience.of(drafter), self._clock)
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         plain = self.costs.plain(1, len(request.tokens))
         account = Account(self._max_slowdown, plain)
         account.book(Bill(prefill, prefill, 0.0, prefill))
         self._paces[request.id] = Pace(self.experience, account, plain)
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""
         pace = self._paces.pop(request.id, None)
         if pace is not None:
@@ -93,7 +93,7 @@ class AdaptivePacer(Pacer):
             self._drafting.ask(drafter, ask)
         return self._drafting.sample()
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         drafting, self._drafting = self._drafting, None
         if drafting is None:

@@ -28,7 +28,7 @@ def displace(target: Target, seconds: float) -> None:
     A forward is run for that effect if it takes few `seconds`; beside a long one it would not count.
     """
     if seconds < _SHORT_FORWARD:
-        target.rehearse(1, 0)
+        target.dry_run(1, 0)
 
 
 def rehearse(drafter: Drafter, target: Target, plain: float, cost: DrafterCost, clock: Callable[[], float]) -> None:
