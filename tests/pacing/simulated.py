@@ -13,7 +13,7 @@ from paceline.engine.engine import Engine
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.pacing import AdaptivePacer, CostTable
-from paceline.pacing.costs import measure
+from paceline.pacing.measuring import measure
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 
 TICK = 1e-7  # seconds that pass at every look at the clock
@@ -124,7 +124,7 @@ class World:
     engine: Engine
 
     def run(self, requests: Sequence[Request], on_step: Callable[[float], None] = lambda seconds: None) -> None:
-        """Decode requests together, to their ends; the pacer meets their drafters first.
+        """Decode requests together, to their ends; their drafters are attached first.
 
         `on_step` is told after each step how many seconds it took.
         """

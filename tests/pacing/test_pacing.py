@@ -89,7 +89,7 @@ def test_stops_say_why_drafting_went_no_further() -> None:
     request = decoded(place, [wrong(place, "wrong", 0.1), perfect(place, "right", 0.2)], 100)
     stops = request.stats.pacing["stops"]
     assert sum(stops.values()) == request.stats.num_steps
-    assert stops.keys() <= {"asleep", "no drafts", "rows would not pay", "guard", "all drafts taken"}
+    assert stops.keys() <= {"idle", "no drafts", "rows would not pay", "guard", "all drafts taken"}
     assert len(stops) > 1
 
 

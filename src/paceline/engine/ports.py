@@ -57,7 +57,7 @@ class Target(Protocol):
         """
 
     def dry_run(self, num_rows: int, context: int) -> bool:
-        """Run a forward that nobody needs, of so many rows behind so many cached positions; False if they do not fit."""
+        """Run a forward of so many rows behind so many cached positions, to no end; False if they do not fit."""
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """Keep the rows of the pending token and of the accepted nodes, drop the rest."""
