@@ -88,7 +88,7 @@ def due(
     for depth, probability in enumerate(others):
         builder.add(depth - 1, 1, probability, depth)
     candidates.add(ScriptedDrafter(), builder.build())
-    return state.due(drafter, candidates.new_tokens(of_drafter.expected_tokens), probe_seconds)
+    return state.due(of_drafter, candidates.new_tokens(of_drafter.expected_tokens), probe_seconds)
 
 
 def test_who_pays_is_due_at_once_and_who_does_not_is_due_seldom() -> None:
@@ -110,7 +110,7 @@ def test_a_long_text_is_read_only_for_an_output_that_is_long_enough() -> None:
         taught(of_drafter.shared, 1e-4 + 1000 * 1e-4, unread=1000)
         request.tokens[:0] = [1] * num_unread
         request.num_prompt_tokens += num_unread
-        return state.due(drafter, of_drafter.expected_tokens, 1e-4)
+        return state.due(of_drafter, of_drafter.expected_tokens, 1e-4)
 
     assert due_after(1000, 400) == 0
     assert due_after(1000, 8) > 8

@@ -254,22 +254,21 @@ class RequestState:
         state = self.drafter(drafter)
         return state.shared.first_seconds(len(self.request.tokens) - state.num_read)
 
-    def due(self, drafter: Drafter, new_tokens: float, probe_seconds: float) -> int:
+    def due(self, drafter: DrafterState, new_tokens: float, probe_seconds: float) -> int:
         """The output length from which to ask a drafter: 0, at once, if that pays; else seldom enough.
 
         Args:
-            drafter: one of the request's.
+            drafter: one of the request's, as it has done here.
             new_tokens: that it may be expected to bring, beyond what others have proposed.
             probe_seconds: that asking it may cost for each token although it does not pay.
         """
-        state = self.drafter(drafter)
-        usual = state.shared.usual_seconds
-        reading = state.shared.reading_seconds(len(self.request.tokens) - state.num_read)
+        usual = drafter.shared.usual_seconds
+        reading = drafter.shared.reading_seconds(len(self.request.tokens) - drafter.num_read)
         # What is read serves all proposals still to come; a quarter of those, since nobody knows.
-        proposals = max(self.request.num_remaining / (1.0 + state.expected_tokens) / 4.0, 1.0)
+        proposals = max(self.request.num_remaining / (1.0 + drafter.expected_tokens) / 4.0, 1.0)
         if new_tokens * self.seconds_per_token > usual + reading / proposals:
             return 0
-        return state.asked_at + (int((usual + reading) / probe_seconds) if probe_seconds > 0.0 else _NEVER)
+        return drafter.asked_at + (int((usual + reading) / probe_seconds) if probe_seconds > 0.0 else _NEVER)
 
     def affordable(self, seconds: float, earning: float) -> int:
         """The output length from which the balance covers `seconds`, if it grows by `earning` per token until then."""

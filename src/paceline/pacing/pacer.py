@@ -165,7 +165,7 @@ class AdaptivePacer(Pacer):
         price = state.first_seconds(max(drafters, key=state.expected_saving)) + self._overhead.value
         price += max(self.costs.forward(2, context) - plain, 0.0) + self.costs.rest
         probe_seconds = self._probe_seconds([state.request])
-        due = min([state.due(d, state.drafter(d).expected_tokens, probe_seconds) for d in drafters])
+        due = min([state.due(d, d.expected_tokens, probe_seconds) for d in map(state.drafter, drafters)])
         return max(due, state.affordable(price, _EARNING * self._max_slowdown * plain))
 
     def _probe_seconds(self, requests: Sequence[Request]) -> float:

@@ -97,6 +97,8 @@ class Candidates:
         """Learn from the tokens that the target said about every proposal, and about what several agreed on."""
         for drafter, tree in self._proposals.values():
             self._counts.judge(drafter.name, tree, said)
+        if len(self._proposals) < 2:
+            return  # nobody to agree with
         union = self.union
         for node, is_right in evaluated(union.tokens, union.parents, said):
             if len(union.sources[node]) > 1:
@@ -223,8 +225,9 @@ class Plan:
         request, state, candidates = self.requests[index], self.states[index], self.candidates[index]
         if candidates.max_nodes == 0 or not any(d is drafter for d in request.drafters):
             return False
-        new_tokens = candidates.new_tokens(state.drafter(drafter).expected_tokens)
-        return state.due(drafter, new_tokens, self._probe_seconds) <= request.num_output_tokens
+        known = state.drafter(drafter)
+        new_tokens = candidates.new_tokens(known.expected_tokens)
+        return state.due(known, new_tokens, self._probe_seconds) <= request.num_output_tokens
 
     def _affords(self, drafter: Drafter, wanted: Sequence[int]) -> bool:
         """Whether the balance covers a first stage, with enough left to try its drafts; if so, it is spent."""
