@@ -27,7 +27,7 @@ _LONG = 8  # unread tokens from which reading is what a proposal's time is spent
 _READING = 1e-6  # seconds to read a token, before it is known
 _SHARED_KEEP, _REQUEST_KEEP = 1.0 - 1.0 / 64, 1.0 - 1.0 / 8
 _RATE_KEEP = 1.0 - 1.0 / 16  # steps over which the present rate of tokens is averaged
-_FEWEST_NODES = 8  # draft nodes to ask for, where none was accepted last
+_MIN_NODES = 8  # draft nodes to ask for, where none was accepted last
 _NEVER = 2**30  # output tokens
 
 
@@ -284,5 +284,5 @@ class RequestState:
 
     def learn_max_nodes(self, num_drafts: int, num_accepted: int) -> None:
         """Ask for twice as many nodes as were accepted: proposals take time in proportion to their nodes."""
-        wanted = 2 * num_accepted + _FEWEST_NODES
+        wanted = 2 * num_accepted + _MIN_NODES
         self.max_nodes = max(wanted, (self.max_nodes + wanted) // 2 if num_drafts else self.max_nodes)

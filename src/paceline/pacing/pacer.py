@@ -71,8 +71,6 @@ class AdaptivePacer(Pacer):
         self._plan = None  # the last step may have failed before it was observed
         states = [self._states[request.id] for request in requests]
         if not any(r.drafters and r.num_output_tokens >= s.next_ask for r, s in zip(requests, states, strict=True)):
-            for state in states:
-                state.stops["idle"] += 1
             return [EMPTY] * len(requests)
         budget, probe_seconds = min(self._budget, max_nodes), self._probe_seconds(requests)
         self._plan = plan = Plan(states, self.costs, self._clock, budget, self._overhead.value, probe_seconds)
@@ -108,11 +106,13 @@ class AdaptivePacer(Pacer):
         own = times.scoring - times.drafting + self._clock() - times.observing
         overhead = self._idle_overhead.value
         for outcome in outcomes:
-            self._states[outcome.request.id].account.book(own + undrafted, undrafted, undrafted, overhead)
+            state = self._states[outcome.request.id]
+            state.stops["idle"] += 1
+            state.account.book(own + undrafted, undrafted, undrafted, overhead)
+            if is_studied:
+                state.learn_rate(own + undrafted, len(outcome.tokens))
         if is_studied:
             self._idle_overhead.learn(own)
-            for outcome in outcomes:
-                self._states[outcome.request.id].learn_rate(own + undrafted, len(outcome.tokens))
 
     def _observe_plan(self, plan: Plan, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Enter a step in which drafters could be asked, and learn from it."""
@@ -131,6 +131,7 @@ class AdaptivePacer(Pacer):
             self._overhead.learn(own - plan.asking_seconds)
         for state, outcome in zip(plan.states, outcomes, strict=True):
             count = len(outcome.tokens)
+            state.stops[plan.stop] += 1
             state.learn_rate(own + undrafted, count)
             state.account.book(own + undrafted, estimate, count * plain if has_drafts else undrafted, idle_overhead)
 

@@ -150,6 +150,7 @@ class Plan:
         ]
         self.context = max(len(request.tokens) for request in self.requests)
         self.overhead = overhead
+        self.stop = "no drafts"  # why drafting went no further
         self.has_asked = False
         self.asking_estimate = 0.0  # seconds of asking, before it was done
         self.asking_seconds = 0.0  # that it took
@@ -169,8 +170,17 @@ class Plan:
     def ask(self, drafter: Drafter, ask: Ask) -> None:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
         wanted = [i for i in range(len(self.states)) if self._wants(i, drafter)]
-        if not wanted or not self._affords(drafter, wanted):
+        if not wanted:
             return
+        price = sum(self.states[i].first_seconds(drafter) for i in wanted)
+        expected_tokens = sum(self.states[i].drafter(drafter).expected_tokens for i in wanted)
+        limit = _RISK * self._allowance if self.has_asked else self._allowance
+        if self._spend(price, expected_tokens, limit):
+            self.has_asked = True
+            self._run(drafter, wanted, ask)
+
+    def _run(self, drafter: Drafter, wanted: Sequence[int], ask: Ask) -> None:
+        """Take a drafter's stages as long as they pay."""
         budgets = [self.candidates[i].max_nodes for i in wanted]
         started = self._clock()
         ends: list[float] = []  # of stages, in seconds from there
@@ -186,9 +196,7 @@ class Plan:
     def trees(self) -> list[DraftTree]:
         """One for each request: as many of the likeliest nodes as are worth their rows and within the balance."""
         nodes = ranked(self.candidates)
-        size, why = self._size(nodes)
-        for state in self.states:
-            state.stops[why] += 1
+        size, self.stop = self._size(nodes)
         if size == 0:
             return [EMPTY] * len(self.states)
         kept: list[list[int]] = [[] for _ in self.states]
@@ -229,30 +237,24 @@ class Plan:
         new_tokens = candidates.new_tokens(known.expected_tokens)
         return state.due(known, new_tokens, self._probe_seconds) <= request.num_output_tokens
 
-    def _affords(self, drafter: Drafter, wanted: Sequence[int]) -> bool:
-        """Whether the balance covers a first stage, with enough left to try its drafts; if so, it is spent."""
-        price = sum(self.states[i].first_seconds(drafter) for i in wanted)
-        reserve = self._reserve(sum(self.states[i].drafter(drafter).expected_tokens for i in wanted))
-        limit = _RISK * self._allowance if self.has_asked else self._allowance
-        if self._spent + price + reserve > limit:
+    def _spend(self, price: float, expected_tokens: float, limit: float) -> bool:
+        """Spend the price of a stage, if enough is left within the limit to try so many drafts; False if not."""
+        if self._spent + price + self._reserve(expected_tokens) > limit:
             return False
         self.asking_estimate += price
-        self.has_asked = True
         return True
 
     def _goes_on(self, drafter: Drafter, wanted: Sequence[int], gain: float, before: float) -> bool:
-        """Whether a further stage may be expected to save more than it costs, and the balance covers it.
+        """Whether to take a further stage: if it should save more than it costs, that is spent.
 
-        It gains less than this one by as much as this one gained less than the last.
+        It is expected to gain less than this one by as much as this one gained less than the last.
         """
         state = self.states[wanted[0]]
         price = state.drafter(drafter).shared.next_stage.value * len(wanted)
         next_gain = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
-        reserve = self._reserve(sum(self.candidates[i].expected_tokens(drafter) for i in wanted))
-        if next_gain * state.seconds_per_token <= price or self._spent + price + reserve > self._allowance:
+        if next_gain * state.seconds_per_token <= price:
             return False
-        self.asking_estimate += price
-        return True
+        return self._spend(price, sum(self.candidates[i].expected_tokens(drafter) for i in wanted), self._allowance)
 
     def _reserve(self, expected_tokens: float) -> float:
         """What asking must leave: for as many drafts as it may bring, but no more than rows may lose at once."""
