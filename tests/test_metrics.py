@@ -56,7 +56,7 @@ def test_every_entry_of_the_pacers_account_is_defined(stats: dict) -> None:
 def test_every_reason_to_stop_drafting_is_named() -> None:
     source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "src/paceline/pacing").glob("*.py"))
     reasons = {
-        r for r in ("asleep", "no drafts", "rows would not pay", "guard", "all drafts taken") if f'"{r}"' in source
+        r for r in ("idle", "no drafts", "rows would not pay", "guard", "all drafts taken") if f'"{r}"' in source
     }
     assert set(re.findall(r"`([a-z ]+)`", PAGE.split("| `stops` |", 1)[1].splitlines()[0])) == reasons
 

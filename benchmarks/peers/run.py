@@ -16,7 +16,7 @@ import typer
 from paceline.bench.provenance import provenance
 from paceline.bench.tables import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
-from paceline.pacing.cache import cache_folder
+from paceline.pacing.measuring import cache_folder
 from peers.measure import Plan, line_up, measure
 from peers.process import PeerProcess
 from peers.prompts import prompts_of

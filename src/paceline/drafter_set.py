@@ -16,11 +16,11 @@ class DrafterSet:
 
     Args:
         environment: what drafters may know of their engine.
-        meet: told of each drafter that has been made and attached.
+        on_attached: told of each drafter that has been made and attached.
     """
 
-    def __init__(self, environment: Environment, meet: Callable[[Drafter], None]) -> None:
-        self._environment, self._meet = environment, meet
+    def __init__(self, environment: Environment, on_attached: Callable[[Drafter], None]) -> None:
+        self._environment, self._on_attached = environment, on_attached
         self._made: dict[str, Drafter] = {}
 
     def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
@@ -54,6 +54,6 @@ class DrafterSet:
             return named(known, taken)
         drafter = named(make(spec), taken)
         drafter.attach(self._environment)
-        self._meet(drafter)
+        self._on_attached(drafter)
         self._made[key] = drafter
         return drafter

@@ -48,7 +48,7 @@ class Runtime:
         self.thread.engine = loaded.engine or Engine(loaded.target, loaded.pacer)
         self._factory: RequestFactory | None = RequestFactory(loaded.target, loaded.tokenizer, loaded.name)
         self.environment = _environment(loaded, draft_model)
-        self._drafters = DrafterSet(self.environment, partial(loaded.pacer.meet, target=loaded.target))
+        self._drafters = DrafterSet(self.environment, partial(loaded.pacer.attach, target=loaded.target))
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, self.thread.stop, self._drafters.close)
 

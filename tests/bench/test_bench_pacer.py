@@ -41,8 +41,8 @@ def account(elapsed: float = 1.0, allowed: float = 1.1, surprise: float = 0.05) 
     return {
         "elapsed_seconds": elapsed,
         "bound_seconds": allowed + surprise,
-        "surprise_seconds": surprise,
-        "stops": {"guard": 1, "asleep": 3},
+        "cost_error_seconds": surprise,
+        "stops": {"guard": 1, "idle": 3},
     }
 
 
@@ -104,7 +104,7 @@ def test_speed_ups_are_of_whole_tasks_and_medians_over_rounds() -> None:
     assert (task.best, task.fixed[task.best]) == ("near 3", pytest.approx(10.0 / 6))
     assert task.share == pytest.approx(1.2)
     assert task.mean_acceptance_length == 2.0
-    assert task.stops == {"guard": 6, "asleep": 18}
+    assert task.stops == {"guard": 6, "idle": 18}
 
 
 def test_the_mix_gives_every_task_as_many_tokens() -> None:

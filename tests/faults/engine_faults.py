@@ -11,7 +11,6 @@ from paceline.engine.request import Hints, Request, StepOutcome
 from paceline.engine.stats import Stats
 from paceline.engine.tree import MAX_DEPTH, merge
 from paceline.pacing import fixed
-from paceline.pacing.base import Room
 from paceline.testing import ScriptedTarget
 
 
@@ -81,7 +80,7 @@ def _(patch: Patch) -> None:
 
 @fault("a draft for the last token", checks.no_draft_is_bought_for_the_last_token)
 def _(patch: Patch) -> None:
-    patch.setattr(fixed, "room", lambda request, most: Room(most, MAX_DEPTH))
+    patch.setattr(fixed, "max_depth", lambda request: MAX_DEPTH)
     patch.setattr(fixed, "merge", lambda trees, budget, depth: merge(trees, budget))
 
 

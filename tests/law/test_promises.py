@@ -79,7 +79,7 @@ def test_on_an_erratic_clock_the_pacer_does_everything_it_can() -> None:
             for request in requests:
                 said.update({name: d.num_draft_tokens for name, d in request.stats.drafters.items()})
                 stops.update(request.stats.pacing["stops"])
-    assert stops.keys() == {"asleep", "no drafts", "rows would not pay", "guard", "all drafts taken"}
+    assert stops.keys() == {"idle", "no drafts", "rows would not pay", "guard", "all drafts taken"}
     assert {name for name in registered() if said[name]} == registered().keys()
 
 

@@ -13,7 +13,7 @@ from paceline.engine.engine import Engine
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.pacing import AdaptivePacer, CostTable
-from paceline.pacing.costs import measure
+from paceline.pacing.measuring import measure
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 
 TICK = 1e-7  # seconds that pass at every look at the clock
@@ -69,7 +69,7 @@ class TimedTarget(ScriptedTarget):
     def row_counts(self) -> Sequence[int]:
         return (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         self.clock.advance(self.costs.of(num_rows, context))
         return True
 
@@ -124,12 +124,12 @@ class World:
     engine: Engine
 
     def run(self, requests: Sequence[Request], on_step: Callable[[float], None] = lambda seconds: None) -> None:
-        """Decode requests together, to their ends; the pacer meets their drafters first.
+        """Decode requests together, to their ends; their drafters are attached first.
 
         `on_step` is told after each step how many seconds it took.
         """
         for drafter in {id(d): d for request in requests for d in request.drafters}.values():
-            self.engine.pacer.meet(drafter, self.target)
+            self.engine.pacer.attach(drafter, self.target)
             drafter.num_asked = drafter.num_shown = 0
         for request in requests:
             self.engine.add(request)

@@ -8,7 +8,7 @@ import pytest
 
 from law.support import target_of
 from paceline.engine.request import Request
-from paceline.pacing.beliefs import Beliefs
+from paceline.pacing.estimates import SuccessCounts
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import Costs, TimedDrafter, World, request_of, world
 
@@ -32,7 +32,7 @@ def expert(place: World, first: int, last: int) -> TimedDrafter:
 
 @dataclass
 class Run:
-    """Tokens per step of a stretch of one output, and what was believed on the way."""
+    """Tokens per step of a stretch of one output, and what was estimated on the way."""
 
     request: Request
     tokens: list[int] = field(default_factory=list)  # output tokens after each step
@@ -48,7 +48,7 @@ def decode(place: World, monkeypatch: pytest.MonkeyPatch, is_frozen: bool) -> Ru
     def on_step(seconds: float) -> None:
         run.tokens.append(run.request.num_output_tokens)
         if is_frozen and run.request.num_output_tokens >= SWITCH:
-            monkeypatch.setattr(Beliefs, "_add", lambda beliefs, key, is_right: None)
+            monkeypatch.setattr(SuccessCounts, "add", lambda counts, key, is_right: None)
 
     place.run([run.request], on_step)
     return run
@@ -69,19 +69,19 @@ def test_estimates_follow_the_topic_within_tens_of_tokens() -> None:
     place = world(target_of(VOCAB).logits, VOCAB, Costs(per_row=0.1), budget=8)
     drafters = [expert(place, 0, SWITCH), expert(place, SWITCH, LENGTH)]
     request = request_of(VOCAB, LENGTH, drafters)
-    believed: dict[int, tuple[float, float]] = {}
+    estimated: dict[int, tuple[float, float]] = {}
 
     def on_step(seconds: float) -> None:
         if request.finish_reason is None:
-            beliefs = place.pacer._paces[request.id].beliefs
-            first, second = (beliefs.chance((drafter.name, 1), 1.0) for drafter in drafters)
-            believed[request.num_output_tokens] = (first, second)
+            counts = place.pacer._states[request.id].counts
+            first, second = (counts.probability((drafter.name, 1), 1.0) for drafter in drafters)
+            estimated[request.num_output_tokens] = (first, second)
 
     place.run([request], on_step)
-    at = {where: max(n for n in believed if n <= where) for where in (SWITCH, SWITCH + RECOVERED, LENGTH - 1)}
-    first, second = believed[at[SWITCH]]
+    at = {where: max(n for n in estimated if n <= where) for where in (SWITCH, SWITCH + RECOVERED, LENGTH - 1)}
+    first, second = estimated[at[SWITCH]]
     assert first > 0.8
     assert first > second
-    first, second = believed[at[SWITCH + RECOVERED]]
+    first, second = estimated[at[SWITCH + RECOVERED]]
     assert second > 0.6
     assert second > first

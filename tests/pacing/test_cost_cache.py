@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from paceline.pacing import forward_costs
-from paceline.pacing.cache import cache_folder
-from paceline.pacing.costs import _FAR, _NEAR, measure, quickest
+from paceline.pacing.measuring import _FAR, _NEAR, cache_folder, measure, quickest
 
 NAME = "/home/somebody/models/secret-model"
 
@@ -29,7 +28,7 @@ class Timed:
         self.contexts: list[int] = []
         self.weight_bytes = 1000
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         self.contexts.append(context)
         time.sleep(self.seconds * (1 + num_rows / 8))
         return True
@@ -79,8 +78,8 @@ def remembered(path: Path) -> bool:
 def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of a target's costs on a clock that is not this machine's: only a sleep makes time pass."""
     now = [0.0]
-    monkeypatch.setattr("paceline.pacing.cache.measure", lambda target: measure(target, lambda: now[0]))
-    monkeypatch.setattr("paceline.pacing.cache.quickest", lambda *args: quickest(*args, lambda: now[0]))
+    monkeypatch.setattr("paceline.pacing.measuring.measure", lambda target: measure(target, lambda: now[0]))
+    monkeypatch.setattr("paceline.pacing.measuring.quickest", lambda *args: quickest(*args[:4], lambda: now[0]))
     monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return believe(folder, Timed())
 
@@ -117,8 +116,8 @@ def test_one_row_count_that_is_contradicted_is_enough(folder: Path, monkeypatch:
 
 def test_a_row_count_that_does_not_fit_contradicts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = settled(folder, monkeypatch)
-    rehearse = Timed.rehearse
-    monkeypatch.setattr(Timed, "rehearse", lambda target, rows, context: rows < 3 and rehearse(target, rows, context))
+    dry_run = Timed.dry_run
+    monkeypatch.setattr(Timed, "dry_run", lambda target, rows, context: rows < 3 and dry_run(target, rows, context))
     target = Timed()
     forward_costs(target, NAME)
     assert not target.is_measured
@@ -191,7 +190,7 @@ def test_the_folder_is_where_the_environment_says(tmp_path: Path, monkeypatch: p
 
 
 def test_tests_keep_out_of_the_users_cache() -> None:
-    code = "from paceline.pacing.cache import cache_folder; print(cache_folder())"
+    code = "from paceline.pacing.measuring import cache_folder; print(cache_folder())"
     environment = {key: value for key, value in os.environ.items() if key != "PACELINE_CACHE"}
     users = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert not str(cache_folder()).startswith(str(Path(users.stdout.strip()).parent))
@@ -213,7 +212,7 @@ def test_another_model_machine_or_release_has_its_own_file(folder: Path, monkeyp
     larger.weight_bytes += 1
     forward_costs(larger, NAME)
     forward_costs(Timed(), "another")
-    monkeypatch.setattr("paceline.pacing.cache.__version__", "0.0.0")
+    monkeypatch.setattr("paceline.pacing.measuring.__version__", "0.0.0")
     forward_costs(Timed(), NAME)
     assert len(list(folder.iterdir())) == 4
     assert path in folder.iterdir()

@@ -1,4 +1,4 @@
-"""What steps are believed to cost: bounds that hold and follow, and measuring within its time."""
+"""What steps are estimated to cost: bounds that hold and follow, and measuring within its time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from paceline.pacing.costs import _FAR, _NEAR, _ROUNDS, _SECONDS, CostTable, ForwardCost, measure
+from paceline.pacing.costs import CostTable, ForwardCost
+from paceline.pacing.measuring import _FAR, _NEAR, _ROUNDS, _SECONDS, measure
 from pacing.simulated import Clock
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -38,7 +39,7 @@ def test_a_plain_step_is_a_forward_of_a_row_for_each_request_and_the_rest_for_ea
 
 def test_sizes_are_as_full_as_their_padding_allows() -> None:
     costs = table()
-    assert costs.most_rows == 8
+    assert costs.max_rows == 8
     assert costs.sizes(1, 8) == [1, 2, 4, 8]
     assert costs.sizes(2, 7) == [2, 4, 7]
     assert costs.sizes(3, 4) == [3, 4]
@@ -59,7 +60,7 @@ def test_bounds_enclose_the_middle_half_of_what_forwards_take() -> None:
 
 
 @pytest.mark.parametrize("jump", [3.0, 0.4])
-def test_after_a_jump_in_cost_all_row_counts_are_believed_anew_within_a_hundred_samples(jump: float) -> None:
+def test_after_a_jump_in_cost_all_row_counts_are_estimated_anew_within_a_hundred_samples(jump: float) -> None:
     costs, random = table(0.0), np.random.default_rng(1)
     for step in range(300):
         rows = int(random.choice([1, 8]))
@@ -93,7 +94,7 @@ class Rehearsed:
         self.clock, self.seconds, self.room, self.row_counts = clock, seconds, room, counts
         self.ran: list[tuple[int, int]] = []
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         if num_rows + context > self.room:
             return False
         is_first = (num_rows, context) not in self.ran

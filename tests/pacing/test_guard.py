@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from law.support import branching, target_of
 from paceline.engine.request import Request
-from paceline.pacing.guard import Account, Bill
+from paceline.pacing.guard import Account
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import Costs, TimedDrafter, World, plain_seconds, request_of, world
 
@@ -106,7 +106,7 @@ def decoded(costs: Costs, specs, max_slowdown: float, num_tokens: int, seed: int
 
 
 def check_slowdown(costs: Costs, specs, max_slowdown: float, num_tokens: int, seed: int = 0) -> None:
-    """Without noise, and for drafters that cost no more than is guessed at first, beliefs are true: no surprises."""
+    """Without noise, and for drafters that cost no more than is guessed at first, estimates are true: no cost error."""
     request, seconds, plain = decoded(costs, specs, max_slowdown, num_tokens, seed)
     ticks = 1e-5 * request.stats.num_steps
     assert seconds <= (1 + max_slowdown) * plain + 2 * costs.of(1, request.num_prompt_tokens) + ticks
@@ -146,9 +146,9 @@ def test_a_request_that_drafts_well_gains_from_its_first_tokens() -> None:
 def test_an_account_balances() -> None:
     account = Account(0.1, 3.0)
     assert (account.balance, account.bound) == (6.0, 6.0)
-    account.book(Bill(elapsed=5.0, believed=4.0, looking_on=0.5, plain=10.0))
+    account.book(elapsed=5.0, estimate=4.0, plain=10.0, idle_overhead=0.5)
     assert account.balance == pytest.approx(1.1 * 10 + 6 - 4.5)
-    assert account.surprise == 1.0
+    assert account.cost_error == 1.0
     assert account.bound == pytest.approx(1.1 * 10 + 6 + 1)
 
 

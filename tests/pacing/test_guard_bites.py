@@ -8,7 +8,7 @@ import pytest
 
 from paceline.pacing import CostTable
 from paceline.pacing.guard import Account
-from paceline.pacing.step import Drafting
+from paceline.pacing.plan import Plan
 from pacing.simulated import Costs
 from pacing.test_guard import check_slowdown, decoded, test_a_request_that_drafts_well_gains_from_its_first_tokens
 
@@ -43,7 +43,7 @@ FAULTS: dict[str, tuple[Callable[[], None], Callable[[Patch], None]]] = {
     "plain time forgotten": (gains_at_once, _balance(lambda a: a.opening - a._booked)),
     "drafters work for nothing": (
         never_slower,
-        lambda patch: patch.setattr(Drafting, "_spent", property(lambda drafting: -1.0)),
+        lambda patch: patch.setattr(Plan, "_spent", property(lambda plan: -1.0)),
     ),
     "rows that cost nothing": (
         never_slower,

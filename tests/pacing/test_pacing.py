@@ -89,7 +89,7 @@ def test_stops_say_why_drafting_went_no_further() -> None:
     request = decoded(place, [wrong(place, "wrong", 0.1), perfect(place, "right", 0.2)], 100)
     stops = request.stats.pacing["stops"]
     assert sum(stops.values()) == request.stats.num_steps
-    assert stops.keys() <= {"asleep", "no drafts", "rows would not pay", "guard", "all drafts taken"}
+    assert stops.keys() <= {"idle", "no drafts", "rows would not pay", "guard", "all drafts taken"}
     assert len(stops) > 1
 
 
@@ -100,3 +100,31 @@ def test_seconds_saved_are_credited_to_whoever_saved_them() -> None:
     assert said["right"]["saved_seconds"] > 50 * place.target.costs.base
     assert said["wrong"]["saved_seconds"] < 0
     assert said["wrong"]["seconds"] == pytest.approx(said["wrong"]["num_proposals"] * 1e-3, rel=0.05)
+
+
+def test_attaching_twice_does_nothing() -> None:
+    place = place_of(Costs())
+    drafter = perfect(place, "right", 0.01)
+    place.pacer.attach(drafter, place.target)
+    num_asked, now = drafter.num_asked, place.clock.now
+    assert num_asked > 0
+    place.pacer.attach(drafter, place.target)
+    assert (drafter.num_asked, place.clock.now) == (num_asked, now)
+
+
+def test_a_step_that_fails_before_it_is_observed_leaves_nothing_to_the_next() -> None:
+    place, clean = place_of(Costs(per_row=0.1)), place_of(Costs(per_row=0.1))
+    score = place.target.score
+
+    def failing(work):
+        place.target.score = score  # type: ignore[method-assign]
+        raise RuntimeError("not today")
+
+    place.target.score = failing  # type: ignore[method-assign]
+    failed = decoded(place, [perfect(place, "right", 0.01)])
+    assert failed.finish_reason == "error"
+    plain = [decoded(world, [], 30) for world in (place, clean)]  # idle steps, after one that had a plan
+    assert [request.stats.pacing["stops"] for request in plain] == [{"idle": 30}] * 2
+    first, second = (request.stats.pacing["elapsed_seconds"] for request in plain)
+    assert first == pytest.approx(second, rel=1e-6)
+    assert not place.pacer._states

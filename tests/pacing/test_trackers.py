@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.pacing.trackers import Mean, Quantile
+from paceline.pacing.costs import Quantile
+from paceline.pacing.estimates import Mean
 
 SAMPLES = {
     "uniform": lambda random, n: random.uniform(1.0, 3.0, n),

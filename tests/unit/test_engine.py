@@ -223,22 +223,22 @@ def test_the_last_token_is_never_drafted_and_no_row_stands_beyond_the_last_posit
 
 
 class Watching(FixedPacer):
-    """A fixed pacer that remembers whom it has met, what it has drafted for and who has ended."""
+    """A fixed pacer that remembers who was attached, what it has drafted for and who has ended."""
 
     def __init__(self, budget: int) -> None:
         super().__init__(budget)
-        self.met: list[str] = []
+        self.attached: list[str] = []
         self.batches: list[int] = []
         self.ended = 0
 
-    def meet(self, drafter, target) -> None:
-        self.met.append(drafter.name)
+    def attach(self, drafter, target) -> None:
+        self.attached.append(drafter.name)
 
     def draft(self, requests, most, ask):
         self.batches.append(len(requests))
         return super().draft(requests, most, ask)
 
-    def end(self, request) -> None:
+    def finish(self, request) -> None:
         self.ended += 1
 
 
@@ -249,7 +249,7 @@ def test_a_call_may_bring_its_own_pacer() -> None:
     plain, paced = llm.generate([1, 2], **HOW), llm.generate([1, 2], pacer=pacer, **HOW)
     assert plain.token_ids == paced.token_ids
     assert (plain.stats.num_draft_tokens, paced.stats.num_steps) == (0, 6)  # 23 tokens: five by fours, and three
-    assert (pacer.met, pacer.batches, pacer.ended) == (["scripted"], [1] * 6, 1)
+    assert (pacer.attached, pacer.batches, pacer.ended) == (["scripted"], [1] * 6, 1)
     assert llm.generate([1, 2], **HOW).stats.num_draft_tokens == 0  # the call's alone
 
 

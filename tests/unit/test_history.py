@@ -16,8 +16,8 @@ from paceline import ConfigError
 from paceline.drafters.history import HistoryDrafter
 from paceline.engine.request import Environment, Hints, StepOutcome, Token
 from paceline.engine.tree import DraftTree
-from paceline.pacing.rehearsal import rehearse
-from paceline.pacing.worth import DrafterCost
+from paceline.pacing.estimates import DrafterStatistics
+from paceline.pacing.measuring import time_drafter
 from paceline.testing import ScriptedTarget
 
 _ids = itertools.count()
@@ -196,14 +196,16 @@ def test_finishing_takes_no_longer_than_a_server_can_wait() -> None:
     assert sorted(took)[10] < 0.010
 
 
-def test_a_rehearsal_is_not_remembered(tmp_path: Path) -> None:
+def test_what_a_drafter_is_timed_with_is_not_remembered(tmp_path: Path) -> None:
     path = str(tmp_path / "history.npz")
     first = history(path=path)
     tell(first, [1, 2, 3, 4])
     first.close()
     saved = Path(path).read_bytes()
     second = history(path=path)  # has something to draft from, so it takes part
-    rehearse(second, ScriptedTarget(lambda history: np.zeros(1000), 1000), 1.0, DrafterCost(1.0), time.perf_counter)
+    time_drafter(
+        second, ScriptedTarget(lambda history: np.zeros(1000), 1000), 1.0, DrafterStatistics(1.0), time.perf_counter
+    )
     assert len(second._store) == 4
     second.close()
     assert Path(path).read_bytes() == saved

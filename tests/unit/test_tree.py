@@ -28,21 +28,23 @@ def paths_of(tree: DraftTree) -> list[Path]:
     return paths
 
 
-def believed(trees: list[DraftTree]) -> tuple[dict[Path, float], dict[Path, float]]:
-    """The chance of each path's last token given the ones before it, and of the whole path.
+def estimated(trees: list[DraftTree]) -> tuple[dict[Path, float], dict[Path, float]]:
+    """The probability of each path's last token given the ones before it, and of the whole path.
 
-    Drafters are taken to err independently; each is heard once about a path. Siblings share a chance of 1 at most.
+    Drafters are taken to err independently; each is heard once about a path. Siblings share a probability of 1 at most.
     """
     given: dict[Path, dict[str, float]] = {}
     for tree in trees:
         for path, score, source in zip(paths_of(tree), tree.scores, tree.sources, strict=True):
             given.setdefault(path, {}).setdefault(source, score)
-    chances = {path: 1 - math.prod(1 - score for score in scores.values()) for path, scores in given.items()}
+    probabilities = {path: 1 - math.prod(1 - score for score in scores.values()) for path, scores in given.items()}
     totals: dict[Path, float] = {}
-    for path, chance in chances.items():
-        totals[path[:-1]] = totals.get(path[:-1], 0.0) + chance
-    chances = {path: chance / max(1.0, totals[path[:-1]]) for path, chance in chances.items()}
-    return chances, {path: math.prod(chances[path[:i]] for i in range(1, len(path) + 1)) for path in chances}
+    for path, probability in probabilities.items():
+        totals[path[:-1]] = totals.get(path[:-1], 0.0) + probability
+    probabilities = {path: probability / max(1.0, totals[path[:-1]]) for path, probability in probabilities.items()}
+    return probabilities, {
+        path: math.prod(probabilities[path[:i]] for i in range(1, len(path) + 1)) for path in probabilities
+    }
 
 
 @st.composite
@@ -61,19 +63,19 @@ several = st.lists(trees(), max_size=4)
 @given(several, st.integers(0, 40))
 def test_a_merged_tree_keeps_its_budget_and_its_ancestors(proposals: list[DraftTree], budget: int) -> None:
     merged = merge(proposals, budget)
-    assert len(merged) == min(budget, len(believed(proposals)[0]))
+    assert len(merged) == min(budget, len(estimated(proposals)[0]))
     assert all(-1 <= parent < node for node, parent in enumerate(merged.parents))
 
 
 @given(several, st.integers(0, 40))
 def test_a_merged_tree_holds_the_likeliest_paths_once_each(proposals: list[DraftTree], budget: int) -> None:
-    chances, reach = believed(proposals)
+    probabilities, path_probabilities = estimated(proposals)
     merged = merge(proposals, budget)
     paths = paths_of(merged)
     assert len(set(paths)) == len(paths)
-    assert merged.scores == pytest.approx([chances[path] for path in paths])
-    kept = sorted((reach[path] for path in paths), reverse=True)
-    assert kept == pytest.approx(sorted(reach.values(), reverse=True)[: len(merged)])
+    assert merged.scores == pytest.approx([probabilities[path] for path in paths])
+    kept = sorted((path_probabilities[path] for path in paths), reverse=True)
+    assert kept == pytest.approx(sorted(path_probabilities.values(), reverse=True)[: len(merged)])
 
 
 @given(several, st.integers(0, 40))
@@ -91,10 +93,14 @@ def test_a_merged_tree_is_depth_first_with_the_best_child_first(proposals: list[
 @given(several, st.integers(0, 5), st.integers(0, 20))
 def test_a_merged_tree_is_no_deeper_than_it_may_be(proposals: list[DraftTree], depth: int, budget: int) -> None:
     merged = merge(proposals, budget, depth)
-    reach = believed(proposals)[1]
-    shallow = sorted((chance for path, chance in reach.items() if len(path) <= depth), reverse=True)
+    path_probabilities = estimated(proposals)[1]
+    shallow = sorted(
+        (probability for path, probability in path_probabilities.items() if len(path) <= depth), reverse=True
+    )
     assert len(merged) == min(budget, len(shallow))
-    assert sorted((reach[path] for path in paths_of(merged)), reverse=True) == pytest.approx(shallow[:budget])
+    assert sorted((path_probabilities[path] for path in paths_of(merged)), reverse=True) == pytest.approx(
+        shallow[:budget]
+    )
     assert max(merged.depths, default=0) <= depth
 
 

@@ -75,10 +75,10 @@ def _reach_guard(summary: PacerSummary) -> Reach:
     guard = summary.guard
     figure = (
         f"{guard.num_over_bound} of {guard.num_runs} runs over it; {guard.num_over} over (1 + eps) plain + 2 t1 alone, "
-        f"by {guard.most_over:.1%} at most; surprise {guard.median_surprise:.1%} of a run's time, at most "
+        f"by {guard.most_over:.1%} at most; cost error {guard.median_surprise:.1%} of a run's time, at most "
         f"{guard.most_surprise:.1%}"
     )
-    text = "no run takes longer than the guard's bound with its surprise term"
+    text = "no run takes longer than the guard's bound with its cost error"
     return Reach(text, figure, guard.num_over_bound == 0)
 
 

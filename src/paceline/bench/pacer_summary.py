@@ -154,8 +154,8 @@ def _of_pacer(prompt: PromptRun) -> list[Any]:
 
 
 def _guard(accounts: Sequence[dict[str, float]]) -> Guard:
-    over = [a["elapsed_seconds"] / (a["bound_seconds"] - a["surprise_seconds"]) - 1.0 for a in accounts]
-    surprises = [a["surprise_seconds"] / a["elapsed_seconds"] for a in accounts]
+    over = [a["elapsed_seconds"] / (a["bound_seconds"] - a["cost_error_seconds"]) - 1.0 for a in accounts]
+    surprises = [a["cost_error_seconds"] / a["elapsed_seconds"] for a in accounts]
     slack = 1e-9  # seconds: sums of floats
     return Guard(
         len(accounts),

@@ -63,13 +63,13 @@ class WatchedPacer(Pacer):
     steps: list[HostStep] = field(default_factory=list)
     _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
-        self.inner.meet(drafter, target)
+        self.inner.attach(drafter, target)
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
-        self.inner.begin(request, prefill)
+        self.inner.start(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
@@ -78,12 +78,12 @@ class WatchedPacer(Pacer):
         self._modelled = self.meter.seconds - before
         return trees
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
-        self.inner.settle(outcomes, times)
+        self.inner.observe(outcomes, times)
         seconds = times.scoring - times.drafting + time.perf_counter() - times.observing - self._modelled
         self.steps.append(HostStep(sum(len(outcome.tree) + 1 for outcome in outcomes), seconds))
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""
-        self.inner.end(request)
+        self.inner.finish(request)

@@ -77,13 +77,13 @@ class Witness(Pacer):
         self._expected, self._keep_rows = expected, keep_rows
         self._of_request: dict[int, int] = {}
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
-        self.inner.meet(drafter, target)
+        self.inner.attach(drafter, target)
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
-        self.inner.begin(request, prefill)
+        self.inner.start(request, prefill)
         self._of_request[request.id] = len(self.traces)
         self.traces.append(Trace(law=copy.deepcopy(request.sampler) if self._keep_rows else None))
 
@@ -91,15 +91,15 @@ class Witness(Pacer):
         """See `Pacer`."""
         return self.inner.draft(requests, most, ask)
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         for place, outcome in enumerate(outcomes):
             self._note(outcomes, place, outcome)
-        self.inner.settle(outcomes, times)
+        self.inner.observe(outcomes, times)
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""
-        self.inner.end(request)
+        self.inner.finish(request)
 
     def _note(self, outcomes: Sequence[StepOutcome], place: int, outcome: StepOutcome) -> None:
         number = self._of_request[outcome.request.id]

@@ -101,14 +101,14 @@ class FaultyPacing(Pacer):
     def __init__(self, inner: Pacer, kind: type[SteppedLaw]) -> None:
         self._inner, self._kind = inner, kind
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
-        self._inner.meet(drafter, target)
+        self._inner.attach(drafter, target)
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         request.sampler = recast(request.sampler, self._kind)
-        self._inner.begin(request, prefill)
+        self._inner.start(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
@@ -117,13 +117,13 @@ class FaultyPacing(Pacer):
             request.sampler.begin_step()
         return self._inner.draft(requests, most, ask)
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
-        self._inner.settle(outcomes, times)
+        self._inner.observe(outcomes, times)
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""
-        self._inner.end(request)
+        self._inner.finish(request)
 
 
 class StaleRow:

@@ -11,8 +11,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.engine.ports import Target
 from paceline.pacing import ForwardCost
-from paceline.pacing.costs import Rehearsing
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _MOST_ROUNDS, _FEWEST_ROUNDS = 15, 3
@@ -52,10 +52,10 @@ class MeasuredCosts:
         return seconds
 
 
-def measured_costs(target: Rehearsing, table: dict[int, ForwardCost], contexts: Sequence[int]) -> MeasuredCosts:
+def measured_costs(target: Target, table: dict[int, ForwardCost], contexts: Sequence[int]) -> MeasuredCosts:
     """Time forwards of a few row counts in turns, behind the median of `contexts`, for some seconds."""
     context = int(median(contexts))
-    counts = tuple(count for count in _ROWS if count in table and target.rehearse(count, context))
+    counts = tuple(count for count in _ROWS if count in table and target.dry_run(count, context))
     rounds: list[list[float]] = []
     deadline = time.perf_counter() + _SECONDS
     while len(rounds) < _FEWEST_ROUNDS or (len(rounds) < _MOST_ROUNDS and time.perf_counter() < deadline):
@@ -63,9 +63,9 @@ def measured_costs(target: Rehearsing, table: dict[int, ForwardCost], contexts: 
     return MeasuredCosts(dict(sorted(table.items())), counts, np.array(rounds))
 
 
-def _time(target: Rehearsing, count: int, context: int) -> float:
+def _time(target: Target, count: int, context: int) -> float:
     """Seconds of a forward after another one like it, as they come in decoding."""
-    target.rehearse(count, context)
+    target.dry_run(count, context)
     started = time.perf_counter()
-    target.rehearse(count, context)
+    target.dry_run(count, context)
     return time.perf_counter() - started

@@ -104,7 +104,7 @@ class _Scribe(FixedPacer):
 
     rows: list[Row] = field(default_factory=list)
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         for outcome in outcomes:
             for node, token in zip((-1, *outcome.path), outcome.tokens, strict=False):

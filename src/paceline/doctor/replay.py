@@ -27,7 +27,7 @@ from paceline.engine.tree import DraftTree
 from paceline.llm import LLM
 from paceline.options import Drafters
 from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
-from paceline.pacing.rehearsal import displace
+from paceline.pacing.measuring import evict_caches
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
 
 
@@ -103,7 +103,7 @@ class ReplayTarget(WrappedTarget):
         rows, context = len(tree) + 1, len(request.tokens)
         self.forwards.append((rows, context))
         with self._clock.instead(self.cost(rows, context)):
-            displace(self.inner, self.cost(1, context))
+            evict_caches(self.inner, self.cost(1, context))
             return [self._logits(request, tree)]
 
     def _logits(self, request: Request, tree: DraftTree) -> NDArray[np.float32]:

@@ -46,9 +46,9 @@ class WrappedTarget:
         """See `Target`."""
         return self.inner.score(work)
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         """See `Target`."""
-        return self.inner.rehearse(num_rows, context)
+        return self.inner.dry_run(num_rows, context)
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""

@@ -74,7 +74,7 @@ class ModelDrafter(BaseDrafter):
         if own is not None and environment.tokenizer is not None:
             _check_vocabulary(_called(source), own.inner.get_vocab(), environment.tokenizer.get_vocab())
         for count in target.row_counts:
-            target.rehearse(count, 0)  # what is prepared at the first use of a row count is prepared now
+            target.dry_run(count, 0)  # what is prepared at the first use of a row count is prepared now
         self._decoder, self._max_length = target.decoder, target.max_length
 
     def start(self, request: Request) -> bool:

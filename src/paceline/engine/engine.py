@@ -42,7 +42,7 @@ class Engine:
         """
         if pacer is not None:
             for drafter in request.drafters:
-                pacer.meet(drafter, self.target)
+                pacer.attach(drafter, self.target)
         self._pacers[request.id] = pacer or self.pacer
         self.scheduler.add(request)
 
@@ -122,7 +122,7 @@ class Engine:
     def _start(self, request: Request) -> None:
         started = self._clock()
         self.target.prefill(request)
-        self._pacer_of(request).begin(request, self._clock() - started)
+        self._pacer_of(request).start(request, self._clock() - started)
         for drafter in request.drafters:
             with self._guarded(drafter, [request]):
                 if not drafter.start(request):
@@ -166,7 +166,7 @@ class Engine:
             if any(d is drafter for d in request.drafters):
                 with self._guarded(drafter, [request]):
                     drafter.observe(of_request[request.id])
-        pacer.settle(outcomes, times)
+        pacer.observe(outcomes, times)
         for outcome in outcomes:
             stats = outcome.request.stats
             stats.forward_seconds += times.committing - times.scoring
@@ -180,7 +180,7 @@ class Engine:
         for drafter in request.listeners:
             with self._guarded(drafter, [request]):
                 drafter.finish(request)
-        self._pacers.pop(request.id, self.pacer).end(request)
+        self._pacers.pop(request.id, self.pacer).finish(request)
         self.target.free(request)
         self.scheduler.remove(request)
 

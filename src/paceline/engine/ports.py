@@ -56,8 +56,8 @@ class Target(Protocol):
         One forward, or as many as it takes where there are more requests than a forward has rows.
         """
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
-        """Run a forward of so many rows behind so many cached positions, for its time; False if they do not fit."""
+    def dry_run(self, num_rows: int, context: int) -> bool:
+        """Run a forward of so many rows behind so many cached positions, to no end; False if they do not fit."""
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """Keep the rows of the pending token and of the accepted nodes, drop the rest."""
@@ -73,19 +73,19 @@ class Target(Protocol):
 
 
 class Pacer(Protocol):
-    """Decides who drafts and how far. It sees every step of every request."""
+    """Decides who drafts and how far. It sees every step of every request; its verbs are those of `Drafter`."""
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
-        """Get to know a drafter that has joined the engine, before any request. Meeting twice does nothing."""
+    def attach(self, drafter: Drafter, target: Target) -> None:
+        """Get to know a drafter that has joined the engine, before any request. Attaching twice does nothing."""
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """Take up a request whose prompt is in the cache; reading it took `prefill` seconds."""
 
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
-        """One tree per request, of at most `most` nodes; empty ones where drafting does not pay."""
+    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
+        """One tree per request, of at most `max_nodes` nodes; empty ones where drafting does not pay."""
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Learn from a step; `times.observing` is when the drafters began to."""
 
-    def end(self, request: Request) -> None:
-        """Forget a request; also one that never began."""
+    def finish(self, request: Request) -> None:
+        """Forget a request; also one that never started."""

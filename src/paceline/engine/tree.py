@@ -74,9 +74,9 @@ Agreement = Callable[[Sequence[str], float], float]
 
 
 class TreeUnion:
-    """The proposals of several drafters for one request; identical paths are one node, with a combined chance.
+    """The proposals of several drafters for one request; identical paths are one node, with a combined probability.
 
-    Nodes stand parents before children. `reach` is the chance that the target's path comes to a node.
+    Nodes stand parents before children. A node's path probability is that of the target's path coming to it.
     """
 
     def __init__(self, max_depth: int = MAX_DEPTH) -> None:
@@ -84,49 +84,49 @@ class TreeUnion:
         self.parents: list[int] = []
         self.depths: list[int] = []
         self.sources: list[list[str]] = []  # who proposed it, the most confident first
-        self.chances: list[float] = []  # given the parent is reached
+        self.probabilities: list[float] = []  # given the parent is reached
         self.agreed: list[float] = []  # the same, were those who proposed it independent: what `weigh` corrects
-        self.reach: list[float] = []
+        self.path_probabilities: list[float] = []
         self._max_depth = max_depth
-        self._best: list[float] = []  # the highest chance given to it
-        self._misses: list[float] = []  # the chance that all who proposed it are wrong, were they independent
+        self._best: list[float] = []  # the highest probability given to it
+        self._misses: list[float] = []  # the probability that all who proposed it are wrong, were they independent
         self._index: dict[tuple[int, int], int] = {}
         self._places: dict[int, list[int]] = {}  # drafter -> where its nodes stand here; -1 if too deep
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, drafter: int, tree: DraftTree, chances: Sequence[float]) -> None:
-        """Take up what is new in a drafter's tree; chances, one for each new node, are given its parent."""
+    def add(self, drafter: int, tree: DraftTree, probabilities: Sequence[float]) -> None:
+        """Take up what is new in a drafter's tree; probabilities, one for each new node, are given its parent."""
         places = self._places.setdefault(drafter, [])
-        for node, chance in enumerate(chances, len(places)):
+        for node, probability in enumerate(probabilities, len(places)):
             parent = tree.parents[node]
             above = places[parent] if parent >= 0 else -1
             depth = self.depths[above] + 1 if above >= 0 else 1
             if (parent >= 0 and above < 0) or depth > self._max_depth:
                 places.append(-1)
             else:
-                places.append(self._enter(above, tree.tokens[node], depth, tree.sources[node], chance))
+                places.append(self._enter(above, tree.tokens[node], depth, tree.sources[node], probability))
 
     def weigh(self, agreed: Agreement) -> None:
-        """Compute `chances` and `reach`.
+        """Compute `probabilities` and `path_probabilities`.
 
-        `agreed(sources, chance)` corrects the chance of a node that several have proposed. Chances of siblings add
-        up to at most 1.
+        `agreed(sources, probability)` corrects the probability of a node that several have proposed. Those of
+        siblings add up to at most 1.
         """
         self.agreed = [1.0 - miss for miss in self._misses]
-        chances = self.agreed[:]
+        probabilities = self.agreed[:]
         totals: dict[int, float] = {}
         for node, parent in enumerate(self.parents):
             if len(self.sources[node]) > 1:
-                chances[node] = agreed(self.sources[node], chances[node])
-            totals[parent] = totals.get(parent, 0.0) + chances[node]
-        reach: list[float] = []
+                probabilities[node] = agreed(self.sources[node], probabilities[node])
+            totals[parent] = totals.get(parent, 0.0) + probabilities[node]
+        paths: list[float] = []
         for node, parent in enumerate(self.parents):
             if totals[parent] > 1.0:
-                chances[node] /= totals[parent]
-            reach.append(chances[node] * reach[parent] if parent >= 0 else chances[node])
-        self.chances, self.reach = chances, reach
+                probabilities[node] /= totals[parent]
+            paths.append(probabilities[node] * paths[parent] if parent >= 0 else probabilities[node])
+        self.probabilities, self.path_probabilities = probabilities, paths
 
     def cut(self, kept: Sequence[int]) -> DraftTree:
         """The draft tree of some nodes and all that stand above them, in depth-first order, likeliest first.
@@ -134,7 +134,7 @@ class TreeUnion:
         So the likeliest chain lies in consecutive cache slots, where it need not be moved.
         """
         children: dict[int, list[int]] = {}
-        for node in sorted(kept, key=lambda i: self.reach[i]):
+        for node in sorted(kept, key=lambda i: self.path_probabilities[i]):
             children.setdefault(self.parents[node], []).append(node)
         order: list[int] = []
         stack = children.get(-1, [])
@@ -146,26 +146,26 @@ class TreeUnion:
         return DraftTree(
             tuple([self.tokens[i] for i in order]),
             tuple([place.get(self.parents[i], -1) for i in order]),
-            tuple([self.chances[i] for i in order]),
+            tuple([self.probabilities[i] for i in order]),
             tuple([self.sources[i][0] for i in order]),
         )
 
-    def _enter(self, above: int, token: int, depth: int, source: str, chance: float) -> int:
+    def _enter(self, above: int, token: int, depth: int, source: str, probability: float) -> int:
         index = self._index.setdefault((above, token), len(self.tokens))
         if index == len(self.tokens):
             self.tokens.append(token)
             self.parents.append(above)
             self.depths.append(depth)
             self.sources.append([source])
-            self._best.append(chance)
-            self._misses.append(1.0 - chance)
+            self._best.append(probability)
+            self._misses.append(1.0 - probability)
             return index
         if source in self.sources[index]:
             return index
-        self._misses[index] *= 1.0 - chance
-        is_best = chance > self._best[index]
+        self._misses[index] *= 1.0 - probability
+        is_best = probability > self._best[index]
         self.sources[index].insert(0 if is_best else len(self.sources[index]), source)
-        self._best[index] = max(chance, self._best[index])
+        self._best[index] = max(probability, self._best[index])
         return index
 
 
@@ -174,5 +174,5 @@ def merge(trees: Sequence[DraftTree], budget: int, max_depth: int = MAX_DEPTH) -
     union = TreeUnion(max_depth)
     for drafter, tree in enumerate(trees):
         union.add(drafter, tree, tree.scores)
-    union.weigh(lambda sources, chance: chance)
-    return union.cut(sorted(range(len(union)), key=lambda i: (-union.reach[i], i))[:budget])
+    union.weigh(lambda sources, probability: probability)
+    return union.cut(sorted(range(len(union)), key=lambda i: (-union.path_probabilities[i], i))[:budget])

@@ -120,7 +120,7 @@ class HFTarget:
         """See `Target`."""
         return self.decoder.row_counts
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         """See `Target`."""
         if context + num_rows > self.max_length:
             return False

@@ -1,9 +1,9 @@
 """Pacing: what a step costs, what a draft is worth, and how much of it to verify. docs/pacing.md tells the story."""
 
 from paceline.engine.ports import Pacer
-from paceline.pacing.cache import forward_costs
 from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.fixed import FixedPacer
-from paceline.pacing.paced import MAX_SLOWDOWN, AdaptivePacer
+from paceline.pacing.measuring import forward_costs
+from paceline.pacing.pacer import MAX_SLOWDOWN, AdaptivePacer
 
 __all__ = ["MAX_SLOWDOWN", "AdaptivePacer", "CostTable", "FixedPacer", "ForwardCost", "Pacer", "forward_costs"]

@@ -9,7 +9,7 @@ from itertools import islice
 from paceline.engine.ports import Ask, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import DraftTree, merge
-from paceline.pacing.base import distinct, room
+from paceline.pacing.plan import distinct, max_depth
 
 
 @dataclass(frozen=True)
@@ -18,28 +18,29 @@ class FixedPacer(Pacer):
 
     budget: int = 7
 
-    def meet(self, drafter: Drafter, target: Target) -> None:
+    def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
 
-    def begin(self, request: Request, prefill: float) -> None:
+    def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
 
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`: each drafter is asked every time, and goes on for as many stages as there are nodes."""
-        rooms = [room(request, min(self.budget, most)) for request in requests]
+        budget = min(self.budget, max_nodes)
+        depths = [max_depth(request) for request in requests]
         proposals: list[list[DraftTree]] = [[] for _ in requests]
-        for drafter in distinct(requests):
-            asked = [i for i, r in enumerate(requests) if rooms[i].nodes > 0 and drafter in r.drafters]
+        for drafter in distinct(requests) if budget > 0 else ():
+            asked = [i for i, request in enumerate(requests) if depths[i] > 0 and drafter in request.drafters]
             trees: list[DraftTree] = []
-            stages = ask(drafter, [requests[i] for i in asked], [rooms[i].nodes for i in asked]) if asked else ()
+            stages = ask(drafter, [requests[i] for i in asked], [budget] * len(asked)) if asked else ()
             for trees in islice(stages, self.budget):  # noqa: B007 - the last one is wanted
                 pass
             for i, tree in zip(asked, trees, strict=False):
                 proposals[i].append(tree)
-        return [merge(trees, r.nodes, r.depth) for trees, r in zip(proposals, rooms, strict=True)]
+        return [merge(trees, budget, depth) for trees, depth in zip(proposals, depths, strict=True)]
 
-    def settle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
 
-    def end(self, request: Request) -> None:
+    def finish(self, request: Request) -> None:
         """See `Pacer`."""

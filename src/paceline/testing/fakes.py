@@ -97,7 +97,7 @@ class ScriptedTarget:
             _demand(deepest <= self.max_length, request, "brings a row beyond the context")
         return [self._score(request, tree) for request, tree in work]
 
-    def rehearse(self, num_rows: int, context: int) -> bool:
+    def dry_run(self, num_rows: int, context: int) -> bool:
         """See `Target`."""
         return context + num_rows <= self.max_length
 

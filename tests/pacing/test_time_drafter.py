@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from law.support import prepared, registered
-from paceline.pacing.rehearsal import rehearse
-from paceline.pacing.worth import DrafterCost
+from paceline.pacing.estimates import DrafterStatistics
+from paceline.pacing.measuring import time_drafter
 from paceline.testing import ScriptedDrafter, ScriptedTarget
 from pacing.simulated import Clock, TimedDrafter
 
@@ -16,19 +16,19 @@ TARGET = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
 GUESS = 7.0
 
 
-def cost_of(drafter) -> DrafterCost:
-    cost = DrafterCost(GUESS)
-    rehearse(drafter, TARGET, 1.0, cost, Clock())
-    return cost
+def timed(drafter) -> DrafterStatistics:
+    statistics = DrafterStatistics(GUESS)
+    time_drafter(drafter, TARGET, 1.0, statistics, Clock())
+    return statistics
 
 
 @pytest.mark.parametrize("num_stages", [1, 3])
 def test_what_a_drafter_takes_is_known_before_its_first_request(num_stages: int) -> None:
-    clock, cost = Clock(), DrafterCost(GUESS)
+    clock, statistics = Clock(), DrafterStatistics(GUESS)
     drafter = TimedDrafter("timed", lambda request, budget: [1] * budget, clock, 3e-3, num_stages)
-    rehearse(drafter, TARGET, 1.0, cost, clock)
-    assert 2.9e-3 <= cost.asking(1) < 4.5e-3  # an upper bound, of few samples
-    assert cost.more.value == pytest.approx(3e-3 if num_stages > 1 else GUESS, rel=0.5)
+    time_drafter(drafter, TARGET, 1.0, statistics, clock)
+    assert 2.9e-3 <= statistics.first_seconds(1) < 4.5e-3  # an upper bound, of few samples
+    assert statistics.next_stage.value == pytest.approx(3e-3 if num_stages > 1 else GUESS, rel=0.5)
     assert not drafter.active
 
 
@@ -36,9 +36,9 @@ def test_what_a_drafter_takes_is_known_before_its_first_request(num_stages: int)
 def test_each_proposal_comes_after_a_forward_where_that_counts(plain: float, num_forwards: int) -> None:
     ran: list[int] = []
     target = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
-    target.rehearse = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
+    target.dry_run = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
     drafter = ScriptedDrafter(lambda request, budget: bool(ran.append(0)) or [1] * budget)
-    rehearse(drafter, target, plain, DrafterCost(GUESS), Clock())
+    time_drafter(drafter, target, plain, DrafterStatistics(GUESS), Clock())
     assert ran == ([1, 0] * num_forwards or [0] * 7)
 
 
@@ -53,18 +53,18 @@ def failing(request, budget):
 
 
 @pytest.mark.parametrize("drafter", [Silent(), ScriptedDrafter(failing)], ids=["silent", "failing"])
-def test_who_has_nothing_to_say_or_fails_stays_as_it_was_believed(drafter: ScriptedDrafter) -> None:
-    assert cost_of(drafter).asking(1) == GUESS
+def test_who_has_nothing_to_say_or_fails_stays_as_it_was_estimated(drafter: ScriptedDrafter) -> None:
+    assert timed(drafter).first_seconds(1) == GUESS
     assert not drafter.active
 
 
 @pytest.mark.parametrize("name", registered())
-def test_a_rehearsal_leaves_nothing_behind_in_a_registered_drafter(name: str) -> None:
+def test_timing_leaves_nothing_behind_in_a_registered_drafter(name: str) -> None:
     drafter = prepared(name, VOCAB)
     for _ in range(2):  # the second time for those who would draft from the first
-        cost_of(drafter)
+        timed(drafter)
     before = {key: len(value) for key, value in vars(drafter).items() if isinstance(value, dict)}
-    cost_of(drafter)
+    timed(drafter)
     assert {key: len(value) for key, value in vars(drafter).items() if isinstance(value, dict)} == before
     open_requests = [key for value in vars(drafter).values() if isinstance(value, dict) for key in value]
     assert not [key for key in open_requests if isinstance(key, int)]

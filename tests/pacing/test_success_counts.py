@@ -1,4 +1,4 @@
-"""What drafters are believed to be worth: small examples worked out by hand, and what judging a tree learns."""
+"""How often drafters are right: small examples worked out by hand, and what judging a tree learns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.engine.tree import DraftTree, TreeBuilder
-from paceline.pacing.beliefs import REQUEST_MEMORY, SHARED_MEMORY, Beliefs, Counts, buckets_of
+from paceline.pacing.estimates import REQUEST_MEMORY, SHARED_MEMORY, SuccessCounts, buckets_of, evaluated
 
 KEY = ("somebody", 3)
 
@@ -20,8 +20,12 @@ def tree_of(*nodes: tuple[int, int, float, int]) -> DraftTree:
     return builder.build()
 
 
+def of_request(shared: SuccessCounts) -> SuccessCounts:
+    return SuccessCounts(REQUEST_MEMORY, shared)
+
+
 def test_counts_lose_weight_as_new_ones_come() -> None:
-    counts = Counts(memory=4.0)
+    counts = SuccessCounts(memory=4.0)
     assert counts.of(KEY) == (0.0, 0.0)
     counts.add(KEY, True)
     assert counts.of(KEY) == (1.0, 1.0)
@@ -34,7 +38,7 @@ def test_counts_lose_weight_as_new_ones_come() -> None:
 
 @given(st.lists(st.booleans(), max_size=300), st.sampled_from([2.0, REQUEST_MEMORY, SHARED_MEMORY]))
 def test_no_more_is_remembered_than_the_memory_and_no_more_successes_than_trials(trials: list[bool], memory) -> None:
-    counts = Counts(memory)
+    counts = SuccessCounts(memory)
     for is_right in trials:
         counts.add(KEY, is_right)
     weight, successes = counts.of(KEY)
@@ -42,39 +46,41 @@ def test_no_more_is_remembered_than_the_memory_and_no_more_successes_than_trials
     assert weight <= min(memory, len(trials)) + 1e-9
 
 
-def test_chances_start_at_the_score_and_go_to_what_happens() -> None:
-    shared = Counts(1e9)  # forgets nothing
-    beliefs = Beliefs(shared)
-    assert beliefs.chance(KEY, 0.3) == pytest.approx(0.3)
+def test_probabilities_start_at_the_score_and_go_to_what_happens() -> None:
+    shared = SuccessCounts(1e9)  # forgets nothing
+    counts = of_request(shared)
+    assert counts.probability(KEY, 0.3) == pytest.approx(0.3)
     for is_right in (True, True, False):
         shared.add(KEY, is_right)
     prior = (4 * 0.3 + 2) / (4 + 3)
-    assert beliefs.chance(KEY, 0.3) == pytest.approx(prior)  # nothing in this request yet
-    beliefs._request.add(KEY, True)
-    assert beliefs.chance(KEY, 0.3) == pytest.approx((8 * prior + 1) / (8 + 1))
+    assert counts.probability(KEY, 0.3) == pytest.approx(prior)  # nothing in this request yet
+    counts.add(KEY, True)
+    prior = (4 * 0.3 + 3) / (4 + 4)
+    assert shared.probability(KEY, 0.3) == pytest.approx(prior)
+    assert counts.probability(KEY, 0.3) == pytest.approx((8 * prior + 1) / (8 + 1))
 
 
 @given(st.lists(st.booleans(), max_size=60), st.floats(0, 1))
-def test_chances_are_chances(trials: list[bool], score: float) -> None:
-    beliefs = Beliefs(Counts(SHARED_MEMORY))
+def test_probabilities_are_probabilities(trials: list[bool], score: float) -> None:
+    counts = of_request(SuccessCounts(SHARED_MEMORY))
     for is_right in trials:
-        beliefs._add(KEY, is_right)
-    assert 0.0 <= beliefs.chance(KEY, score) <= 1.0
+        counts.add(KEY, is_right)
+    assert 0.0 <= counts.probability(KEY, score) <= 1.0
 
 
 def test_requests_share_what_they_learn_and_each_follows_its_own_text_faster() -> None:
-    shared = Counts(SHARED_MEMORY)
-    first, second = Beliefs(shared), Beliefs(shared)
+    shared = SuccessCounts(SHARED_MEMORY)
+    first, second = of_request(shared), of_request(shared)
     for _ in range(200):
-        first._add(KEY, True)
-    assert second.chance(KEY, 0.1) == pytest.approx(first.chance(KEY, 0.1), abs=0.05)
-    assert second.chance(KEY, 0.1) > 0.9
+        first.add(KEY, True)
+    assert second.probability(KEY, 0.1) == pytest.approx(first.probability(KEY, 0.1), abs=0.05)
+    assert second.probability(KEY, 0.1) > 0.9
     for _ in range(20):
-        second._add(KEY, False)
-    assert second.chance(KEY, 0.1) < 0.4  # a change of topic is learnt within tens of tokens
-    assert first.chance(KEY, 0.1) > 0.9  # and is nobody else's
-    third = Beliefs(shared)
-    assert third.chance(KEY, 0.1) > 0.8
+        second.add(KEY, False)
+    assert second.probability(KEY, 0.1) < 0.4  # a change of topic is learnt within tens of tokens
+    assert first.probability(KEY, 0.1) > 0.9  # and is nobody else's
+    third = of_request(shared)
+    assert third.probability(KEY, 0.1) > 0.8
 
 
 #      0: 7        1: 8
@@ -99,8 +105,10 @@ BRANCHING = tree_of((-1, 7, 0.6, 0), (-1, 8, 0.3, 1), (0, 5, 0.5, 2), (0, 6, 0.4
     ],
 )
 def test_a_tree_is_judged_where_the_target_came_by_and_nowhere_else(said, length: int, judged: dict) -> None:
-    shared = Counts(1e9)
-    assert Beliefs(shared).judge("somebody", BRANCHING, said) == length
+    assert dict(evaluated(BRANCHING.tokens, BRANCHING.parents, said)) == judged
+    assert sum(judged.values()) == length
+    shared = SuccessCounts(1e9)
+    of_request(shared).judge("somebody", BRANCHING, said)
     for bucket in range(6):
         expected = (1.0, float(judged[bucket])) if bucket in judged else (0.0, 0.0)
         assert shared.of(("somebody", bucket)) == expected
@@ -108,31 +116,31 @@ def test_a_tree_is_judged_where_the_target_came_by_and_nowhere_else(said, length
 
 def test_what_gets_no_row_is_judged_like_what_does() -> None:
     """Judging looks at proposals and emitted tokens alone: there is no exploring to do."""
-    shared = Counts(1e9)
-    beliefs = Beliefs(shared)
-    beliefs.judge("somebody", BRANCHING, [7, 5])
+    shared = SuccessCounts(1e9)
+    counts = of_request(shared)
+    counts.judge("somebody", BRANCHING, [7, 5])
     before = shared.of(("somebody", 0))
-    beliefs.judge("another", tree_of((-1, 7, 0.6, 0)), [7, 5])
+    counts.judge("another", tree_of((-1, 7, 0.6, 0)), [7, 5])
     assert shared.of(("somebody", 0)) == before
     assert shared.of(("another", 0)) == (1.0, 1.0)
 
 
-def test_chances_of_a_trees_new_nodes_are_by_bucket_or_by_tenth_of_the_score() -> None:
-    shared = Counts(1e9)
-    beliefs = Beliefs(shared)
+def test_probabilities_of_a_trees_new_nodes_are_by_bucket_or_by_tenth_of_the_score() -> None:
+    shared = SuccessCounts(1e9)
+    counts = of_request(shared)
     for _ in range(30):
         shared.add(("somebody", 4), False)
-    assert beliefs.chances("somebody", BRANCHING, 3) == pytest.approx([0.4, 4 * 0.9 / 34, 0.8])
-    signless = DraftTree((1, 2, 3, 4), (-1, 0, 1, 2), (0.0, 0.09, 0.55, 1.0), ("somebody",) * 4)
-    assert buckets_of(signless) == [0, 0, 5, 9]
-    assert beliefs.chances("somebody", signless, 0) == pytest.approx([0.0, 4 * 0.0 + 0.09, 0.55, 1.0])
+    assert counts.probabilities("somebody", BRANCHING, 3) == pytest.approx([0.4, 4 * 0.9 / 34, 0.8])
+    without_buckets = DraftTree((1, 2, 3, 4), (-1, 0, 1, 2), (0.0, 0.09, 0.55, 1.0), ("somebody",) * 4)
+    assert buckets_of(without_buckets) == [0, 0, 5, 9]
+    assert counts.probabilities("somebody", without_buckets, 0) == pytest.approx([0.0, 4 * 0.0 + 0.09, 0.55, 1.0])
 
 
 def test_agreement_is_learnt_by_who_agreed_and_how_sure_they_were_in_any_order() -> None:
-    beliefs = Beliefs(Counts(1e9))
+    counts = of_request(SuccessCounts(1e9))
     for _ in range(50):
-        beliefs.judge_agreement(["b", "a"], 0.95, False)
-    assert beliefs.agreed(["a", "b"], 0.92) < 0.2
-    assert beliefs.agreed(["a", "b"], 0.55) == pytest.approx(0.55)  # as sure as this, they have never been
-    assert beliefs.agreed(["a", "c"], 0.95) == pytest.approx(0.95)
-    assert beliefs.chance(("a", 9), 0.95) == pytest.approx(0.95)  # what each is worth alone is another matter
+        counts.judge_agreement(["b", "a"], 0.95, False)
+    assert counts.agreed(["a", "b"], 0.92) < 0.2
+    assert counts.agreed(["a", "b"], 0.55) == pytest.approx(0.55)  # as sure as this, they have never been
+    assert counts.agreed(["a", "c"], 0.95) == pytest.approx(0.95)
+    assert counts.probability(("a", 9), 0.95) == pytest.approx(0.95)  # what each is worth alone is another matter

@@ -1,0 +1,288 @@
+"""What the pacer learns: how often drafts are right, what asking a drafter takes and brings, how fast a request goes.
+
+Drafts are judged by every emitted token, rows or none: full information in place of exploration, as in HedgeSpec (ICLR
+2026). What is known of a drafter goes by its name and outlives requests; each request starts from there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from paceline.engine.request import Drafter, Request
+from paceline.engine.tree import DraftTree
+from paceline.pacing.costs import Quantile
+from paceline.pacing.guard import Account
+
+Key = tuple[str, int]  # drafter, bucket
+
+_SCORE_WEIGHT = 4.0  # trials that a drafter's own score counts for
+_SHARED_WEIGHT = 8.0  # trials that other requests' experience counts for
+SHARED_MEMORY = 512.0  # trials after which a trial has lost two thirds of its weight
+REQUEST_MEMORY = 24.0  # the same within a request: a change of topic is learnt within tens of tokens
+_SCORE_BUCKETS = 10  # buckets of a tree that brings none
+
+_UPPER = 0.75
+_LONG = 8  # unread tokens from which reading is what a proposal's time is spent on
+_READING = 1e-6  # seconds to read a token, before it is known
+_SHARED_KEEP, _REQUEST_KEEP = 1.0 - 1.0 / 64, 1.0 - 1.0 / 8
+_RATE_KEEP = 1.0 - 1.0 / 16  # steps over which the present rate of tokens is averaged
+_MIN_NODES = 8  # draft nodes to ask for, where none was accepted last
+_NEVER = 2**30  # output tokens
+
+
+class Mean:
+    """An average that forgets: a sample `n` samples old weighs `keep ** n`; it starts at `prior`."""
+
+    __slots__ = ("_keep", "total", "weight")
+
+    def __init__(self, prior: float, weight: float, keep: float) -> None:
+        self.total = prior * weight
+        self.weight = weight
+        self._keep = keep
+
+    @property
+    def value(self) -> float:
+        """The average."""
+        return self.total / self.weight
+
+    def learn(self, sample: float) -> None:
+        """Take in a sample."""
+        self.total = self.total * self._keep + sample
+        self.weight = self.weight * self._keep + 1.0
+
+
+class SuccessCounts:
+    """Trials and successes by (drafter, bucket), and probabilities from them: beta-binomial estimates.
+
+    A bucket is what a node's score rests on: nodes of one bucket succeed alike. Old trials lose weight as new ones
+    come. A request's counts stand on the shared ones: those are their prior, and learn what they learn.
+    """
+
+    __slots__ = ("_keep", "_prior_weight", "_shared", "_table")
+
+    def __init__(self, memory: float, shared: SuccessCounts | None = None) -> None:
+        self._keep = 1.0 - 1.0 / memory
+        self._prior_weight = _SCORE_WEIGHT if shared is None else _SHARED_WEIGHT
+        self._shared = shared
+        self._table: dict[Key, tuple[float, float]] = {}
+
+    def of(self, key: Key) -> tuple[float, float]:
+        """(trials, successes)."""
+        return self._table.get(key, (0.0, 0.0))
+
+    def add(self, key: Key, is_right: bool) -> None:
+        """One more trial."""
+        trials, successes = self._table.get(key, (0.0, 0.0))
+        self._table[key] = (trials * self._keep + 1.0, successes * self._keep + is_right)
+        if self._shared is not None:
+            self._shared.add(key, is_right)
+
+    def probability(self, key: Key, score: float) -> float:
+        """That a node of this drafter and bucket is right, given its parent is; `score` is the drafter's."""
+        prior = score if self._shared is None else self._shared.probability(key, score)
+        trials, successes = self._table.get(key, (0.0, 0.0))
+        return (self._prior_weight * prior + successes) / (self._prior_weight + trials)
+
+    def probabilities(self, name: str, tree: DraftTree, start: int) -> list[float]:
+        """Those of a drafter's nodes from `start` on."""
+        buckets = buckets_of(tree)
+        return [self.probability((name, buckets[i]), tree.scores[i]) for i in range(start, len(tree))]
+
+    def agreed(self, sources: Sequence[str], independent: float) -> float:
+        """That of a node that several drafters proposed, from what it would be were they independent."""
+        return self.probability(_together(sources, independent), independent)
+
+    def judge(self, name: str, tree: DraftTree, tokens: Sequence[int]) -> None:
+        """Learn from what the target said instead or as well."""
+        buckets = buckets_of(tree)
+        for node, is_right in evaluated(tree.tokens, tree.parents, tokens):
+            self.add((name, buckets[node]), is_right)
+
+    def judge_agreement(self, sources: Sequence[str], independent: float, is_right: bool) -> None:
+        """Learn whether a node that several proposed was right; `independent` as in `agreed`."""
+        self.add(_together(sources, independent), is_right)
+
+
+def buckets_of(tree: DraftTree) -> Sequence[int]:
+    """A tree's buckets, or tenths of its scores."""
+    return tree.buckets or [int(score * (_SCORE_BUCKETS - 1e-9)) for score in tree.scores]
+
+
+def _together(sources: Sequence[str], independent: float) -> Key:
+    return "+".join(sorted(sources)), int(independent * (_SCORE_BUCKETS - 1e-9))
+
+
+def evaluated(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]) -> Iterator[tuple[int, bool]]:
+    """The nodes of a tree that stand where the target came by, as it said its tokens, and whether each was right."""
+    above = -1
+    for token in said:
+        below = [i for i, parent in enumerate(parents) if parent == above]
+        for node in below:
+            yield node, tokens[node] == token
+        above = next((i for i in below if tokens[i] == token), -2)
+        if above < 0:
+            return
+
+
+class DrafterStatistics:
+    """What asking one drafter takes, in seconds and as upper bounds, and what it brings: from all requests."""
+
+    def __init__(self, guess: float) -> None:
+        self.expected_tokens = Mean(1.0, 2.0, _SHARED_KEEP)  # a token where nobody has asked, but not for long
+        self.next_stage = Quantile(guess, _UPPER, is_guess=True)
+        self._first = Quantile(guess, _UPPER, is_guess=True)  # a proposal, the tokens since the last step read
+        self._token = Quantile(_READING, _UPPER, is_guess=True)  # reading a token
+        self._later = Quantile(guess, 0.5, is_guess=True)  # all further stages of a proposal together
+        self._is_cold = True
+        self._has_stages = False
+
+    @property
+    def usual_seconds(self) -> float:
+        """What a proposal takes, with as many further stages as there usually are, but for long reading."""
+        return self._first.value + (self._later.value if self._has_stages else 0.0)
+
+    def reading_seconds(self, num_unread: int) -> float:
+        """What reading takes that a first stage does not."""
+        return self._token.value * num_unread if num_unread >= _LONG else 0.0
+
+    def first_seconds(self, num_unread: int) -> float:
+        """What a first stage takes."""
+        return self._first.value + self.reading_seconds(num_unread)
+
+    def learn_cost(self, num_unread: int, first: float, later: float, num_later: int) -> None:
+        """Take in the seconds of a proposal: of its first stage, and of `num_later` others together.
+
+        The very first one is left out: what is prepared at first use makes it slower than any other.
+        """
+        if self._is_cold:
+            self._is_cold = False
+            return
+        if num_unread < _LONG:
+            self._first.learn(first)
+        else:
+            self._token.learn(max(first - self._first.value, 0.1 * first) / num_unread)
+        if num_later:
+            self._has_stages = True
+            self._later.learn(later)
+            self.next_stage.learn(later / num_later)
+
+
+class DrafterState:
+    """One drafter in one request: what it brings there, and when it was last asked."""
+
+    __slots__ = ("_expected_tokens", "asked_at", "num_read", "shared")
+
+    def __init__(self, shared: DrafterStatistics) -> None:
+        self.shared = shared
+        self._expected_tokens = Mean(shared.expected_tokens.value, 4.0, _REQUEST_KEEP)
+        self.asked_at = 0  # output tokens when it was asked last
+        self.num_read = 0  # tokens of the request that it has read
+
+    @property
+    def expected_tokens(self) -> float:
+        """Tokens that its proposal may be expected to bring."""
+        return self._expected_tokens.value
+
+    def learn(self, tokens: float) -> None:
+        """Take in what a proposal was expected to bring, by calibrated probabilities."""
+        self._expected_tokens.learn(tokens)
+        self.shared.expected_tokens.learn(tokens)
+
+
+class RequestState:
+    """One request's account, success counts, drafters and present rate.
+
+    Args:
+        request: the request.
+        account: what it may spend.
+        plain_step: seconds.
+        counts: the shared success counts.
+        statistics: what is known of drafters, by name; makes what it does not have.
+    """
+
+    __slots__ = (
+        "_drafters",
+        "_seconds",
+        "_statistics",
+        "_tokens",
+        "account",
+        "counts",
+        "max_nodes",
+        "next_ask",
+        "request",
+        "stops",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        account: Account,
+        plain_step: float,
+        counts: SuccessCounts,
+        statistics: Mapping[str, DrafterStatistics],
+    ) -> None:
+        self.request = request
+        self.account = account
+        self.counts = SuccessCounts(REQUEST_MEMORY, counts)
+        self.next_ask = 0  # output tokens from which a drafter may be worth asking
+        self.max_nodes = 16  # draft nodes to ask for: more than were of use lately
+        self.stops: Counter[str] = Counter()  # why drafting went no further -> steps
+        self._statistics = statistics
+        self._drafters: dict[int, DrafterState] = {}  # by id: names may be alike
+        self._seconds, self._tokens = Mean(plain_step, 8.0, _RATE_KEEP), Mean(1.0, 8.0, _RATE_KEEP)  # of a step
+
+    @property
+    def seconds_per_token(self) -> float:
+        """At the present rate: what a token saves."""
+        return self._seconds.value / self._tokens.value
+
+    def drafter(self, drafter: Drafter) -> DrafterState:
+        """How a drafter has done for this request."""
+        known = self._drafters.get(id(drafter))
+        if known is None:
+            known = self._drafters[id(drafter)] = DrafterState(self._statistics[drafter.name])
+        return known
+
+    def expected_saving(self, drafter: Drafter) -> float:
+        """Seconds that asking a drafter may be expected to save."""
+        state = self.drafter(drafter)
+        return state.expected_tokens * self.seconds_per_token - state.shared.usual_seconds
+
+    def first_seconds(self, drafter: Drafter) -> float:
+        """Seconds that a drafter's first stage takes, with what it has not read yet."""
+        state = self.drafter(drafter)
+        return state.shared.first_seconds(len(self.request.tokens) - state.num_read)
+
+    def due(self, drafter: DrafterState, new_tokens: float, probe_seconds: float) -> int:
+        """The output length from which to ask a drafter: 0, at once, if that pays; else seldom enough.
+
+        Args:
+            drafter: one of the request's, as it has done here.
+            new_tokens: that it may be expected to bring, beyond what others have proposed.
+            probe_seconds: that asking it may cost for each token although it does not pay.
+        """
+        usual = drafter.shared.usual_seconds
+        reading = drafter.shared.reading_seconds(len(self.request.tokens) - drafter.num_read)
+        # What is read serves all proposals still to come; a quarter of those, since nobody knows.
+        proposals = max(self.request.num_remaining / (1.0 + drafter.expected_tokens) / 4.0, 1.0)
+        if new_tokens * self.seconds_per_token > usual + reading / proposals:
+            return 0
+        return drafter.asked_at + (int((usual + reading) / probe_seconds) if probe_seconds > 0.0 else _NEVER)
+
+    def affordable(self, seconds: float, earning: float) -> int:
+        """The output length from which the balance covers `seconds`, if it grows by `earning` per token until then."""
+        missing = seconds - self.account.balance
+        if missing <= 0.0:
+            return 0
+        return self.request.num_output_tokens + 1 + (int(missing / earning) if earning > 0.0 else _NEVER)
+
+    def learn_rate(self, seconds: float, num_tokens: int) -> None:
+        """Take in what a step took and emitted."""
+        self._seconds.learn(seconds)
+        self._tokens.learn(num_tokens)
+
+    def learn_max_nodes(self, num_drafts: int, num_accepted: int) -> None:
+        """Ask for twice as many nodes as were accepted: proposals take time in proportion to their nodes."""
+        wanted = 2 * num_accepted + _MIN_NODES
+        self.max_nodes = max(wanted, (self.max_nodes + wanted) // 2 if num_drafts else self.max_nodes)

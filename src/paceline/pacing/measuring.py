@@ -1,0 +1,209 @@
+"""What forwards and drafters take on this machine: timed before the first request, forwards kept in the user's cache.
+
+A model is measured once on a machine, and again when that is stale. All times are seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from paceline._version import __version__
+from paceline.engine.ports import Target
+from paceline.engine.request import Drafter, Hints, Request
+from paceline.engine.tree import MAX_DEPTH
+from paceline.pacing.costs import ForwardCost
+from paceline.pacing.estimates import DrafterStatistics
+from paceline.params import SamplingParams
+from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.text.stream import TextStream
+
+_NEAR, _FAR = 32, 992  # positions before the rows; costs are taken to be linear in them
+_SECONDS = 1.5  # for measuring; what is left unmeasured then is interpolated
+_ROUNDS = 3
+
+_STALE_SECONDS = 30 * 86400
+_CONTRADICTED = 1.5  # times slower or faster than remembered: another machine, or another load on it
+
+_TENANT = "\0warm-up"  # nobody's: what drafters learn here drafts for no one
+_WORDS = 16  # different tokens of the text, so that it repeats itself
+_SHORT_PROMPT, _LONG_PROMPT = 24, 256  # tokens
+_PROPOSALS = 5
+_STAGES = 4
+_SHORT_FORWARD = 0.02  # seconds
+
+Clock = Callable[[], float]
+
+
+def forward_costs(target: Target, name: str) -> dict[int, ForwardCost]:
+    """A target's forward costs: remembered ones if they still hold, else measured and remembered.
+
+    Every row count is run either way, so that nothing is left to be prepared while decoding.
+    """
+    path = cache_folder() / f"{_key(target, name)}.json"
+    costs = _read(path)
+    if costs is None or list(costs) != list(target.row_counts) or not _holds(costs, target):
+        costs = measure(target)
+        _write(path, costs)
+    return costs
+
+
+def measure(target: Target, clock: Clock = time.perf_counter) -> dict[int, ForwardCost]:
+    """Time forwards at the target's row counts and two context lengths, within about two seconds.
+
+    Behind a short context first, powers of two first, then behind a long one: what is left when time is up, or has no
+    room, costs as much as the next larger that was measured, or in proportion to the largest. A count is run once
+    untimed, for what is prepared at first use.
+    """
+    deadline = clock() + _SECONDS
+    counts = sorted(target.row_counts, key=lambda count: (count & (count - 1) != 0, count))  # powers of two first
+    near = _times(target, counts[:1], _NEAR, clock) or _times(target, counts[:1], 0, clock)
+    near |= _times(target, counts[1:], _NEAR, clock, deadline)
+    far = _times(target, [count for count in counts if count in near], _FAR, clock, deadline)
+    slopes = {count: max(seconds - near[count], 0.0) / (_FAR - _NEAR) for count, seconds in far.items()}
+    return {count: _line(count, near, slopes) for count in target.row_counts}
+
+
+def quickest(target: Target, count: int, context: int, rounds: int, clock: Clock = time.perf_counter) -> float | None:
+    """Seconds of the quickest of some forwards after an untimed one; None if they do not fit.
+
+    What noise adds is learnt while decoding.
+    """
+    if not target.dry_run(count, context):
+        return None
+    samples = []
+    for _ in range(rounds):
+        started = clock()
+        target.dry_run(count, context)
+        samples.append(clock() - started)
+    return min(samples)
+
+
+def _times(
+    target: Target, counts: Sequence[int], context: int, clock: Clock, deadline: float = float("inf")
+) -> dict[int, float]:
+    """Seconds of forwards behind a context, of the row counts that fit and come up before the deadline."""
+    times: dict[int, float] = {}
+    for count in counts:
+        seconds = quickest(target, count, context, _ROUNDS, clock) if clock() < deadline else None
+        if seconds is not None:
+            times[count] = seconds
+    return times
+
+
+def _line(count: int, near: dict[int, float], slopes: dict[int, float]) -> ForwardCost:
+    slope = _known(count, slopes) if slopes else 0.0
+    return ForwardCost(max(_known(count, near) - slope * _NEAR, 0.0), slope)
+
+
+def _known(count: int, measured: dict[int, float]) -> float:
+    """What was measured for a count, or for the next larger; beyond the largest, in proportion to it."""
+    counts = sorted(measured)
+    nearest = counts[min(bisect_left(counts, count), len(counts) - 1)]
+    return measured[nearest] * max(1.0, count / nearest)
+
+
+def cache_folder() -> Path:
+    """`PACELINE_CACHE`, or `paceline` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PACELINE_CACHE") or Path(base) / "paceline") / "costs"
+
+
+def _key(target: Target, name: str) -> str:
+    what: dict[str, Any] = {
+        "name": name,
+        "release": __version__,
+        "host": os.uname().nodename if hasattr(os, "uname") else "",
+    }
+    what |= {"numerics": target.numerics(), "weights": target.memory()["weight_bytes"]}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _holds(costs: Mapping[int, ForwardCost], target: Target) -> bool:
+    """Whether forwards of every row count still take about what they took."""
+    times = {count: quickest(target, count, _NEAR, 2) for count in target.row_counts}
+    ratios = [seconds / costs[count].at(_NEAR) for count, seconds in times.items() if seconds is not None]
+    return all(1 / _CONTRADICTED < ratio < _CONTRADICTED for ratio in ratios)
+
+
+def _read(path: Path) -> dict[int, ForwardCost] | None:
+    try:
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            return None
+        costs = {int(rows): ForwardCost(*map(float, cost)) for rows, cost in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # none, or none that can be read
+        return None
+    is_sound = all(cost.at(_NEAR) > 0.0 and cost.slope >= 0.0 for cost in costs.values())
+    return costs if is_sound else None
+
+
+def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
+    """Remember costs; a cache that cannot be written is none."""
+    text = json.dumps({rows: [cost.base, cost.slope] for rows, cost in costs.items()})
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            file = Path(folder) / path.name
+            file.write_text(text)
+            os.replace(file, path)
+
+
+def time_drafter(drafter: Drafter, target: Target, plain: float, statistics: DrafterStatistics, clock: Clock) -> None:
+    """Let `statistics` learn from a few proposals for made-up requests, which the drafter forgets again.
+
+    Each comes after a forward, as they do in decoding; `plain` is what one takes, in seconds. A drafter that has
+    nothing to say about them, or fails, stays as it was estimated: it will be judged at its work.
+    """
+    with suppress(Exception):
+        # The first proposal of all is not counted, for what is prepared at first use: so it is a long one.
+        for length, num_proposals in ((_LONG_PROMPT, 1), (_SHORT_PROMPT, _PROPOSALS), (_LONG_PROMPT, 1)):
+            request = _made_up(length, target.vocab_size)
+            _propose(drafter, request, num_proposals, statistics, clock, partial(evict_caches, target, plain))
+
+
+def evict_caches(target: Target, seconds: float) -> None:
+    """Leave the processor's caches as forwards do, full of weights: what is wanted next is read from memory.
+
+    A forward is run for that effect if it takes few `seconds`; beside a long one it would not count.
+    """
+    if seconds < _SHORT_FORWARD:
+        target.dry_run(1, 0)
+
+
+def _made_up(num_tokens: int, vocab_size: int) -> Request:
+    tokens = random.Random(0).choices(range(min(_WORDS, vocab_size)), k=num_tokens)
+    sampler = Sampler(SamplingParams(max_tokens=_PROPOSALS + MAX_DEPTH), SamplerContext(vocab_size), tokens, 0)
+    return Request(tokens, sampler, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=Hints(tenant=_TENANT))
+
+
+def _propose(
+    drafter: Drafter,
+    request: Request,
+    num_proposals: int,
+    statistics: DrafterStatistics,
+    clock: Clock,
+    prepare: Callable[[], None],
+) -> None:
+    try:
+        unread = len(request.tokens)
+        for _ in range(num_proposals if drafter.start(request) else 0):
+            prepare()
+            times = [clock()]
+            for _, _ in zip(drafter.propose([request], [MAX_DEPTH // 4]), range(_STAGES), strict=False):
+                times.append(clock())
+            statistics.learn_cost(unread, times[1] - times[0], times[-1] - times[1], len(times) - 2)
+            request.tokens.append(request.tokens[0])
+            unread = 1
+    finally:
+        del request.tokens[request.num_prompt_tokens :]  # who remembers outputs finds none
+        drafter.finish(request)

@@ -1,0 +1,278 @@
+"""The plan of one step: drafters are asked while that pays, and the likeliest drafts get rows while those pay.
+
+What belongs to a step lives here and nowhere else: what was proposed, what it was estimated to cost, what it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from paceline.engine.ports import Ask
+from paceline.engine.request import Drafter, Request
+from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree, TreeUnion
+from paceline.pacing.costs import CostTable
+from paceline.pacing.estimates import RequestState, SuccessCounts, evaluated
+
+# Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
+# draft may wait long for another.
+_RISK = 1 / 3
+
+Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
+
+
+def max_depth(request: Request) -> int:
+    """How deep a draft tree may be: the last token is never a draft, and no row stands beyond the context."""
+    return min(MAX_DEPTH, request.num_remaining - 1)
+
+
+def distinct(requests: Sequence[Request]) -> list[Drafter]:
+    """The requests' drafters, each once, in order."""
+    return list({id(d): d for request in requests for d in request.drafters}.values())
+
+
+class Candidates:
+    """What drafters propose for one request in one step, as one tree, with the probabilities that counts give it."""
+
+    __slots__ = (
+        "_counts",
+        "_expected_tokens",
+        "_is_weighed",
+        "_paths",
+        "_proposals",
+        "_union",
+        "max_depth",
+        "max_nodes",
+    )
+
+    def __init__(self, counts: SuccessCounts, max_nodes: int, max_depth: int) -> None:
+        self.max_nodes = max_nodes if max_depth > 0 else 0
+        self.max_depth = max_depth
+        self._counts = counts
+        self._union = TreeUnion(max_depth)
+        self._is_weighed = True
+        self._proposals: dict[int, tuple[Drafter, DraftTree]] = {}  # id of the drafter -> its newest tree
+        self._paths: dict[int, list[float]] = {}  # of its nodes, the path probabilities in its own tree
+        self._expected_tokens: dict[int, float] = {}
+
+    @property
+    def union(self) -> TreeUnion:
+        """All proposals as one, weighed when it is looked at: stages may follow each other unseen."""
+        if not self._is_weighed:
+            self._union.weigh(self._counts.agreed)
+            self._is_weighed = True
+        return self._union
+
+    @property
+    def coverage(self) -> float:
+        """The probability that the next token is among the candidates."""
+        union = self.union
+        return sum([path for path, parent in zip(union.path_probabilities, union.parents, strict=True) if parent < 0])
+
+    def new_tokens(self, expected: float) -> float:
+        """Of tokens that a drafter is expected to bring, those not yet here: where these miss, or beyond their ends."""
+        return max(expected * (1.0 - self.coverage), expected - sum(self.union.path_probabilities))
+
+    def add(self, drafter: Drafter, tree: DraftTree) -> float:
+        """Take in a drafter's tree; the tokens that its new nodes may be expected to bring, were they alone."""
+        key = id(drafter)
+        paths = self._paths.setdefault(key, [])
+        start = len(paths)
+        probabilities = self._counts.probabilities(drafter.name, tree, start)
+        for node, probability in enumerate(probabilities, start):
+            parent = tree.parents[node]
+            paths.append(probability * paths[parent] if parent >= 0 else probability)
+        self._proposals[key] = (drafter, tree)
+        if probabilities:
+            self._union.add(key, tree, probabilities)
+            self._is_weighed = False
+        gain = sum(paths[start:])
+        self._expected_tokens[key] = self._expected_tokens.get(key, 0.0) + gain
+        return gain
+
+    def expected_tokens(self, drafter: Drafter) -> float:
+        """Tokens that all nodes of a drafter's proposal together may be expected to bring."""
+        return self._expected_tokens.get(id(drafter), 0.0)
+
+    def judge(self, said: Sequence[int]) -> None:
+        """Learn from the tokens that the target said about every proposal, and about what several agreed on."""
+        for drafter, tree in self._proposals.values():
+            self._counts.judge(drafter.name, tree, said)
+        if len(self._proposals) < 2:
+            return  # nobody to agree with
+        union = self.union
+        for node, is_right in evaluated(union.tokens, union.parents, said):
+            if len(union.sources[node]) > 1:
+                self._counts.judge_agreement(union.sources[node], union.agreed[node], is_right)
+
+
+def ranked(candidates: Sequence[Candidates]) -> list[Node]:
+    """All nodes of all requests, likeliest first, parents before children, no more of each than it may have."""
+    nodes = [
+        (-path, index, node)
+        for index, one in enumerate(candidates)
+        for node, path in enumerate(one.union.path_probabilities)
+    ]
+    nodes.sort()
+    taken = [0] * len(candidates)
+    kept = []
+    for negative, index, node in nodes:
+        if taken[index] < candidates[index].max_nodes:
+            taken[index] += 1
+            kept.append((-negative, index, node))
+    return kept
+
+
+class Plan:
+    """The requests of a step, what is proposed for them, what may be spent on it, and what has been.
+
+    Args:
+        states: of its requests, in order.
+        costs: what forwards cost.
+        clock: seconds.
+        max_nodes: draft nodes for each request, at most.
+        overhead: seconds that pacing is estimated to take in this step.
+        probe_seconds: that asking a drafter which does not pay may cost for each token.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[RequestState],
+        costs: CostTable,
+        clock: Callable[[], float],
+        max_nodes: int,
+        overhead: float,
+        probe_seconds: float,
+    ) -> None:
+        self.states = states
+        self.requests = [state.request for state in states]
+        self.candidates = [
+            Candidates(state.counts, min(max_nodes, state.max_nodes), max_depth(state.request)) for state in states
+        ]
+        self.context = max(len(request.tokens) for request in self.requests)
+        self.overhead = overhead
+        self.stop = "no drafts"  # why drafting went no further
+        self.has_asked = False
+        self.asking_estimate = 0.0  # seconds of asking, before it was done
+        self.asking_seconds = 0.0  # that it took
+        self._costs, self._clock, self._probe_seconds = costs, clock, probe_seconds
+        num_requests = len(states)
+        # What a step loses if nothing is accepted, but for its forward; and all of it with one draft, or with none.
+        self._base_loss = num_requests * costs.rest + overhead - costs.plain(num_requests, self.context)
+        self._min_loss = max(costs.forward(num_requests + 1, self.context) + self._base_loss, overhead)
+        self._allowance = min(state.account.balance for state in states)
+
+    def by_expected_saving(self) -> list[Drafter]:
+        """The requests' drafters, the most promising first."""
+        return sorted(
+            distinct(self.requests), key=lambda drafter: -sum([state.expected_saving(drafter) for state in self.states])
+        )
+
+    def ask(self, drafter: Drafter, ask: Ask) -> None:
+        """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
+        wanted = [i for i in range(len(self.states)) if self._wants(i, drafter)]
+        if not wanted:
+            return
+        price = sum(self.states[i].first_seconds(drafter) for i in wanted)
+        expected_tokens = sum(self.states[i].drafter(drafter).expected_tokens for i in wanted)
+        limit = _RISK * self._allowance if self.has_asked else self._allowance
+        if self._spend(price, expected_tokens, limit):
+            self.has_asked = True
+            self._run(drafter, wanted, ask)
+
+    def _run(self, drafter: Drafter, wanted: Sequence[int], ask: Ask) -> None:
+        """Take a drafter's stages as long as they pay."""
+        budgets = [self.candidates[i].max_nodes for i in wanted]
+        started = self._clock()
+        ends: list[float] = []  # of stages, in seconds from there
+        before = float(len(wanted))
+        for trees in ask(drafter, [self.requests[i] for i in wanted], budgets):
+            gain = sum(self.candidates[i].add(drafter, tree) for i, tree in zip(wanted, trees, strict=True))
+            ends.append(self._clock() - started)
+            if not self._goes_on(drafter, wanted, gain, before):
+                break
+            before = gain
+        self._learn(drafter, wanted, ends, self._clock() - started)
+
+    def trees(self) -> list[DraftTree]:
+        """One for each request: as many of the likeliest nodes as are worth their rows and within the balance."""
+        nodes = ranked(self.candidates)
+        size, self.stop = self._size(nodes)
+        if size == 0:
+            return [EMPTY] * len(self.states)
+        kept: list[list[int]] = [[] for _ in self.states]
+        for _, index, node in nodes[:size]:
+            kept[index].append(node)
+        return [one.union.cut(chosen) if chosen else EMPTY for one, chosen in zip(self.candidates, kept, strict=True)]
+
+    def _size(self, nodes: Sequence[Node]) -> tuple[int, str]:
+        """How many of the nodes get rows, and why no more: what they save, less what their rows cost, is most."""
+        base = len(self.states)
+        max_size = min(len(nodes), self._costs.max_rows - base)
+        if max_size <= 0:
+            return 0, "no drafts"
+        plain = self._costs.forward(base, self.context)
+        left = self._allowance - self._spent
+        limit = min(max(_RISK * left, self._min_loss), left)
+        best, size, saved, taken = 0.0, 0, 0.0, 0
+        for rows in self._costs.sizes(base, base + max_size):
+            for path, index, _ in nodes[taken : rows - base]:
+                saved += path * self.states[index].seconds_per_token
+            taken = rows - base
+            cost = self._costs.forward(rows, self.context)
+            if cost + self._base_loss + self._rest_of_neighbours(taken) > limit:
+                return size, "guard"
+            if saved - (cost - plain) * base > best:
+                best, size = saved - (cost - plain) * base, taken
+        return size, "all drafts taken" if size == max_size else "rows would not pay"
+
+    @property
+    def _spent(self) -> float:
+        return max(self.asking_estimate, self.asking_seconds)
+
+    def _wants(self, index: int, drafter: Drafter) -> bool:
+        request, state, candidates = self.requests[index], self.states[index], self.candidates[index]
+        if candidates.max_nodes == 0 or not any(d is drafter for d in request.drafters):
+            return False
+        known = state.drafter(drafter)
+        new_tokens = candidates.new_tokens(known.expected_tokens)
+        return state.due(known, new_tokens, self._probe_seconds) <= request.num_output_tokens
+
+    def _spend(self, price: float, expected_tokens: float, limit: float) -> bool:
+        """Spend the price of a stage, if enough is left within the limit to try so many drafts; False if not."""
+        if self._spent + price + self._reserve(expected_tokens) > limit:
+            return False
+        self.asking_estimate += price
+        return True
+
+    def _goes_on(self, drafter: Drafter, wanted: Sequence[int], gain: float, before: float) -> bool:
+        """Whether to take a further stage: if it should save more than it costs, that is spent.
+
+        It is expected to gain less than this one by as much as this one gained less than the last.
+        """
+        state = self.states[wanted[0]]
+        price = state.drafter(drafter).shared.next_stage.value * len(wanted)
+        next_gain = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
+        if next_gain * state.seconds_per_token <= price:
+            return False
+        return self._spend(price, sum(self.candidates[i].expected_tokens(drafter) for i in wanted), self._allowance)
+
+    def _reserve(self, expected_tokens: float) -> float:
+        """What asking must leave: for as many drafts as it may bring, but no more than rows may lose at once."""
+        rows = min(len(self.states) + round(expected_tokens), self._costs.max_rows)
+        loss = self._costs.forward(rows, self.context) + self._base_loss
+        return max(min(loss, _RISK * self._allowance), self._min_loss)
+
+    def _rest_of_neighbours(self, num_drafts: int) -> float:
+        """What a request that accepts nothing pays for its neighbours, should they accept everything."""
+        return num_drafts * self._costs.rest if len(self.states) > 1 else 0.0
+
+    def _learn(self, drafter: Drafter, wanted: Sequence[int], ends: Sequence[float], seconds: float) -> None:
+        """Remember what asking took and what it brought."""
+        self.asking_seconds += seconds
+        first, num_later = ends[0] if ends else 0.0, max(len(ends) - 1, 0)
+        for i in wanted:
+            request, state = self.requests[i], self.states[i].drafter(drafter)
+            num_unread = len(request.tokens) - state.num_read
+            state.shared.learn_cost(num_unread, first / len(wanted), (seconds - first) / len(wanted), num_later)
+            state.asked_at, state.num_read = request.num_output_tokens, len(request.tokens)
+            state.learn(self.candidates[i].expected_tokens(drafter))
