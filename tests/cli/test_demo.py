@@ -111,9 +111,10 @@ def test_without_a_terminal_it_prints_plain_lines(run) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     assert "\r" not in done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert "7 M parameters (bfloat16, cpu, " in lines[0]
-    assert "each clock counts its own decoding alone" in lines[1]
-    assert lines[2] == f"The prompt: {llm_prompt()}"
+    assert lines[0] == f"{TARGET}: 7 M parameters."
+    assert re.match(r"bfloat16 on cpu, \d+ threads; no draft model\.", lines[1])
+    assert "each clock counts its own decoding alone" in lines[2]
+    assert lines[3] == f"The prompt: {llm_prompt()}"
     assert re.match(r"plain decoding: 9 tokens in \d+\.\d\d s · 1\.00 tokens a step$", lines[-3])
     assert re.match(r"Paceline: 9 tokens in \d+\.\d\d s · \d\.\d\d tokens a step", lines[-2])
     assert re.match(r"Same bytes, (\d+\.\d\d times sooner|but no sooner: \d+\.\d\d times as long)\.", lines[-1])

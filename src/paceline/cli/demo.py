@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from dataclasses import dataclass
 from json import dumps  # `json` is an option below
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,8 @@ def demo(
             params = params.merged({"max_tokens": min(max_tokens, room)})
         with racers(llm, ids, params) as pair:
             if json:
-                deque(race(pair))
+                for _ in race(pair):
+                    pass
             else:
                 show_race(_heading(llm, asked), text, pair)
         parted = first_difference(*(racer.output for racer in pair))
@@ -126,19 +126,17 @@ def _check_memory(size: str, num_bytes: int, device: Any) -> None:
         )
 
 
-def _heading(llm: LLM, asked: _Model) -> str:
-    """One sentence on what races."""
+def _heading(llm: LLM, asked: _Model) -> list[str]:
+    """Two sentences on what races."""
     info = llm.info
     assert info is not None  # `load` always says
     size = f"{info.num_parameters / 1e6:.0f} M parameters"
-    numerics = f"{info.numerics['dtype']}, {info.numerics['device']}, {info.numerics['threads']} threads"
-    draft = f", draft model {asked.draft}" if asked.draft else ""
-    if asked.size is None:
-        return f"{asked.name}: {size} ({numerics}){draft}."
-    return (
-        f"{asked.name} grown in memory to {size} ({numerics}){draft}: it says what the small model says, "
-        "at the cost of a model of that size."
-    )
+    grown = f", grown in memory to {size}: the small model's text, at the cost of a model of that size"
+    numerics = f"{info.numerics['dtype']} on {info.numerics['device']}, {info.numerics['threads']} threads"
+    return [
+        asked.name + (f": {size}." if asked.size is None else f"{grown}."),
+        f"{numerics}; {f'draft model {asked.draft}' if asked.draft else 'no draft model'}.",
+    ]
 
 
 def _as_json(llm: LLM, asked: _Model, pair: tuple[Racer, Racer]) -> dict[str, Any]:

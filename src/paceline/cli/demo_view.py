@@ -14,7 +14,7 @@ from paceline.cli.generate import coloured, earned
 from paceline.cli.race import TURN, Racer, race
 
 _SIDE_BY_SIDE = 110  # columns
-_LINES_AROUND = 6  # of the heading and the prompt
+_LINES_AROUND = 7  # of the heading and the prompt
 _RULES = (
     f"They take turns of {TURN * 1e3:.0f} ms, and each clock counts its own decoding alone, "
     "reading the prompt included."
@@ -23,10 +23,10 @@ _RULES = (
 Pair = tuple[Racer, Racer]
 
 
-def show_race(heading: str, prompt: str, pair: Pair) -> None:
+def show_race(heading: list[str], prompt: str, pair: Pair) -> None:
     """Run the race before the user's eyes; where output is no terminal, print its text at the end."""
     console = _console()
-    for line in (heading, _RULES, f"The prompt: {prompt}"):
+    for line in (*heading, _RULES, f"The prompt: {prompt}"):
         console.print(line, markup=False)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
         _show_live(console, pair)
