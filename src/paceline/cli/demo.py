@@ -83,20 +83,13 @@ def _asked(model: str | None, draft: str | None, size: str | None, dtype: str) -
 def _load(asked: _Model) -> LLM:
     """The model with its costs measured, under a spinner on standard error where that is a terminal."""
     with Console(stderr=True).status(f"loading {asked.name}") as status:
-        from paceline.loading import load  # imports torch and transformers: seconds, so within the spinner
+        from paceline.llm import LLM  # imports torch and transformers: seconds, so within the spinner
 
-        drafters = _drafters(asked)
         if asked.size is None:
-            return load(asked.name, drafters=drafters, dtype=asked.dtype)
+            return LLM(asked.name, draft_model=asked.draft, dtype=asked.dtype)
         grown, cache_tokens = _grown(asked.size, asked.dtype, status)
         status.update("reading the draft model, measuring what forwards cost")
-        return load(grown, tokenizer=str(bundled_path(asked.name)), drafters=drafters, cache_tokens=cache_tokens)
-
-
-def _drafters(asked: _Model) -> str | list[str]:
-    """The automatic ones with the draft model, which is one of them where it is known by the target's name."""
-    is_known = asked.size is None and asked.draft == draft_model_of(asked.name)
-    return "auto" if is_known else ["auto", f"model:path={asked.draft}"]
+        return LLM(grown, tokenizer=str(bundled_path(asked.name)), draft_model=asked.draft, cache_tokens=cache_tokens)
 
 
 def _grown(size: str, dtype: str, status: Status) -> tuple[Any, int]:

@@ -12,8 +12,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from paceline.engine.engine import Engine
     from paceline.engine.request import Token
-    from paceline.llm import LLM, Stream
+    from paceline.llm import LLM
+    from paceline.options import Call
     from paceline.output import Output
     from paceline.params import SamplingParams
 
@@ -23,7 +25,7 @@ TURN = 0.05  # seconds: long beside a step, so that little is lost by changing o
 class Racer:
     """A stream, its tokens so far, and the seconds that they took."""
 
-    def __init__(self, name: str, stream: Stream) -> None:
+    def __init__(self, name: str, stream: Steps) -> None:
         self.name, self._stream = name, stream
         self.tokens: list[Token] = []
         self.seconds = 0.0
@@ -47,17 +49,62 @@ class Racer:
         return self._stream.output
 
 
+class Steps:
+    """A request of an `LLM` that is decoded only while its next token is awaited, a step at a time.
+
+    Steps are taken in the `LLM`'s own thread, whose kernel workers then are the only ones.
+    """
+
+    def __init__(self, llm: LLM, engine: Engine, ids: list[int], call: Call) -> None:
+        self._runtime, self._engine = llm._runtime, engine
+        self._request = self._runtime.request(ids, call)
+        self._seen: list[Token] = []
+        self._output: Output | None = None
+        self._runtime.thread.call(lambda: engine.add(self._request))
+
+    def __iter__(self) -> Steps:
+        return self
+
+    def __next__(self) -> Token:
+        while not self._request.outbox:
+            if self._request.error is not None:
+                raise self._request.error
+            if self._request.finish_reason is not None:
+                self._output = self._runtime.output(self._request, self._seen)  # now: later the `LLM` is closed
+                raise StopIteration
+            self._runtime.thread.call(self._step)
+        self._seen.append(self._request.outbox.popleft())
+        return self._seen[-1]
+
+    def _step(self) -> None:
+        self._engine.step()
+
+    def close(self) -> None:
+        """Free what the request holds."""
+        if self._request.finish_reason is None:
+            self._request.cancel()
+            self._runtime.thread.call(self._engine.sweep)
+
+    @property
+    def output(self) -> Output:
+        """What was decoded, once it has ended."""
+        assert self._output is not None, "it has not been read to its end"
+        return self._output
+
+
 @contextmanager
 def racers(llm: LLM, ids: list[int], params: SamplingParams) -> Iterator[tuple[Racer, Racer]]:
-    """Plain decoding, and `llm` as it is, at the start; both streams are closed at the end.
+    """Plain decoding, and `llm` as it is, at the start; what they hold is freed at the end.
 
     Each has an engine and a tenant of its own, so that neither waits for the other nor finds what the other has read.
     """
-    from paceline.llm import LLM
+    from paceline.engine.engine import Engine
+    from paceline.options import read_call
     from paceline.pacing import FixedPacer
 
-    plain = LLM(llm.target, llm.tokenizer, info=llm.info, drafters="none", pacer=FixedPacer(0))
-    with closing(plain.stream(ids, params, tenant="plain")) as first, closing(llm.stream(ids, params)) as second:
+    engine = Engine(llm.target, FixedPacer(0))
+    plain, ours = read_call(params, {"drafters": "none", "tenant": "plain"}), read_call(params, {})
+    with closing(Steps(llm, engine, ids, plain)) as first, closing(Steps(llm, llm.engine, ids, ours)) as second:
         yield Racer("plain decoding", first), Racer("Paceline", second)
 
 
