@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from paceline.bench.inflate import Growth, inflate
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
+from paceline.bundled.grow import Growth, inflate
 from paceline.errors import ConfigError
 from paceline.model.loading import read_model
 

@@ -10,7 +10,7 @@ models    random shapes and stock models        provenance    where a figure com
 tables    tables, progress bars, JSON files     decode_report a decode measurement as tables and JSON
 names     of contestants                     prompt_sets   files of prompts, by prompt_formats
 show/     results, drawn again               prompting     from prompts to token ids
-inflate   a Llama grown, its function unchanged tasks         kinds of text for the pacer to meet
+tasks     kinds of text for the pacer to meet
 pacer     every drafter alone, and paced        pacer_summary speed-ups by task and over the mix
 doctor    predictions against measurements      pacer_reach   the pacer's lines to reach
 subject   the target, bundled or inflated       pacer_report  a pacer measurement as tables and JSON

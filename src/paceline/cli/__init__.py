@@ -10,6 +10,7 @@ from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.certify import certify
+from paceline.cli.demo import demo
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(generate)
 app.command()(drafters)
 app.command()(models)

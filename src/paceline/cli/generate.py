@@ -20,6 +20,7 @@ from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
+    from paceline.engine.stats import Stats
     from paceline.output import Output
     from paceline.streams import Stream
 
@@ -102,7 +103,7 @@ def _show(stream: Stream, out: TextIO, quiet: bool) -> None:
     colours: dict[str, str] = {}
     try:
         for token in stream:
-            console.print(_coloured(token.text, token.source, colours), end="")
+            console.print(coloured(token.text, token.source, colours), end="")
             out.flush()
     except KeyboardInterrupt:
         stream.close()
@@ -111,7 +112,8 @@ def _show(stream: Stream, out: TextIO, quiet: bool) -> None:
     _finish(console, stream.output, colours, quiet)
 
 
-def _coloured(text: str, source: str, colours: dict[str, str]) -> Text:
+def coloured(text: str, source: str, colours: dict[str, str]) -> Text:
+    """A token's text in the colour of its drafter; `colours` by drafter grows as they appear."""
     if source == "target":
         return Text(text)
     colour = colours.setdefault(source, _COLOURS[len(colours) % len(_COLOURS)])
@@ -132,11 +134,16 @@ def facts(output: Output, colours: dict[str, str]) -> Text:
         f"{stats.num_emitted_tokens} tokens in {seconds:.2f} s · {stats.tokens_per_second:.0f} tokens/s · "
         f"{stats.mean_acceptance_length:.2f} tokens a step · seed {output.seed} · {output.finish_reason}"
     )
+    return line + earned(stats, colours)
+
+
+def earned(stats: Stats, colours: dict[str, str]) -> Text:
+    """Accepted and proposed draft tokens of each drafter, in its colour."""
+    line = Text()
     for name, drafter in stats.drafters.items():
-        if not drafter.num_draft_tokens:
-            continue
-        earned = f" · {name} {drafter.num_accepted_draft_tokens}/{drafter.num_draft_tokens}"
-        line.append(earned, style=colours.get(name, ""))
+        if drafter.num_draft_tokens:
+            counts = f" · {name} {drafter.num_accepted_draft_tokens}/{drafter.num_draft_tokens}"
+            line.append(counts, style=colours.get(name, ""))
     return line
 
 

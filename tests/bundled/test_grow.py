@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import paceline
-from paceline.bench.inflate import Growth, inflate, inflated_config
 from paceline.bundled import DEFAULT_TARGET, bundled_path
+from paceline.bundled.grow import SIZES, Growth, inflate, inflated_config, num_parameters
 from paceline.errors import ConfigError
 from paceline.model.loading import read_model
 
@@ -127,11 +127,15 @@ def test_the_original_stays_as_it_is() -> None:
     assert not addresses & {weight.data_ptr() for weight in grown.parameters()}
 
 
-def test_the_default_is_134_million_parameters() -> None:
+@pytest.mark.parametrize(("size", "wanted"), [("134m", 134e6), ("1b", 1.02e9)])
+def test_sizes_are_what_they_are_called(size: str, wanted: float) -> None:
     config = LlamaConfig.from_pretrained(bundled_path(DEFAULT_TARGET))
-    with torch.device("meta"):
-        model = LlamaForCausalLM(inflated_config(config, Growth()))
-    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(134e6, rel=0.05)
+    assert num_parameters(inflated_config(config, SIZES[size])) == pytest.approx(wanted, rel=0.01)
+
+
+def test_parameters_are_counted_as_the_model_has_them() -> None:
+    for original in (llama(), llama(tie_word_embeddings=True)):
+        assert num_parameters(original.config) == sum(weight.numel() for weight in original.parameters())
 
 
 @pytest.mark.parametrize(

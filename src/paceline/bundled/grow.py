@@ -9,6 +9,9 @@ width   Residual channels beyond the old ones hold zero always: embeddings and o
 heads   New ones, whole groups of them, and new neurons meet columns of zeros in the output projections.
 depth   New blocks come last and have output projections of zeros.
 
+This is a function-preserving expansion: the idea of Net2Net (Chen, Goodfellow, Shlens, arXiv 1511.05641), which copies
+units, done with zeros as by Gesmundo and Maile (arXiv 2308.06103). It is not trained on: only its cost is wanted.
+
 All other new weights are random and nothing is sparse: every matrix is stored and multiplied in full. Only the order
 of float sums may differ from the original's, where a kernel's order depends on the length of the sum.
 """
@@ -35,6 +38,9 @@ class Growth:
     num_heads: int = 32
     num_kv_heads: int = 16
     intermediate_size: int = 2496
+
+
+SIZES = {"134m": Growth(), "1b": Growth(4096, 8, 64, 32, 8192)}  # of the bundled target
 
 
 def inflate(model: PreTrainedModel, growth: Growth | None = None, seed: int = 0) -> PreTrainedModel:
@@ -74,6 +80,12 @@ def inflated_config(config: LlamaConfig, growth: Growth) -> LlamaConfig:
     grown.num_key_value_heads = growth.num_kv_heads
     grown.intermediate_size = growth.intermediate_size
     return grown
+
+
+def num_parameters(config: LlamaConfig) -> int:
+    """Parameters of a Llama of these sizes, counted without memory for them; tied ones count once."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in LlamaForCausalLM(config).parameters())
 
 
 def _check_not_below(name: str, value: int, original: int) -> None:
