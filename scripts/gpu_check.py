@@ -27,7 +27,7 @@ from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
 from paceline.bench.provenance import provenance
 from paceline.bench.step import StepPlan, StepReport, bench_step
-from paceline.bench.tables import Table, show, write_json
+from paceline.console import Table, show, write_json
 from paceline.errors import PacelineError, first_line
 from paceline.model.loading import load_target
 

@@ -13,7 +13,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 # A module may import from its own layer and from those before it, for type checkers too.
 LAYERS = [
     {"errors", "_version", "bundled", "jsonl"},
-    {"checks", "synonyms"},
+    {"checks", "synonyms", "console"},
     {"params", "text"},
     {"sampling"},
     {"engine", "native"},
@@ -29,6 +29,7 @@ TORCH_FREE = [
     "errors",
     "checks",
     "synonyms",
+    "console",
     "params",
     "text/stream",
     "text/prompts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paceline.bench.tables import Table
+from paceline.console import Table
 from peers.measure import PACELINE, Contestant
 from peers.results import OTHER_WEIGHTS, Run, divergences, is_complete, lead, reference_of, tokens_per_second, verdicts
 

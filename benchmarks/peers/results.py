@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from paceline.bench.tables import Reach
+from paceline.bench.reach import Reach
 from paceline.bench.timing import Ratio
 from peers.measure import PACELINE, Contestant, Plan, Prompt
 

@@ -14,7 +14,8 @@ import torch
 import typer
 
 from paceline.bench.provenance import provenance
-from paceline.bench.tables import progress, show, write_json
+from paceline.bench.reach import print_reach
+from paceline.console import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
 from paceline.pacing.cache import cache_folder
 from peers.measure import Plan, line_up, measure
@@ -95,7 +96,8 @@ def compete(
                 for _ in measure(run.contestants, prompts, plan):
                     record.write()
                     advance()
-            show(table(run, record.versions), verdicts(run))
+            show(table(run, record.versions))
+            print_reach(verdicts(run))
 
 
 def main(

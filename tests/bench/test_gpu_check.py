@@ -14,7 +14,7 @@ import torch
 
 from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
-from paceline.bench.tables import show
+from paceline.console import show
 from paceline.model.hf import HFTarget
 from paceline.model.loading import load_target
 

@@ -7,7 +7,7 @@ gguf_file a Llama as a file for llama.cpp       summary       speed-ups, shares,
 timing    interleaving, medians, ratios         shapes        named random shapes, lists of numbers
 memory    the bandwidth floor                   exactness     plain against speculative, bit by bit
 models    random shapes and stock models        provenance    where a figure comes from
-tables    tables, progress bars, JSON files     decode_report a decode measurement as tables and JSON
+reach     lines to reach                          decode_report a decode measurement as tables and JSON
 names     of contestants                     prompt_sets   files of prompts, by prompt_formats
 show/     results, drawn again               prompting     from prompts to token ids
 inflate   a Llama grown, its function unchanged tasks         kinds of text for the pacer to meet

@@ -51,9 +51,10 @@ def step(
     """Time one forward by row count, beside transformers and llama.cpp with the same weights."""
     from paceline.bench.models import random_model
     from paceline.bench.provenance import provenance
+    from paceline.bench.reach import print_reach
     from paceline.bench.step import StepPlan, bench_step
     from paceline.bench.step_report import step_reach, step_table
-    from paceline.bench.tables import progress, show, write_json
+    from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device, parse_dtype, read_model
 
     if model is not None and shape is not None:
@@ -70,7 +71,8 @@ def step(
             stock = random_model(shape, parse_dtype("bfloat16" if dtype == "auto" else dtype), where)
     report = bench_step(name, stock, plan)
     reach = step_reach(report, shape)
-    show(step_table(report, plan), reach)
+    show(step_table(report, plan))
+    print_reach(reach)
     lines = [line.as_dict() for line in reach]
     write_json(json, {"kind": "step", "provenance": origin, "context": context, **report.as_dict(), "reach": lines})
 
@@ -93,7 +95,7 @@ def decode(
     from paceline.bench.decode import DecodePlan
     from paceline.bench.prompt_sets import read_prompt_set
     from paceline.bench.provenance import provenance
-    from paceline.bench.tables import write_json
+    from paceline.console import write_json
     from paceline.model.loading import parse_device
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
@@ -131,8 +133,9 @@ def _decode_pair(pair: tuple[str, str | None, str, str], sweep: Any, texts: Any,
     from paceline.bench.contestants import load_pair, settings
     from paceline.bench.decode import bench_decode
     from paceline.bench.decode_report import as_json, categories_table, settings_table
+    from paceline.bench.reach import print_reach
     from paceline.bench.summary import decode_reach, summarise
-    from paceline.bench.tables import show
+    from paceline.console import show
 
     results = []
     with load_pair(*pair) as loaded:
@@ -140,7 +143,8 @@ def _decode_pair(pair: tuple[str, str | None, str, str], sweep: Any, texts: Any,
             run = bench_decode(loaded, settings(loaded, sweep), texts, plan)
             summary = summarise(run)
             show(settings_table(run, summary))
-            show(categories_table(run, summary), decode_reach(run, summary))
+            show(categories_table(run, summary))
+            print_reach(decode_reach(run, summary))
             for mismatch in run.mismatches():
                 typer.secho(f"paceline: {mismatch}", fg="red", err=True)
             results.append(as_json(run, summary))

@@ -21,9 +21,10 @@ def doctor(
     from paceline.bench.doctor import bench_doctor, doctor_reach, doctor_table, num_doctor_units
     from paceline.bench.pacer import chosen_tasks
     from paceline.bench.provenance import provenance
+    from paceline.bench.reach import print_reach
     from paceline.bench.subject import load_subject
-    from paceline.bench.tables import progress, show, write_json
     from paceline.bench.tasks import read_tasks
+    from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device
 
     chosen = chosen_tasks(read_tasks(None), tasks, prompts)
@@ -35,7 +36,8 @@ def doctor(
         run = bench_doctor(subject, chosen, max_tokens, repeats, advance)
         title = f"{subject.name}, {subject.dtype}"
     reach = doctor_reach(run.figures)
-    show(doctor_table(title, run), reach)
+    show(doctor_table(title, run))
+    print_reach(reach)
     write_json(
         json, {"kind": "doctor", "provenance": origin, **run.as_dict(), "reach": [line.as_dict() for line in reach]}
     )

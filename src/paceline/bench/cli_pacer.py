@@ -27,10 +27,11 @@ def pacer(
     from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
     from paceline.bench.pacer_summary import summarise_pacer
     from paceline.bench.provenance import provenance
+    from paceline.bench.reach import print_reach
     from paceline.bench.shapes import parse_counts
     from paceline.bench.subject import load_subject
-    from paceline.bench.tables import show, write_json
     from paceline.bench.tasks import read_tasks
+    from paceline.console import show, write_json
     from paceline.engine.tree import MAX_DEPTH
     from paceline.model.loading import parse_device
 
@@ -43,7 +44,8 @@ def pacer(
         run = bench_pacer(subject, chosen, plan)
     summary = summarise_pacer(run)
     show(fixed_table(run, summary))
-    show(pacer_table(run, summary), pacer_reach(summary, run.name, run.dtype))
+    show(pacer_table(run, summary))
+    print_reach(pacer_reach(summary, run.name, run.dtype))
     write_json(json, {"kind": "pacer", "provenance": origin, **pacer_json(run, summary)})
     for mismatch in run.mismatches():
         typer.secho(f"paceline: {mismatch}", fg="red", err=True)

@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 import paceline
 from paceline.bench.names import ASSISTED, GENERATE, LOOKUP, PLAIN, PLAIN_AGAIN
-from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
+from paceline.console import progress
 from paceline.drafters import available
 from paceline.engine.request import fresh_tenant
 from paceline.llm import LLM

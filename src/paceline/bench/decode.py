@@ -14,8 +14,8 @@ from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.prompt_formats import Prompt
 from paceline.bench.prompt_sets import PromptSet
 from paceline.bench.prompting import encode_prompts
-from paceline.bench.tables import progress
 from paceline.bench.timing import interleave, timed
+from paceline.console import progress
 
 _BARE_FORWARDS = 4  # per prompt
 _RUN_UP = 4  # untimed tokens before each turn

@@ -10,7 +10,7 @@ from typing import Any
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.summary import SettingSummary, Spread, Summary, decode_reach
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 _COLUMNS = (
     "tokens/s",

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from paceline.bench.reach import Reach
 from paceline.bench.subject import Subject
-from paceline.bench.tables import Reach, Table
 from paceline.bench.tasks import Task
+from paceline.console import Table
 from paceline.doctor.prediction import Interval, Prediction
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import Recording

@@ -16,10 +16,10 @@ from itertools import product
 from typing import Any
 
 from paceline.bench.subject import Subject
-from paceline.bench.tables import progress
 from paceline.bench.tasks import Task
 from paceline.bench.timing import timed
 from paceline.bench.watch import HostStep, WatchedPacer, forward_meter
+from paceline.console import progress
 from paceline.engine.ports import Pacer
 from paceline.errors import ConfigError
 from paceline.llm import LLM

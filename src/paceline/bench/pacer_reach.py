@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paceline.bench.pacer_summary import HOST_ROWS, Host, PacerSummary
+from paceline.bench.reach import Reach
 from paceline.bench.subject import INFLATED
-from paceline.bench.tables import Reach
 
 STORY, HOT_STORY, NOISE = "story", "story-1", "noise"
 REPEATING = ("copy", "edit")

@@ -8,7 +8,7 @@ from typing import Any
 from paceline.bench.pacer import PacerRun, PromptRun
 from paceline.bench.pacer_reach import pacer_reach
 from paceline.bench.pacer_summary import PacerSummary, TaskSummary
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 _COLUMNS = (
     "task",

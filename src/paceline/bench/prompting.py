@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from paceline.bench.prompt_formats import Prompt
-from paceline.bench.tables import progress
+from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.llm import LLM
 from paceline.text.tokenizer import Tokenizer

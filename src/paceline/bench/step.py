@@ -15,8 +15,8 @@ from paceline.bench.forwards import PacelineForward, TransformersForward
 from paceline.bench.linears import linear_shares
 from paceline.bench.llamacpp import REST, CannotCompeteError, LlamaCppForward, open_llamacpp
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
-from paceline.bench.tables import progress
 from paceline.bench.timing import Contestant, Ratio, interleave, ratio, self_ratio
+from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.model.hf import HFTarget
 from paceline.model.loading import load_target

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paceline.bench.contestants import Setting
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.tables import Reach
+from paceline.bench.reach import Reach
 from paceline.bench.timing import Interval, interval, resamples
 from paceline.bundled import DEFAULT_TARGET
 

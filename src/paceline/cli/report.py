@@ -13,7 +13,8 @@ from rich.table import Table
 
 from paceline.bundled import COMMANDS
 from paceline.cli.generate import parse_drafters
-from paceline.cli.loading import load_with_progress, slow_progress
+from paceline.cli.loading import load_with_progress
+from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -83,7 +84,7 @@ def _evaluate(llm: LLM, drafters: Any, commands: Sequence[Command]) -> Evaluatio
     from paceline.report.evaluate import evaluate
 
     asking = LLM(llm.target, llm.tokenizer, info=llm.info, drafters=drafters)
-    with asking, slow_progress("answering commands", len(commands)) as advance:
+    with asking, progress("answering commands", len(commands)) as advance:
         return evaluate(asking, commands, advance)
 
 

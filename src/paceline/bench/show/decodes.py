@@ -8,7 +8,7 @@ from typing import Any
 from paceline.bench.names import PLAIN, PLAIN_AGAIN
 from paceline.bench.show.charts import Band, Bars, Mark, Series, View
 from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 _COLUMNS = ("setting", "tokens/s", "x plain", "mean", "least", "τ", "drafts accepted", "α", "as plain")
 

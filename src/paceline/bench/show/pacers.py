@@ -7,7 +7,7 @@ from typing import Any
 
 from paceline.bench.show.charts import Band, Bars, Mark, Series, View
 from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 _COLUMNS = ("task", "pacer x plain", "without prefill", "best fixed", "x plain", "tokens a step")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from paceline.bench.show.charts import Band, Lines, Mark, Series, View
 from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
 from paceline.bench.timing import interval, ratio, resamples
+from paceline.console import Table
 
 _ENGINES = {"paceline_seconds": "Paceline", "transformers_seconds": "transformers", "llamacpp_seconds": "llama.cpp"}
 _OURS = "paceline_seconds"

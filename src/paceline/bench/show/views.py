@@ -13,7 +13,7 @@ from paceline.bench.show.pacers import view_pacers
 from paceline.bench.show.results import Result, guarded, origins, read_results
 from paceline.bench.show.steps import view_steps
 from paceline.bench.show.text import draw
-from paceline.bench.tables import show
+from paceline.console import show
 
 VIEWS: dict[str, Callable[[Sequence[Result]], View]] = {
     "step": view_steps,
