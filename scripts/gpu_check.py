@@ -25,11 +25,11 @@ import torch
 
 from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
-from paceline.bench.provenance import provenance
 from paceline.bench.step import StepPlan, StepReport, bench_step
 from paceline.console import Table, show, write_json
 from paceline.errors import PacelineError, first_line
 from paceline.model.loading import load_target
+from paceline.provenance import provenance
 
 LIMIT = 8 * 60.0  # seconds for everything
 ROWS = (1, 2, 4, 8, 16, 32, 64)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from paceline import LLM
-from paceline.bench.prompt_formats import FORMATS
 from paceline.bench.summary import SettingSummary, Spread, Steps
 from paceline.engine.stats import DrafterStats, Stats
 from paceline.testing import ScriptedDrafter
+from paceline.text.prompt_formats import FORMATS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
 REQUEST, DRAFTER, PACER, SETTINGS = "## Statistics of", "### Of each drafter", "### Of the pacer", "Settings in the"

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import typer
 
-from paceline.bench.provenance import provenance
 from paceline.bench.reach import print_reach
 from paceline.console import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
 from paceline.pacing.cache import cache_folder
+from paceline.provenance import provenance
 from peers.measure import Plan, line_up, measure
 from peers.process import PeerProcess
 from peers.prompts import prompts_of

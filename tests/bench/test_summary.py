@@ -12,8 +12,8 @@ from paceline.bench.contestants import Setting, Sweep
 from paceline.bench.decode import DecodePlan, DecodeRun, PromptRun, Sample
 from paceline.bench.decode_report import as_json, categories_table, settings_table
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.prompt_formats import Prompt
 from paceline.bench.summary import SettingSummary, summarise
+from paceline.text.prompt_formats import Prompt
 
 FAST = "paceline fast, budget 3"
 TOKENS = tuple(range(10))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import paceline
-from paceline.bench.prompt_sets import read_prompt_set
 from paceline.bench.witness import Witness
 from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
@@ -23,6 +22,7 @@ from paceline.certify.ways import Arena, Tally, ways_for
 from paceline.drafters import available
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
+from paceline.text.prompt_sets import read_prompt_set
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
 

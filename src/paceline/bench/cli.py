@@ -50,12 +50,12 @@ def step(
 ) -> None:
     """Time one forward by row count, beside transformers and llama.cpp with the same weights."""
     from paceline.bench.models import random_model
-    from paceline.bench.provenance import provenance
     from paceline.bench.reach import print_reach
     from paceline.bench.step import StepPlan, bench_step
     from paceline.bench.step_report import step_reach, step_table
     from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device, parse_dtype, read_model
+    from paceline.provenance import provenance
 
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
@@ -93,10 +93,10 @@ def decode(
 ) -> None:
     """Decode the same prompts with transformers and with Paceline, and compare speed and bytes."""
     from paceline.bench.decode import DecodePlan
-    from paceline.bench.prompt_sets import read_prompt_set
-    from paceline.bench.provenance import provenance
     from paceline.console import write_json
     from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
+    from paceline.text.prompt_sets import read_prompt_set
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
     sweep, texts = parse_counts("budgets", budgets), read_prompt_set(prompts, limit)

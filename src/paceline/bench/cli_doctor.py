@@ -20,12 +20,12 @@ def doctor(
     """Hold the predictions of `paceline doctor` against measured runs of the bench tasks."""
     from paceline.bench.doctor import bench_doctor, doctor_reach, doctor_table, num_doctor_units
     from paceline.bench.pacer import chosen_tasks
-    from paceline.bench.provenance import provenance
     from paceline.bench.reach import print_reach
     from paceline.bench.subject import load_subject
     from paceline.bench.tasks import read_tasks
     from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
 
     chosen = chosen_tasks(read_tasks(None), tasks, prompts)
     origin = provenance(parse_device(device))

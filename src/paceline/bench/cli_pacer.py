@@ -26,7 +26,6 @@ def pacer(
     from paceline.bench.pacer_reach import pacer_reach
     from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
     from paceline.bench.pacer_summary import summarise_pacer
-    from paceline.bench.provenance import provenance
     from paceline.bench.reach import print_reach
     from paceline.bench.shapes import parse_counts
     from paceline.bench.subject import load_subject
@@ -34,6 +33,7 @@ def pacer(
     from paceline.console import show, write_json
     from paceline.engine.tree import MAX_DEPTH
     from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
 
     plan = PacerPlan(max_tokens, repeats, prompts, min(prompts, 2), parse_counts("budgets", budgets))
     if plan.budgets[-1] >= MAX_DEPTH:

@@ -11,11 +11,11 @@ from paceline.bench.collecting import collecting_seconds
 from paceline.bench.contestants import Job, Pair, Setting
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.names import GENERATE, PLAIN
-from paceline.bench.prompt_formats import Prompt
-from paceline.bench.prompt_sets import PromptSet
 from paceline.bench.prompting import encode_prompts
 from paceline.bench.timing import interleave, timed
 from paceline.console import progress
+from paceline.text.prompt_formats import Prompt
+from paceline.text.prompt_sets import PromptSet
 
 _BARE_FORWARDS = 4  # per prompt
 _RUN_UP = 4  # untimed tokens before each turn

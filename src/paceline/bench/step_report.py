@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from paceline.bench.provenance import has_bfloat16
 from paceline.bench.reach import Reach
 from paceline.bench.step import StepPlan, StepReport, StepRow
 from paceline.bench.timing import ratio, self_ratio
 from paceline.console import Table
+from paceline.provenance import has_bfloat16
 
 # dtype -> rows and the most that they may cost, in times one row
 _COSTS: dict[str, tuple[tuple[int, float], ...]] = {"bfloat16": ((8, 1.1), (16, 1.3)), "float32": ((16, 1.2),)}

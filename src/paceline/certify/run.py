@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from paceline.bench.provenance import provenance
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons, least_coverage
 from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
 from paceline.certify.faults import run_controls
@@ -21,6 +20,7 @@ from paceline.drafters import available
 from paceline.errors import ConfigError, PacelineError, first_line
 from paceline.loading import load
 from paceline.model.loading import parse_device
+from paceline.provenance import provenance
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole that is behind us
 

@@ -66,9 +66,9 @@ def _plan(
     numerics: tuple[str, str],
     amounts: tuple[int | None, int, float],
 ) -> Plan:
-    from paceline.bench.prompt_sets import read_prompt_set
     from paceline.certify.plan import Plan
     from paceline.drafters import make
+    from paceline.text.prompt_sets import read_prompt_set
 
     chosen = parse_drafters(drafters)
     names = {"auto": None, "none": ()}[chosen] if isinstance(chosen, str) else tuple(chosen)
