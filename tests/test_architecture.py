@@ -21,8 +21,8 @@ LAYERS = [
     {"llm", "testing"},
     {"loading", "report"},
     {"doctor"},
-    {"bench"},
     {"certify"},
+    {"bench"},
     {"cli", "__main__"},
 ]
 TORCH_FREE = [
@@ -85,6 +85,21 @@ def test_the_host_side_imports_no_torch(part: str) -> None:
 def test_only_the_target_and_its_loader_import_torch() -> None:
     users = {part_of(p) for p in MODULES if any(n.split(".")[0] == "torch" for n in imports_of(p))}
     assert users <= {"model", "native", "bench", "certify", "provenance"}
+
+
+def test_the_pacer_of_an_engine_is_swapped_by_its_owners_alone() -> None:
+    """Whoever wants another one for a call says `generate(..., pacer=...)`."""
+    for path in [p for p in MODULES if not is_in(p, "engine") and not is_in(p, "llm")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "pacer" and isinstance(node.ctx, ast.Store):
+                assert isinstance(node.value, ast.Name), f"{path.name}:{node.lineno}"
+                assert node.value.id == "self", f"{path.name}:{node.lineno}"
+
+
+def test_nothing_is_built_on_the_benchmark() -> None:
+    for path in [p for p in MODULES if not is_in(p, "bench")]:
+        names = {name for name in imports_of(path) if name.startswith("paceline.bench")}
+        assert names <= ({"paceline.bench.cli"} if path == SRC / "cli" / "__init__.py" else set()), path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

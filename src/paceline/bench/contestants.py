@@ -120,11 +120,11 @@ def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
     drafters = sweep.drafters if sweep else ()
 
     def run(job: Job) -> Result:
-        llm.engine.pacer = FixedPacer(sweep.budget if sweep else 0)
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),
             tenant=fresh_tenant(),  # nobody else keeps anything of an earlier turn either
+            pacer=FixedPacer(sweep.budget if sweep else 0),
             max_tokens=job.max_tokens,
             temperature=job.temperature,
             seed=job.seed,

@@ -117,13 +117,13 @@ def _measure(
     return plain, paced
 
 
-def _decode(llm: LLM, recording: Recording, pacing: Pacer, turn: str) -> Stats:
-    llm.engine.pacer = pacing
+def _decode(llm: LLM, recording: Recording, pacer: Pacer, turn: str) -> Stats:
     output = llm.generate(
         list(recording.ids),
-        drafters="none" if isinstance(pacing, FixedPacer) else None,
+        drafters="none" if isinstance(pacer, FixedPacer) else None,
         prediction=recording.question.prediction,
         tenant=f"measured, {turn}",
+        pacer=pacer,
         **recording.sampling,
     )
     stats: Stats = output.stats

@@ -44,11 +44,11 @@ class PacerPlan:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to decode: drafters under a pacing."""
+    """A way to decode: drafters under a pacer."""
 
     name: str
     drafters: tuple[str, ...]
-    pacing: Pacer
+    pacer: Pacer
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,13 @@ class _Bench:
 
     def _decode(self, prompt: PromptRun, contender: Contender, turn: str) -> Sample:
         sampling: Any = {"seed": 0} | prompt.task.sampling | {"max_tokens": self._plan.max_tokens}
-        self._llm.engine.pacer = contender.pacing
         output, seconds = timed(
             lambda: self._llm.generate(
                 list(prompt.ids),
                 drafters=list(contender.drafters),
                 prediction=prompt.task.prediction,
                 tenant=f"{contender.name}, {prompt.task.task}, {turn}",
+                pacer=contender.pacer,
                 **sampling,
             )
         )
