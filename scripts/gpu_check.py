@@ -22,8 +22,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every model is random: nothing is to be fetched
 
 import torch
+from same_bits import ExactPlan, check_exactness
 
-from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
 from paceline.bench.step import StepPlan, StepReport, bench_step
 from paceline.console import Table, show, write_json

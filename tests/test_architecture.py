@@ -102,6 +102,12 @@ def test_nothing_is_built_on_the_benchmark() -> None:
         assert names <= ({"paceline.bench.cli"} if path == SRC / "cli" / "__init__.py" else set()), path
 
 
+def test_what_serves_this_project_alone_stays_in_benchmarks() -> None:
+    for path in MODULES:
+        assert not [words for words in ("is_reached", "../shared") if words in path.read_text()], path
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"matplotlib", "llama_cpp", "gguf"}, path
+
+
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from goals import Goal
 
-from paceline.bench.reach import Reach
 from paceline.bench.timing import Ratio
 from peers.measure import PACELINE, Contestant, Plan, Prompt
 
@@ -99,13 +99,13 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
 
 
-def verdicts(run: Run) -> list[Reach]:
+def verdicts(run: Run) -> list[Goal]:
     """The lines to reach: the same bytes from all modes of Paceline, and its place on every task."""
     lines = [line for task in run.tasks if (line := _place(run, task)) is not None]
     return [*same_bytes(run), *lines]
 
 
-def _place(run: Run, task: str) -> Reach | None:
+def _place(run: Run, task: str) -> Goal | None:
     if (found := closest(run, task)) is None:
         return None
     best, ratio = found
@@ -113,10 +113,10 @@ def _place(run: Run, task: str) -> Reach | None:
         text, is_reached = "Paceline is faster than every peer's best mode", ratio.value > 1.0
     else:
         text, is_reached = "Paceline is at least level with every peer's best mode", ratio.high >= 1.0
-    return Reach(f"{task}: {text}", f"{ratio} times {best.name}", is_reached)
+    return Goal(f"{task}: {text}", f"{ratio} times {best.name}", is_reached)
 
 
-def same_bytes(run: Run) -> list[Reach]:
+def same_bytes(run: Run) -> list[Goal]:
     """Paceline's promise, over modes and rounds."""
     plain = run.find(PACELINE, PLAIN)
     if plain is None:
@@ -125,4 +125,4 @@ def same_bytes(run: Run) -> list[Reach]:
     outputs = [(i, tokens) for c in ours for i, many in c.outputs.items() for tokens in many]
     equal = sum(tokens == plain.outputs[i][0] for i, tokens in outputs)
     text = "all modes and rounds of Paceline have the tokens of its plain mode"
-    return [Reach(text, f"{equal} of {len(outputs)} outputs", equal == len(outputs))]
+    return [Goal(text, f"{equal} of {len(outputs)} outputs", equal == len(outputs))]

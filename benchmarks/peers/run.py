@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import typer
+from goals import print_goals
 
-from paceline.bench.reach import print_reach
 from paceline.console import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
 from paceline.pacing.cache import cache_folder
@@ -97,7 +97,7 @@ def compete(
                     record.write()
                     advance()
             show(table(run, record.versions))
-            print_reach(verdicts(run))
+            print_goals(verdicts(run))
 
 
 def main(

@@ -54,7 +54,7 @@ def run_of(prompts: Sequence[PromptRun]) -> DecodeRun:
         Setting(GENERATE, run),
         Setting(PLAIN, run, True),
         Setting(PLAIN_AGAIN, run, True),
-        Setting(FAST, run, True, Sweep(("fast",), 3, is_host_only=True)),
+        Setting(FAST, run, True, Sweep(("fast",), 3)),
     ]
     numerics = {"path": "scripted", "instruction_set": "none", "threads": 1}
     about = {"source": "hand", "format": "none", "form": "as text", "num_too_long": 2}

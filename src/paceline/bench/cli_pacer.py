@@ -23,10 +23,8 @@ def pacer(
 ) -> None:
     """Compare the pacer with plain decoding and with every drafter alone at its best fixed length, task by task."""
     from paceline.bench.pacer import PacerPlan, bench_pacer, chosen_tasks
-    from paceline.bench.pacer_reach import pacer_reach
     from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
     from paceline.bench.pacer_summary import summarise_pacer
-    from paceline.bench.reach import print_reach
     from paceline.bench.shapes import parse_counts
     from paceline.bench.subject import load_subject
     from paceline.bench.tasks import read_tasks
@@ -45,7 +43,6 @@ def pacer(
     summary = summarise_pacer(run)
     show(fixed_table(run, summary))
     show(pacer_table(run, summary))
-    print_reach(pacer_reach(summary, run.name, run.dtype))
     write_json(json, {"kind": "pacer", "provenance": origin, **pacer_json(run, summary)})
     for mismatch in run.mismatches():
         typer.secho(f"paceline: {mismatch}", fg="red", err=True)

@@ -46,7 +46,6 @@ class Sweep:
 
     drafters: tuple[str, ...]
     budget: int
-    is_host_only: bool  # no drafter runs a forward of its own
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,12 @@ def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
         Setting(GENERATE, _transformers(pair.model)),
         Setting(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
     ]
-    kinds = {"suffix": Sweep(("suffix",), 0, is_host_only=True)}
+    kinds = {"suffix": Sweep(("suffix",), 0)}
     if pair.draft is not None:
         found.append(Setting(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
         by_model = f"model:path={pair.draft_name}"
-        kinds["model"] = Sweep((by_model,), 0, is_host_only=False)
-        kinds["suffix+model"] = Sweep(("suffix", by_model), 0, is_host_only=False)
+        kinds["model"] = Sweep((by_model,), 0)
+        kinds["suffix+model"] = Sweep(("suffix", by_model), 0)
     kinds = {label: kind for label, kind in kinds.items() if _exist(kind.drafters)}
     found += [_setting(pair.llm, PLAIN, None), _setting(pair.llm, PLAIN_AGAIN, None)]
     return found + [

@@ -9,7 +9,7 @@ from typing import Any
 
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN
-from paceline.bench.summary import SettingSummary, Spread, Summary, decode_reach
+from paceline.bench.summary import SettingSummary, Spread, Summary
 from paceline.console import Table
 
 _COLUMNS = (
@@ -72,6 +72,7 @@ def _notes(run: DecodeRun, summary: Summary) -> list[str]:
         "Speed-ups: of whole calls, prefill and Paceline's text included; medians over prompts, then over "
         "plain Paceline also the mean, the least, and all prompts together",
         "Brackets: 95 % interval of the bootstrap over prompts",
+        f"Collecting the report's measures: {run.collecting_seconds * 1e6:.1f} microseconds of a plain step",
         f"Noise: plain Paceline differs from itself by up to {summary.noise:.1%}; x noise: how many times that the "
         "median differs from 1",
         "As plain: prompts with the tokens of plain Paceline. transformers may differ: its arithmetic does, "
@@ -116,7 +117,7 @@ def as_json(run: DecodeRun, summary: Summary) -> dict[str, Any]:
         "transformers_equal_to_plain": summary.settings[GENERATE].equal_to_plain,
         "same_bytes": not run.mismatches(),
         "mismatches": [asdict(mismatch) for mismatch in run.mismatches()],
-        "reach": [line.as_dict() for line in decode_reach(run, summary)],
+        "collecting_seconds": run.collecting_seconds,
         "prompts": [_prompt_as_json(prompt) for prompt in run.prompts],
     }
 

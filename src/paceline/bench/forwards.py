@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from inspect import signature
+from typing import Protocol
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -19,6 +20,13 @@ from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
 
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
+
+
+class Forward(Protocol):
+    """Forwards over one cached context, which is the same again after each."""
+
+    def contestant(self, name: str, rows: int) -> Contestant:
+        """A forward of `rows` rows."""
 
 
 class PacelineForward:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from paceline.bench.pacer import PacerRun, PromptRun
-from paceline.bench.pacer_reach import pacer_reach
 from paceline.bench.pacer_summary import PacerSummary, TaskSummary
 from paceline.console import Table
 
@@ -80,7 +79,6 @@ def pacer_json(run: PacerRun, summary: PacerSummary) -> dict[str, Any]:
         "numerics": run.numerics,
         "plan": asdict(run.plan),
         "summary": summary.as_dict(),
-        "reach": [line.as_dict() for line in pacer_reach(summary, run.name, run.dtype)],
         "same_bytes": not run.mismatches(),
         "host_steps": [asdict(step) for step in run.steps],
         "prompts": [_prompt(prompt) for prompt in run.prompts],

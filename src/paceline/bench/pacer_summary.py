@@ -1,4 +1,4 @@
-"""What a measurement of the pacer says: speed-ups by task and over the mix, the guard's account, the lines to reach.
+"""What a measurement of the pacer says: speed-ups by task and over the mix, and the guard's account.
 
 A task's seconds per token are those of its prompts together, each the median of its rounds; the mix gives every task
 the same number of tokens. Speed-ups are ratios of these, whole calls with prefill.
@@ -70,7 +70,7 @@ class Host:
 
 @dataclass(frozen=True)
 class PacerSummary:
-    """Everything that the table shows and the lines to reach are judged by."""
+    """Everything that the table shows, and the guard's and the host's account."""
 
     tasks: dict[str, TaskSummary]
     mix: Ratio  # the pacer, all tasks together

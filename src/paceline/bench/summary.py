@@ -1,4 +1,4 @@
-"""What a decode measurement says: speed-ups, where a step's time goes, and the lines to reach."""
+"""What a decode measurement says: speed-ups, and where a step's time goes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from paceline.bench.contestants import Setting
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.reach import Reach
 from paceline.bench.timing import Interval, interval, resamples
-from paceline.bundled import DEFAULT_TARGET
 
 _ENTRIES = (
     "num_emitted_tokens",
@@ -166,60 +164,3 @@ def _steps(samples: Sequence[Sample]) -> Steps:
         sum(drafter["seconds"] for drafter in drafters) / decode,
         sum(drafter["num_failures"] for drafter in drafters),
     )
-
-
-def decode_reach(run: DecodeRun, summary: Summary) -> list[Reach]:
-    """The lines at temperature 0: plain Paceline and collecting for every model, the rest for the bundled target."""
-    if run.plan.temperature != 0.0:
-        return []
-    lines = [_reach_plain(summary), _reach_collecting(run, summary)]
-    if run.name == DEFAULT_TARGET:
-        lines.append(_reach_best(summary))
-        lines += [_reach_host(summary, name) for name in (PLAIN, _best_on_host(run, summary))]
-    return lines
-
-
-def _reach_plain(summary: Summary) -> Reach:
-    plain = summary.settings[PLAIN].over_generate
-    share = summary.forward_share
-    ceiling = f"a bare transformers forward is {share:.0%} of generate's step, so {1 / share:.2f} x at most with it"
-    figure = f"{_at_worst(plain):.2f} x ({_medians(plain)}); {ceiling}"
-    return Reach("plain Paceline is at least 2 x transformers generate", figure, _at_worst(plain) >= 2.0)
-
-
-def _reach_best(summary: Summary) -> Reach:
-    best = summary.settings[summary.best].over_plain
-    figure = f"{_at_worst(best):.2f} x ({_medians(best)}) with {summary.best}"
-    text = "the best fixed setting is at least 1.5 x plain over the prompts"
-    return Reach(text, figure, _at_worst(best) >= 1.5)
-
-
-def _reach_host(summary: Summary, name: str) -> Reach:
-    steps = summary.settings[name].steps
-    assert steps is not None
-    figure = f"{steps.outside_share:.1%} of {steps.step_seconds * 1e3:.2f} ms"
-    text = f"time outside the forward is at most 15 % of a step ({name})"
-    return Reach(text, figure, steps.outside_share <= 0.15)
-
-
-def _reach_collecting(run: DecodeRun, summary: Summary) -> Reach:
-    steps = summary.settings[PLAIN].steps
-    assert steps is not None
-    share = run.collecting_seconds / steps.step_seconds
-    figure = f"{share:.2%}: {run.collecting_seconds * 1e6:.1f} microseconds of {steps.step_seconds * 1e3:.2f} ms"
-    return Reach("collecting the report's measures costs at most 2 % of a plain step", figure, share <= 0.02)
-
-
-def _best_on_host(run: DecodeRun, summary: Summary) -> str:
-    """The best setting whose drafters run no forward of their own, since that is not host time."""
-    names = [s.name for s in run.settings if s.sweep and s.sweep.is_host_only]
-    return max(names, key=lambda name: summary.settings[name].over_plain.median)
-
-
-def _at_worst(spread: Spread) -> float:
-    """The figure that decides: neither many easy prompts nor a few long ones carry a line alone."""
-    return min(spread.median, spread.together)
-
-
-def _medians(spread: Spread) -> str:
-    return f"median {spread.median:.2f}, all together {spread.together:.2f}"

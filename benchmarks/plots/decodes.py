@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paceline.bench.names import PLAIN, PLAIN_AGAIN
-from paceline.bench.show.charts import Band, Bars, Mark, Series, View
-from paceline.bench.show.results import Result, number
 from paceline.console import Table
+from plots.charts import Band, Bars, Mark, Series, View
+from plots.results import Result, number
 
 _COLUMNS = ("setting", "tokens/s", "x plain", "mean", "least", "τ", "drafts accepted", "α", "as plain")
 

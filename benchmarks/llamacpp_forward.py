@@ -1,4 +1,4 @@
-"""llama.cpp as a contestant, through `llama-cpp-python` where it is installed: the same weights, context and tokens.
+"""llama.cpp as a contestant of step.py, through `llama-cpp-python`: the same weights, context and tokens.
 
 Like the other contestants it ends with float32 logits of every row on the host, and finds the same cache each time.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf_file import unsupported, write_gguf
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import TransformersForward
-from paceline.bench.gguf_file import unsupported, write_gguf
 from paceline.bench.timing import Contestant
 
 _PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
