@@ -108,11 +108,11 @@ def decode_goals(content: Content) -> list[Goal]:
 
 
 def _run_goals(run: Content) -> list[Goal]:
-    contestants = {entry["name"]: entry for entry in run["settings"]}
-    lines = [_plain(contestants[PLAIN], run["bare_forward_share"]), _collecting(contestants[PLAIN], run)]
+    contenders = {entry["name"]: entry for entry in run["contenders"]}
+    lines = [_plain(contenders[PLAIN], run["bare_forward_share"]), _collecting(contenders[PLAIN], run)]
     if run["model"] == DEFAULT_TARGET:
-        lines.append(_best_fixed(contestants[run["best_fixed_setting"]]))
-        lines += [_host_share(contestants[name]) for name in (PLAIN, _best_on_host(contestants))]
+        lines.append(_best_fixed(contenders[run["best_fixed"]]))
+        lines += [_host_share(contenders[name]) for name in (PLAIN, _best_on_host(contenders))]
     return lines
 
 
@@ -126,14 +126,14 @@ def _plain(plain: Content, share: float) -> Goal:
 def _best_fixed(best: Content) -> Goal:
     over = best["over_plain"]
     figure = f"{_at_worst(over):.2f} x ({_medians(over)}) with {best['name']}"
-    text = "the best fixed setting is at least 1.5 x plain over the prompts"
+    text = "the best fixed contender is at least 1.5 x plain over the prompts"
     return Goal(text, figure, _at_worst(over) >= 1.5)
 
 
-def _host_share(contestant: Content) -> Goal:
-    steps = contestant["steps"]
+def _host_share(contender: Content) -> Goal:
+    steps = contender["steps"]
     figure = f"{steps['outside_share']:.1%} of {steps['step_seconds'] * 1e3:.2f} ms"
-    text = f"time outside the forward is at most 15 % of a step ({contestant['name']})"
+    text = f"time outside the forward is at most 15 % of a step ({contender['name']})"
     return Goal(text, figure, steps["outside_share"] <= 0.15)
 
 
@@ -143,10 +143,10 @@ def _collecting(plain: Content, run: Content) -> Goal:
     return Goal("collecting the report's measures costs at most 2 % of a plain step", figure, seconds <= 0.02 * step)
 
 
-def _best_on_host(contestants: Mapping[str, Content]) -> str:
+def _best_on_host(contenders: Mapping[str, Content]) -> str:
     """The best one whose drafters run no forward of their own, since that is not host time."""
-    names = [name for name in contestants if "budget" in name and "model" not in name]
-    return max(names, key=lambda name: float(contestants[name]["over_plain"]["median"]))
+    names = [name for name in contenders if "budget" in name and "model" not in name]
+    return max(names, key=lambda name: float(contenders[name]["over_plain"]["median"]))
 
 
 def _at_worst(over: Content) -> float:
@@ -193,7 +193,7 @@ def _best_in_every_task(tasks: Mapping[str, Content]) -> Goal:
     best = max(fixed, key=lambda name: float(fixed[name]))
     pacer = _interval(tasks[worst]["pacer"])
     figure = f"{shares[worst]:.2f} at worst, in {worst}: {pacer} against {fixed[best]:.2f} with {best}"
-    text = "the pacer is at least 0.95 of the best fixed setting in every task"
+    text = "the pacer is at least 0.95 of the best fixed contender in every task"
     return Goal(text, figure, shares[worst] >= 0.95)
 
 
@@ -201,7 +201,7 @@ def _best_on_the_mix(summary: Content) -> Goal:
     mix, fixed = summary["mix"], summary["mix_fixed"]
     best = max(fixed, key=lambda name: float(fixed[name]))
     figure = f"{_interval(mix)} against {fixed[best]:.2f} with {best}"
-    text = "the pacer is better than every single fixed setting over the mix"
+    text = "the pacer is better than every single fixed contender over the mix"
     return Goal(text, figure, mix["value"] > fixed[best])
 
 

@@ -93,7 +93,7 @@ def compete(
             run = Run(Path(name).name, dtype, plan, prompts, line_up(peers))
             record.runs.append(run)
             with progress(f"{run.target}, temperature {temperature:g}: rounds", settings.repeats + 1) as advance:
-                for _ in measure(run.contestants, prompts, plan):
+                for _ in measure(run.contenders, prompts, plan):
                     record.write()
                     advance()
             show(table(run, record.versions))

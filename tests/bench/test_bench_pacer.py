@@ -58,7 +58,7 @@ def test_the_mix_gives_every_task_as_many_tokens() -> None:
     assert summary.mix_fixed[PLAIN] == 1.0
 
 
-def test_plain_decoding_is_a_fixed_setting() -> None:
+def test_plain_decoding_is_a_fixed_contender() -> None:
     task = summary_of(noise=seconds(8.1)).tasks["noise"]
     assert task.best == PLAIN
     assert task.share == pytest.approx(8.0 / 8.1)

@@ -81,5 +81,5 @@ def test_others_take_their_turns_over_the_same_context() -> None:
     found = bench_step("tiny", model, plan, {"other": other})
     assert [len(row.others["other"]) for row in found.rows] == [2, 2]
     theirs = TransformersForward(model, step_context(model, plan))
-    logits = [one.contestant("", 3).run() for one in (other, theirs)]  # its cache is what it was
+    logits = [one.contender("", 3).run() for one in (other, theirs)]  # its cache is what it was
     torch.testing.assert_close(*logits)

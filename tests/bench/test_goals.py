@@ -107,8 +107,8 @@ def decode(model: str = "paceline-tiny", temperature: float = 0.0, **changes: fl
     run = {
         "model": model,
         "plan": {"temperature": temperature},
-        "settings": entries,
-        "best_fixed_setting": names[2],
+        "contenders": entries,
+        "best_fixed": names[2],
         "bare_forward_share": 0.5,
         "collecting_seconds": figure["collecting"],
     }
@@ -159,13 +159,13 @@ def reached(words: str, run: PacerRun) -> bool:
 
 
 @pytest.mark.parametrize(("pacer", "expected"), [(4.2, True), (4.3, False)])
-def test_the_best_fixed_setting_is_the_measure_in_every_task(pacer: float, expected: bool) -> None:
+def test_the_best_fixed_contender_is_the_measure_in_every_task(pacer: float, expected: bool) -> None:
     run = made_up(story=seconds(2.0), edit=seconds(pacer, far7=4.0))
     assert reached("0.95 of the best fixed", run) is expected
 
 
 @pytest.mark.parametrize(("story", "expected"), [(4.0, True), (4.4, False)])
-def test_no_single_setting_may_be_better_over_the_mix(story: float, expected: bool) -> None:
+def test_no_single_contender_may_be_better_over_the_mix(story: float, expected: bool) -> None:
     run = made_up(story=seconds(story, near7=4.0), edit=seconds(4.0, near7=4.2))
     assert reached("better than every single", run) is expected
 

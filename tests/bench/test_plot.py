@@ -105,7 +105,7 @@ def test_others_that_took_part_are_drawn_too(plot: Plot, result: Any) -> None:
     assert "Paceline's time over that of llama.cpp" in both
 
 
-def test_a_decode_is_drawn_by_setting_and_by_category(plot: Plot, result: Any) -> None:
+def test_a_decode_is_drawn_by_contender_and_by_category(plot: Plot, result: Any) -> None:
     output = plot(result("decode")).output
     for words in (
         "paceline suffix, budget 3",
@@ -120,7 +120,7 @@ def test_a_decode_is_drawn_by_setting_and_by_category(plot: Plot, result: Any) -
     assert "Warning" not in output
 
 
-def test_a_pacer_is_drawn_by_task_beside_the_best_fixed_setting(plot: Plot, result: Any) -> None:
+def test_a_pacer_is_drawn_by_task_beside_the_best_fixed(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["same_bytes"] = False
         story = content["summary"]["tasks"]["story"]
@@ -270,13 +270,13 @@ def at(content: Any, path: str, value: Any) -> None:
         ("step", "numerics", None),
         ("decode", "runs", []),
         ("decode", "runs/0", None),
-        ("decode", "runs/0/settings", "none"),
+        ("decode", "runs/0/contenders", "none"),
         ("decode", "runs/0/noise", 10**400),
-        ("decode", "runs/0/best_fixed_setting", "no such"),
-        ("decode", "runs/0/settings/0/over_plain", {}),
-        ("decode", "runs/0/settings/0/over_plain/median", float("inf")),
-        ("decode", "runs/0/settings/0/over_plain/median", True),
-        ("decode", "runs/0/settings/0/over_plain/intervals", {"median": [1, 2]}),
+        ("decode", "runs/0/best_fixed", "no such"),
+        ("decode", "runs/0/contenders/0/over_plain", {}),
+        ("decode", "runs/0/contenders/0/over_plain/median", float("inf")),
+        ("decode", "runs/0/contenders/0/over_plain/median", True),
+        ("decode", "runs/0/contenders/0/over_plain/intervals", {"median": [1, 2]}),
         ("decode", "runs/0/plan", {"temperature": 0}),
         ("pacer", "summary/tasks", {}),
         ("pacer", "summary/tasks", [1]),

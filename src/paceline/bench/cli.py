@@ -77,10 +77,10 @@ def decode(
     draft: str = typer.Option(None, help="A draft model for it.", show_default="the bundled one for the bundled model"),
     max_tokens: int = typer.Option(96, min=1, help="Tokens of every output."),
     temperature: list[float] = _TEMPERATURE,
-    budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed settings of the sweep."),
+    budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed contenders of the sweep."),
     prompts: str = _PROMPTS,
     limit: int = _LIMIT,
-    repeats: int = typer.Option(3, min=1, help="Outputs per prompt and setting; the median counts."),
+    repeats: int = typer.Option(3, min=1, help="Outputs per prompt and contender; the median counts."),
     device: str = _DEVICE,
     dtype: str = _DTYPE,
     json: Path = _JSON,
@@ -105,18 +105,18 @@ def decode(
 
 
 def _decode_pair(pair: tuple[str, str | None, str, str], sweep: Any, texts: Any, plans: Any) -> list[dict[str, Any]]:
-    from paceline.bench.contestants import load_pair, settings
+    from paceline.bench.contenders import contenders, load_pair
     from paceline.bench.decode import bench_decode
-    from paceline.bench.decode_report import as_json, categories_table, settings_table
+    from paceline.bench.decode_report import as_json, categories_table, contenders_table
     from paceline.bench.summary import summarise
     from paceline.console import show
 
     results = []
     with load_pair(*pair) as loaded:
         for plan in plans:
-            run = bench_decode(loaded, settings(loaded, sweep), texts, plan)
+            run = bench_decode(loaded, contenders(loaded, sweep), texts, plan)
             summary = summarise(run)
-            show(settings_table(run, summary))
+            show(contenders_table(run, summary))
             show(categories_table(run, summary))
             for mismatch in run.mismatches():
                 typer.secho(f"paceline: {mismatch}", fg="red", err=True)

@@ -16,7 +16,7 @@ def pacer(
     file: Path = typer.Option(None, help='Lines {"task": ..., "prompt": ...}.', show_default="the bundled ones"),
     prompts: int = typer.Option(3, min=1, help="Prompts of each task."),
     max_tokens: int = typer.Option(64, min=1, help="Most tokens of an output."),
-    budgets: str = typer.Option("3,7,15,31", help="Draft tokens per step: the fixed settings of the sweep."),
+    budgets: str = typer.Option("3,7,15,31", help="Draft tokens per step: the fixed contenders of the sweep."),
     repeats: int = typer.Option(3, min=1, help="Rounds; their median counts."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     json: Path = typer.Option(None, "--json", help="Write all figures and their provenance to this file."),

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from paceline.bench.forwards import Forward, PacelineForward, TransformersForward
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
-from paceline.bench.timing import Contestant, Ratio, interleave, ratio, self_ratio
+from paceline.bench.timing import Contender, Ratio, interleave, ratio, self_ratio
 from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.model.hf import HFTarget
@@ -125,18 +125,18 @@ def _time_rows(
     context = step_context(model, plan)
     theirs = TransformersForward(model, context)
     with closing(PacelineForward(target.decoder, context)) as ours:
-        contestants = _contestants(plan, ours, {"transformers": theirs, **others})
-        samples = interleave(contestants, plan.repeats, plan.seconds, advance, plan.rest)
+        contenders = _contenders(plan, ours, {"transformers": theirs, **others})
+        samples = interleave(contenders, plan.repeats, plan.seconds, advance, plan.rest)
         return [_row(count, ours.padded(count), samples, others) for count in plan.rows]
 
 
-def _contestants(plan: StepPlan, ours: PacelineForward, others: _Others) -> list[Contestant]:
-    contestants = []
+def _contenders(plan: StepPlan, ours: PacelineForward, others: _Others) -> list[Contender]:
+    contenders = []
     for count in plan.rows:
         if ours.padded(count) is not None:
-            contestants.append(ours.contestant(f"paceline {count}", count))
-        contestants += [other.contestant(f"{name} {count}", count) for name, other in others.items()]
-    return contestants
+            contenders.append(ours.contender(f"paceline {count}", count))
+        contenders += [other.contender(f"{name} {count}", count) for name, other in others.items()]
+    return contenders
 
 
 def _row(count: int, padded: int | None, samples: Mapping[str, list[float]], others: _Others) -> StepRow:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bench.contestants import Setting
+from paceline.bench.contenders import DecodeContender
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
 from paceline.bench.timing import Interval, interval, resamples
@@ -47,7 +47,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Steps:
-    """Paceline's own account of a setting, summed over all prompts and repeats."""
+    """Paceline's own account of a contender, summed over all prompts and repeats."""
 
     mean_acceptance_length: float
     draft_acceptance_rate: float  # of proposed drafts
@@ -59,8 +59,8 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class SettingSummary:
-    """One contestant."""
+class ContenderSummary:
+    """One contender."""
 
     name: str
     tokens_per_second: float
@@ -78,9 +78,9 @@ class SettingSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All contestants, and which fixed setting has the best median speed-up over plain decoding."""
+    """All contenders, and which fixed contender has the best median speed-up over plain decoding."""
 
-    settings: dict[str, SettingSummary]
+    contenders: dict[str, ContenderSummary]
     best: str
     noise: float  # by how much plain decoding differs from itself: the far end of the interval of its median
     forward_share: float  # of a step of transformers generate, spent in a bare forward of transformers
@@ -89,12 +89,12 @@ class Summary:
 def summarise(run: DecodeRun) -> Summary:
     """The summary of a measurement."""
     noise = _noise(_spread(run.prompts, PLAIN_AGAIN, PLAIN))
-    settings = {setting.name: _summarise(run, setting, noise) for setting in run.settings}
-    swept = [s.name for s in run.settings if s.sweep]
-    best = max(swept, key=lambda name: settings[name].over_plain.median)
+    contenders = {contender.name: _summarise(run, contender, noise) for contender in run.contenders}
+    swept = [s.name for s in run.contenders if s.sweep]
+    best = max(swept, key=lambda name: contenders[name].over_plain.median)
     bare = median(s for prompt in run.prompts for s in prompt.bare_forwards)
     step = median(_seconds(prompt, GENERATE) / _num_tokens(prompt, GENERATE) for prompt in run.prompts)
-    return Summary(settings, best, noise, bare / step)
+    return Summary(contenders, best, noise, bare / step)
 
 
 def _noise(itself: Spread) -> float:
@@ -102,20 +102,20 @@ def _noise(itself: Spread) -> float:
     return found.median.farthest_from(1.0) if found else abs(itself.median - 1.0)
 
 
-def _summarise(run: DecodeRun, setting: Setting, noise: float) -> SettingSummary:
-    name = setting.name
+def _summarise(run: DecodeRun, contender: DecodeContender, noise: float) -> ContenderSummary:
+    name = contender.name
     prompts = run.prompts
     categories = {p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts}
     equal = sum(all(s.tokens == p.samples[PLAIN][0].tokens for s in p.samples[name]) for p in prompts)
     over_plain = _spread(prompts, name, PLAIN)
-    return SettingSummary(
+    return ContenderSummary(
         name,
         sum(_num_tokens(p, name) for p in prompts) / sum(_seconds(p, name) for p in prompts),
         _spread(prompts, name, GENERATE),
         over_plain,
         {category: _spread(members, name, PLAIN) for category, members in categories.items()},
         equal,
-        _steps([s for p in prompts for s in p.samples[name]]) if setting.is_paceline else None,
+        _steps([s for p in prompts for s in p.samples[name]]) if contender.is_paceline else None,
         abs(over_plain.median - 1.0) / noise if noise > 0.0 and name != PLAIN else None,
     )
 
