@@ -305,6 +305,8 @@ def main(paths: Sequence[str]) -> int:
         print(f"goals: {error}", file=sys.stderr)
         return 2
     print_goals(goals)
+    if not goals:
+        print("goals: none belongs to these results", file=sys.stderr)
     return 0 if all(goal.is_reached for goal in goals) else 1
 
 
