@@ -22,14 +22,14 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every model is random: nothing is to be fetched
 
 import torch
+from same_bits import ExactPlan, check_exactness
 
-from paceline.bench.exactness import ExactPlan, check_exactness
 from paceline.bench.models import random_model
-from paceline.bench.provenance import provenance
 from paceline.bench.step import StepPlan, StepReport, bench_step
-from paceline.bench.tables import Table, show, write_json
+from paceline.console import Table, show, write_json
 from paceline.errors import PacelineError, first_line
 from paceline.model.loading import load_target
+from paceline.provenance import provenance
 
 LIMIT = 8 * 60.0  # seconds for everything
 ROWS = (1, 2, 4, 8, 16, 32, 64)

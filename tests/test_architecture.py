@@ -13,7 +13,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 # A module may import from its own layer and from those before it, for type checkers too.
 LAYERS = [
     {"errors", "_version", "bundled", "jsonl"},
-    {"checks", "synonyms"},
+    {"checks", "synonyms", "console", "provenance"},
     {"params", "text"},
     {"sampling"},
     {"engine", "native"},
@@ -24,8 +24,8 @@ LAYERS = [
     {"llm"},
     {"report"},
     {"doctor"},
-    {"bench"},
     {"certify"},
+    {"bench"},
     {"cli", "__main__"},
 ]
 TORCH_FREE = [
@@ -33,9 +33,12 @@ TORCH_FREE = [
     "bundled/__init__",
     "checks",
     "synonyms",
+    "console",
     "params",
     "text/stream",
     "text/prompts",
+    "text/prompt_sets",
+    "text/prompt_formats",
     "sampling",
     "engine",
     "pacing",
@@ -85,7 +88,28 @@ def test_the_host_side_imports_no_torch(part: str) -> None:
 
 def test_only_models_and_what_measures_them_import_torch() -> None:
     users = {part_of(p) for p in MODULES if any(n.split(".")[0] == "torch" for n in imports_of(p))}
-    assert users <= {"bundled", "model", "native", "bench", "certify"}  # bundled: grow.py alone
+    assert users <= {"bundled", "model", "native", "bench", "certify", "provenance"}  # bundled: grow.py alone
+
+
+def test_the_pacer_of_an_engine_is_swapped_by_its_owners_alone() -> None:
+    """Whoever wants another one for a call says `generate(..., pacer=...)`."""
+    for path in [p for p in MODULES if not is_in(p, "engine") and not is_in(p, "llm")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "pacer" and isinstance(node.ctx, ast.Store):
+                assert isinstance(node.value, ast.Name), f"{path.name}:{node.lineno}"
+                assert node.value.id == "self", f"{path.name}:{node.lineno}"
+
+
+def test_nothing_is_built_on_the_benchmark() -> None:
+    for path in [p for p in MODULES if not is_in(p, "bench")]:
+        names = {name for name in imports_of(path) if name.startswith("paceline.bench")}
+        assert names <= ({"paceline.bench.cli"} if path == SRC / "cli" / "__init__.py" else set()), path
+
+
+def test_what_serves_this_project_alone_stays_in_benchmarks() -> None:
+    for path in MODULES:
+        assert not [words for words in ("is_reached", "../shared") if words in path.read_text()], path
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"matplotlib", "llama_cpp", "gguf"}, path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

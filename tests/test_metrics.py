@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from paceline import LLM
-from paceline.bench.prompt_formats import FORMATS
-from paceline.bench.summary import SettingSummary, Spread, Steps
+from paceline.bench.summary import ContenderSummary, Spread, Steps
 from paceline.engine.stats import DrafterStats, Stats
 from paceline.testing import ScriptedDrafter
+from paceline.text.prompt_formats import FORMATS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
-REQUEST, DRAFTER, PACER, SETTINGS = "## Statistics of", "### Of each drafter", "### Of the pacer", "Settings in the"
+REQUEST, DRAFTER, PACER, CONTENDERS = "## Statistics of", "### Of each drafter", "### Of the pacer", "Contenders in the"
 
 
 def defined(title: str) -> list[str]:
@@ -66,8 +66,8 @@ def test_memory_is_defined(stats: dict) -> None:
     assert set(re.findall(r"`(\w+)`", line)) == set(stats["memory"])
 
 
-def test_every_figure_of_a_setting_is_defined() -> None:
-    check(SETTINGS, {field.name for field in fields(SettingSummary)})
+def test_every_figure_of_a_contender_is_defined() -> None:
+    check(CONTENDERS, {field.name for field in fields(ContenderSummary)})
     line = PAGE.split("| `steps` |", 1)[1].splitlines()[0]
     rates = {"mean_acceptance_length", "draft_acceptance_rate", "acceptance_rate"}  # τ and both rates
     assert set(re.findall(r"`(\w+)`", line)) == {field.name for field in fields(Steps)} - rates

@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass
-class Contestant:
+class Contender:
     """One mode of one peer: its outputs and times so far, or why there are none."""
 
     peer: str
@@ -48,7 +48,7 @@ class Contestant:
         return f"{self.peer} {self.mode}".strip()
 
     def take(self, index: int, turn: Turn, is_warm_up: bool = False) -> None:
-        """Decode prompt `index` and keep what came of it; a contestant that fails is out from then on."""
+        """Decode prompt `index` and keep what came of it; a contender that fails is out from then on."""
         if self.process is None or self.failure is not None:
             return
         try:
@@ -69,33 +69,33 @@ class Contestant:
         self.process.withdraw(self.mode, why)
 
 
-def line_up(peers: dict[str, PeerProcess | str]) -> list[Contestant]:
-    """Contestants in the order of their turns: one peer follows another. A string says why a peer is absent."""
+def line_up(peers: dict[str, PeerProcess | str]) -> list[Contender]:
+    """Contenders in the order of their turns: one peer follows another. A string says why a peer is absent."""
     groups = [_group(name, peer) for name, peer in peers.items()]
     return [one for turn in itertools.zip_longest(*groups) for one in turn if one is not None]
 
 
-def _group(name: str, peer: PeerProcess | str) -> list[Contestant]:
+def _group(name: str, peer: PeerProcess | str) -> list[Contender]:
     if isinstance(peer, str):
-        return [Contestant(name, "", None, peer)]
-    failed = [Contestant(name, mode, None, why) for mode, why in peer.failed.items()]
-    return [Contestant(name, mode, peer) for mode in peer.modes] + failed
+        return [Contender(name, "", None, peer)]
+    failed = [Contender(name, mode, None, why) for mode, why in peer.failed.items()]
+    return [Contender(name, mode, peer) for mode in peer.modes] + failed
 
 
-def measure(contestants: Sequence[Contestant], prompts: Sequence[Prompt], plan: Plan) -> Iterator[None]:
+def measure(contenders: Sequence[Contender], prompts: Sequence[Prompt], plan: Plan) -> Iterator[None]:
     """Two untimed turns each, on the longest and the shortest prompt, then the rounds; yields after each."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     for index in (order[-1], order[0]):
-        for contestant in contestants:
-            contestant.take(index, _turn(contestant, prompts[index], index, plan), is_warm_up=True)
+        for contender in contenders:
+            contender.take(index, _turn(contender, prompts[index], index, plan), is_warm_up=True)
     yield
     for _ in range(plan.repeats):
         for index, prompt in enumerate(prompts):
-            for contestant in contestants:
-                time.sleep(plan.rest if contestant.failure is None else 0.0)
-                contestant.take(index, _turn(contestant, prompt, index, plan))
+            for contender in contenders:
+                time.sleep(plan.rest if contender.failure is None else 0.0)
+                contender.take(index, _turn(contender, prompt, index, plan))
         yield
 
 
-def _turn(contestant: Contestant, prompt: Prompt, index: int, plan: Plan) -> Turn:
-    return Turn(contestant.mode, prompt.ids, plan.max_tokens, plan.temperature, seed=index)
+def _turn(contender: Contender, prompt: Prompt, index: int, plan: Plan) -> Turn:
+    return Turn(contender.mode, prompt.ids, plan.max_tokens, plan.temperature, seed=index)

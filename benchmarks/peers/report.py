@@ -5,46 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paceline.bench.tables import Table
-from peers.measure import PACELINE, Contestant
+from paceline.console import Table
+from peers.measure import PACELINE, Contender
 from peers.results import OTHER_WEIGHTS, Run, divergences, is_complete, lead, reference_of, tokens_per_second, verdicts
 
 Versions = Mapping[str, Mapping[str, str]]  # by peer, by package
 
 
 def table(run: Run, versions: Versions) -> Table:
-    """Contestants by tasks: tokens per second, and how many times as fast Paceline's `auto` is."""
+    """Contenders by tasks: tokens per second, and how many times as fast Paceline's `auto` is."""
     plan = run.plan
     how = "greedy" if plan.temperature == 0.0 else f"temperature {plan.temperature:g}"
     title = f"{run.target}, {run.dtype}, {how}, {plan.max_tokens} tokens, {plan.repeats} rounds"
     tasks = [f"{task} ({len(run.members(task))})" for task in run.tasks]
     found = Table(title, ["peer and mode", *tasks, "tokens of the reference, or why absent"])
-    found.rows = [_row(run, contestant) for contestant in sorted(run.contestants, key=_order)]
+    found.rows = [_row(run, contender) for contender in sorted(run.contenders, key=_order)]
     found.notes = _notes(run, versions)
     return found
 
 
-def _order(contestant: Contestant) -> tuple[bool, str]:
-    return contestant.peer != PACELINE, contestant.peer  # sorted() keeps the order of modes
+def _order(contender: Contender) -> tuple[bool, str]:
+    return contender.peer != PACELINE, contender.peer  # sorted() keeps the order of modes
 
 
-def _row(run: Run, contestant: Contestant) -> list[str]:
-    if not is_complete(run, contestant):
-        return [contestant.name, *["–"] * len(run.tasks), contestant.failure or "unfinished"]
-    return [contestant.name, *[_cell(run, contestant, task) for task in run.tasks], _agreement(run, contestant)]
+def _row(run: Run, contender: Contender) -> list[str]:
+    if not is_complete(run, contender):
+        return [contender.name, *["–"] * len(run.tasks), contender.failure or "unfinished"]
+    return [contender.name, *[_cell(run, contender, task) for task in run.tasks], _agreement(run, contender)]
 
 
-def _cell(run: Run, contestant: Contestant, task: str) -> str:
-    speed = f"{tokens_per_second(run, contestant, task):.0f}"
-    ratio = lead(run, contestant, task)
+def _cell(run: Run, contender: Contender, task: str) -> str:
+    speed = f"{tokens_per_second(run, contender, task):.0f}"
+    ratio = lead(run, contender, task)
     return f"{speed} · {ratio}" if ratio is not None else speed
 
 
-def _agreement(run: Run, contestant: Contestant) -> str:
-    reference = reference_of(run, contestant)
+def _agreement(run: Run, contender: Contender) -> str:
+    reference = reference_of(run, contender)
     if reference is None:
         return "–"
-    places = divergences(contestant, reference)
+    places = divergences(contender, reference)
     different = [place for place in places if place is not None]
     text = f"{len(places) - len(different)} of {len(places)}"
     return f"{text}, else from token {min(different)} on" if different else text
@@ -57,7 +57,7 @@ def _notes(run: Run, versions: Versions) -> list[str]:
         "The reference is transformers generate, greedily; ties in rounding may fall differently elsewhere. "
         "Sampled: Paceline none.",
     ]
-    if any(OTHER_WEIGHTS in contestant.mode for contestant in run.contestants):
+    if any(OTHER_WEIGHTS in contender.mode for contender in run.contenders):
         notes.append(f"{OTHER_WEIGHTS}: half the bytes of bfloat16 and other weights, so it is no rival, only shown.")
     listed = [f"{peer} ({', '.join(f'{k} {v}' for k, v in found.items())})" for peer, found in versions.items()]
     return [*notes, f"Versions: {'; '.join(listed)}."]
@@ -90,16 +90,16 @@ def as_json(run: Run) -> dict[str, Any]:
         "max_tokens": run.plan.max_tokens,
         "repeats": run.plan.repeats,
         "prompts": [{"task": prompt.task, "ids": prompt.ids} for prompt in run.prompts],
-        "contestants": [_contestant(run, contestant) for contestant in run.contestants],
+        "contenders": [_contender(run, contender) for contender in run.contenders],
         "reach": [line.as_dict() for line in verdicts(run)],
     }
 
 
-def _contestant(run: Run, contestant: Contestant) -> dict[str, Any]:
-    found: dict[str, Any] = {"peer": contestant.peer, "mode": contestant.mode, "failure": contestant.failure}
-    found |= {"seconds": contestant.seconds, "outputs": contestant.outputs}
-    if is_complete(run, contestant):
-        found["tokens_per_second"] = {task: tokens_per_second(run, contestant, task) for task in run.tasks}
-        leads = {task: lead(run, contestant, task) for task in run.tasks}
+def _contender(run: Run, contender: Contender) -> dict[str, Any]:
+    found: dict[str, Any] = {"peer": contender.peer, "mode": contender.mode, "failure": contender.failure}
+    found |= {"seconds": contender.seconds, "outputs": contender.outputs}
+    if is_complete(run, contender):
+        found["tokens_per_second"] = {task: tokens_per_second(run, contender, task) for task in run.tasks}
+        leads = {task: lead(run, contender, task) for task in run.tasks}
         found["lead"] = {task: ratio.as_dict() for task, ratio in leads.items() if ratio is not None}
     return found

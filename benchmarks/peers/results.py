@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from goals import Goal
 
-from paceline.bench.tables import Reach
 from paceline.bench.timing import Ratio
-from peers.measure import PACELINE, Contestant, Plan, Prompt
+from peers.measure import PACELINE, Contender, Plan, Prompt
 
 OURS, PLAIN = "auto", "none"  # Paceline's modes
 REFERENCE = ("transformers", "generate")
@@ -21,40 +21,40 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """All contestants on one target at one temperature."""
+    """All contenders on one target at one temperature."""
 
     target: str
     dtype: str
     plan: Plan
     prompts: Sequence[Prompt]
-    contestants: Sequence[Contestant]
+    contenders: Sequence[Contender]
 
     @property
     def tasks(self) -> list[str]:
         """Names, in the order of the prompts."""
         return list(dict.fromkeys(prompt.task for prompt in self.prompts))
 
-    def find(self, peer: str, mode: str) -> Contestant | None:
-        """A contestant that has finished; None if there is none."""
-        return next((c for c in self.contestants if (c.peer, c.mode) == (peer, mode) and is_complete(self, c)), None)
+    def find(self, peer: str, mode: str) -> Contender | None:
+        """A contender that has finished; None if there is none."""
+        return next((c for c in self.contenders if (c.peer, c.mode) == (peer, mode) and is_complete(self, c)), None)
 
     def members(self, task: str) -> list[int]:
         """The prompts of a task."""
         return [index for index, prompt in enumerate(self.prompts) if prompt.task == task]
 
 
-def is_complete(run: Run, contestant: Contestant) -> bool:
+def is_complete(run: Run, contender: Contender) -> bool:
     """Whether it took its turn on every prompt and did not fail later."""
-    return contestant.failure is None and len(contestant.seconds) == len(run.prompts)
+    return contender.failure is None and len(contender.seconds) == len(run.prompts)
 
 
-def tokens_per_second(run: Run, contestant: Contestant, task: str) -> float:
+def tokens_per_second(run: Run, contender: Contender, task: str) -> float:
     """Tokens of a task over the seconds of whole calls, prefill included; medians over the rounds."""
     members = run.members(task)
-    return run.plan.max_tokens * len(members) / sum(median(contestant.seconds[index]) for index in members)
+    return run.plan.max_tokens * len(members) / sum(median(contender.seconds[index]) for index in members)
 
 
-def lead(run: Run, contestant: Contestant, task: str) -> Ratio | None:
+def lead(run: Run, contender: Contender, task: str) -> Ratio | None:
     """How many times as fast Paceline is: the median over turns on the same prompt in the same round.
 
     With the 95 % interval of its bootstrap. None without Paceline.
@@ -65,33 +65,33 @@ def lead(run: Run, contestant: Contestant, task: str) -> Ratio | None:
     pairs = [
         their / our
         for index in run.members(task)
-        for our, their in zip(ours.seconds[index], contestant.seconds[index], strict=False)  # a round may be unfinished
+        for our, their in zip(ours.seconds[index], contender.seconds[index], strict=False)  # a round may be unfinished
     ]
     drawn = np.random.default_rng(0).choice(pairs, (_RESAMPLES, len(pairs)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     return Ratio(median(pairs), float(low), float(high))
 
 
-def closest(run: Run, task: str) -> tuple[Contestant, Ratio] | None:
+def closest(run: Run, task: str) -> tuple[Contender, Ratio] | None:
     """The mode, of all peers with the same weights, over which Paceline's lead is smallest; None if there is none."""
-    found = [c for c in run.contestants if c.peer != PACELINE and OTHER_WEIGHTS not in c.mode and is_complete(run, c)]
+    found = [c for c in run.contenders if c.peer != PACELINE and OTHER_WEIGHTS not in c.mode and is_complete(run, c)]
     leads = [(c, ratio) for c in found if (ratio := lead(run, c, task)) is not None]
     return min(leads, key=lambda pair: pair[1].value, default=None)
 
 
-def reference_of(run: Run, contestant: Contestant) -> Contestant | None:
+def reference_of(run: Run, contender: Contender) -> Contender | None:
     """Whose tokens it should have, greedily: transformers'.
 
     Random numbers are each peer's own, so of sampled tokens only Paceline's are compared, with those of its plain mode.
     """
     if run.plan.temperature == 0.0 and (reference := run.find(*REFERENCE)) is not None:
         return reference
-    return run.find(PACELINE, PLAIN) if contestant.peer == PACELINE else None
+    return run.find(PACELINE, PLAIN) if contender.peer == PACELINE else None
 
 
-def divergences(contestant: Contestant, reference: Contestant) -> list[int | None]:
+def divergences(contender: Contender, reference: Contender) -> list[int | None]:
     """For each prompt the index of the first token that differs; None where none does."""
-    return [first_difference(contestant.outputs[i][0], reference.outputs[i][0]) for i in sorted(reference.outputs)]
+    return [first_difference(contender.outputs[i][0], reference.outputs[i][0]) for i in sorted(reference.outputs)]
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
@@ -99,13 +99,13 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
 
 
-def verdicts(run: Run) -> list[Reach]:
+def verdicts(run: Run) -> list[Goal]:
     """The lines to reach: the same bytes from all modes of Paceline, and its place on every task."""
     lines = [line for task in run.tasks if (line := _place(run, task)) is not None]
     return [*same_bytes(run), *lines]
 
 
-def _place(run: Run, task: str) -> Reach | None:
+def _place(run: Run, task: str) -> Goal | None:
     if (found := closest(run, task)) is None:
         return None
     best, ratio = found
@@ -113,16 +113,16 @@ def _place(run: Run, task: str) -> Reach | None:
         text, is_reached = "Paceline is faster than every peer's best mode", ratio.value > 1.0
     else:
         text, is_reached = "Paceline is at least level with every peer's best mode", ratio.high >= 1.0
-    return Reach(f"{task}: {text}", f"{ratio} times {best.name}", is_reached)
+    return Goal(f"{task}: {text}", f"{ratio} times {best.name}", is_reached)
 
 
-def same_bytes(run: Run) -> list[Reach]:
+def same_bytes(run: Run) -> list[Goal]:
     """Paceline's promise, over modes and rounds."""
     plain = run.find(PACELINE, PLAIN)
     if plain is None:
         return []
-    ours = [c for c in run.contestants if c.peer == PACELINE]
+    ours = [c for c in run.contenders if c.peer == PACELINE]
     outputs = [(i, tokens) for c in ours for i, many in c.outputs.items() for tokens in many]
     equal = sum(tokens == plain.outputs[i][0] for i, tokens in outputs)
     text = "all modes and rounds of Paceline have the tokens of its plain mode"
-    return [Reach(text, f"{equal} of {len(outputs)} outputs", equal == len(outputs))]
+    return [Goal(text, f"{equal} of {len(outputs)} outputs", equal == len(outputs))]

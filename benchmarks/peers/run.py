@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 import typer
+from goals import print_goals
 
-from paceline.bench.provenance import provenance
-from paceline.bench.tables import progress, show, write_json
+from paceline.console import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
 from paceline.pacing.measuring import cache_folder
+from paceline.provenance import provenance
 from peers.measure import Plan, line_up, measure
 from peers.process import PeerProcess
 from peers.prompts import prompts_of
@@ -92,10 +93,11 @@ def compete(
             run = Run(Path(name).name, dtype, plan, prompts, line_up(peers))
             record.runs.append(run)
             with progress(f"{run.target}, temperature {temperature:g}: rounds", settings.repeats + 1) as advance:
-                for _ in measure(run.contestants, prompts, plan):
+                for _ in measure(run.contenders, prompts, plan):
                     record.write()
                     advance()
-            show(table(run, record.versions), verdicts(run))
+            show(table(run, record.versions))
+            print_goals(verdicts(run))
 
 
 def main(

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paceline.bench.tables import progress
+from paceline.console import progress
 from peers.install import CannotInstallError, python_of
 from peers.process import PeerError, PeerProcess, environment_of, export
 from peers.protocol import Target

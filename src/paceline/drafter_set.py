@@ -36,15 +36,17 @@ class DrafterSet:
             own = [*(name for name in automatic(self._environment) if name not in kinds), *own]
         chosen: dict[str, Drafter] = {}
         for spec in own:
-            drafter = self._drafter(spec, chosen)
-            chosen[drafter.name] = drafter
+            if not any(spec is drafter for drafter in chosen.values()):
+                drafter = self._drafter(spec, chosen)
+                chosen[drafter.name] = drafter
         return tuple(chosen.values())
 
     def close(self) -> None:
-        """Release what the drafters hold."""
+        """Release what the drafters hold; nothing is made any more."""
         for drafter in self._made.values():
             drafter.close()
         self._made.clear()
+        del self._on_attached  # it holds the model
 
     def _drafter(self, spec: str | Drafter, taken: Collection[str]) -> Drafter:
         """A drafter that has been attached, by a name that none of its companions has."""

@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from pacer_runs import prompt, run_of, sample, seconds
 
 from paceline import LLM
 from paceline.bench.pacer import (
     PACER,
     PLAIN,
     PLAIN_AGAIN,
-    PacerPlan,
-    PacerRun,
-    PromptRun,
-    Sample,
     chosen_tasks,
     leaders,
     worth_measuring,
 )
-from paceline.bench.pacer_reach import pacer_reach
 from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
 from paceline.bench.pacer_summary import PacerSummary, summarise_pacer
 from paceline.bench.tasks import Task
@@ -33,62 +28,10 @@ from paceline.bench.watch import HostStep
 from paceline.errors import ConfigError
 
 Bench = Callable[..., Result]
-FIXED = {f"{drafter} {budget}": drafter for drafter, budget in product(("near", "far"), (3, 7))}
-TOKENS = (5, 6, 7, 8)
-
-
-def account(elapsed: float = 1.0, allowed: float = 1.1, surprise: float = 0.05) -> dict[str, Any]:
-    return {
-        "elapsed_seconds": elapsed,
-        "bound_seconds": allowed + surprise,
-        "cost_error_seconds": surprise,
-        "stops": {"guard": 1, "idle": 3},
-    }
-
-
-def sample(seconds: float, num_drafts: int = 1, tokens: tuple[int, ...] = TOKENS, **of_pacing: float) -> Sample:
-    stats = {
-        "num_draft_tokens": num_drafts,
-        "num_emitted_tokens": len(tokens),
-        "num_steps": 2,
-        "decode_seconds": seconds / 2,
-        "pacing": account(**of_pacing),
-        "memory": {"peak_bytes": 10**6},
-        "drafters": {},
-    }
-    return Sample(tokens, tuple(-0.5 for _ in tokens), seconds, stats)
-
-
-def prompt(task: str, seconds: dict[str, float], silent: str = "") -> PromptRun:
-    """A prompt that took so long: in the rounds half, once and twice that, or the same in the sweep."""
-    swept = {n: sample(s, num_drafts=int(not silent or silent not in n)) for n, s in seconds.items()}
-    timed = {name: [sample(s * scale) for scale in (0.5, 1.0, 2.0)] for name, s in seconds.items()}
-    return PromptRun(Task(task, "once"), (1, 2, 3), swept, timed)
-
-
-def run_of(prompts: list[PromptRun], steps: list[HostStep] | None = None, name: str = "inflated") -> PacerRun:
-    plan = PacerPlan(len(TOKENS), 3, 1, 1, (3, 7))
-    numerics = {"path": "made-up", "instruction_set": "none", "threads": 1}
-    return PacerRun(name, "bfloat16", numerics, plan, tuple(FIXED), FIXED, prompts, steps or [])
-
-
-def seconds(pacer: float, plain: float = 8.0, again: float = 8.0, **fixed: float) -> dict[str, float]:
-    given = {name: fixed.get(name.replace(" ", ""), 10.0) for name in FIXED}
-    return {PLAIN: plain, PACER: pacer, PLAIN_AGAIN: again, **given}
 
 
 def summary_of(**tasks: dict[str, float]) -> PacerSummary:
     return summarise_pacer(run_of([prompt(task.replace("_", "-"), figures) for task, figures in tasks.items()]))
-
-
-def lines(summary: PacerSummary, name: str = "inflated", dtype: str = "bfloat16") -> dict[str, bool]:
-    return {line.text: line.is_reached for line in pacer_reach(summary, name, dtype)}
-
-
-def reached(words: str, summary: PacerSummary) -> bool:
-    found = [is_reached for text, is_reached in lines(summary).items() if words in text]
-    assert len(found) == 1, words
-    return found[0]
 
 
 def test_speed_ups_are_of_whole_tasks_and_medians_over_rounds() -> None:
@@ -115,52 +58,17 @@ def test_the_mix_gives_every_task_as_many_tokens() -> None:
     assert summary.mix_fixed[PLAIN] == 1.0
 
 
-def test_plain_decoding_is_a_fixed_setting() -> None:
+def test_plain_decoding_is_a_fixed_contender() -> None:
     task = summary_of(noise=seconds(8.1)).tasks["noise"]
     assert task.best == PLAIN
     assert task.share == pytest.approx(8.0 / 8.1)
 
 
-@pytest.mark.parametrize(("pacer", "expected"), [(4.2, True), (4.3, False)])
-def test_the_best_fixed_setting_is_the_measure_in_every_task(pacer: float, expected: bool) -> None:
-    summary = summary_of(story=seconds(2.0), edit=seconds(pacer, far7=4.0))
-    assert reached("0.95 of the best fixed", summary) is expected
-
-
-@pytest.mark.parametrize(("story", "expected"), [(4.0, True), (4.4, False)])
-def test_no_single_setting_may_be_better_over_the_mix(story: float, expected: bool) -> None:
-    summary = summary_of(story=seconds(story, near7=4.0), edit=seconds(4.0, near7=4.2))
-    assert reached("better than every single", summary) is expected
-
-
-@pytest.mark.parametrize(("pacer", "expected"), [(8.1, True), (8.2, False)])
-def test_noise_is_at_most_a_fiftieth_slower(pacer: float, expected: bool) -> None:
-    assert reached("cannot be drafted", summary_of(noise=seconds(pacer))) is expected
-
-
-@pytest.mark.parametrize(("pacer", "expected"), [(3.6, True), (3.7, False)])
-def test_the_mix_is_more_than_twice_as_fast(pacer: float, expected: bool) -> None:
-    assert reached("2.2 x plain on the mix", summary_of(story=seconds(pacer))) is expected
-
-
-@pytest.mark.parametrize("name", ["copy", "edit"])
-@pytest.mark.parametrize(("pacer", "expected"), [(1.6, True), (1.7, False)])
-def test_copies_and_edits_are_five_times_as_fast(name: str, pacer: float, expected: bool) -> None:
-    assert reached(f"5 x plain in {name}", summary_of(**{name: seconds(pacer)})) is expected
-
-
-@pytest.mark.parametrize(("hot", "expected"), [(5.0, True), (5.1, False)])
-def test_temperature_keeps_most_of_a_speed_up(hot: float, expected: bool) -> None:
-    assert reached("at temperature 1", summary_of(story=seconds(4.0), story_1=seconds(hot))) is expected
-
-
-@pytest.mark.parametrize(("host", "expected"), [(2.9e-4, True), (3.1e-4, False)])
-def test_host_time_is_that_of_large_steps(host: float, expected: bool) -> None:
-    steps = [HostStep(1, 1.0), HostStep(12, host), HostStep(16, host), HostStep(16, host), HostStep(17, 1.0)]
-    summary = summarise_pacer(run_of([prompt("story", seconds(4.0))], steps))
-    assert summary.host is not None
-    assert summary.host.num_steps == 3
-    assert reached("0.3 ms in steps", summary) is expected
+def test_host_time_is_that_of_large_steps() -> None:
+    steps = [HostStep(1, 1.0), HostStep(12, 0.002), HostStep(16, 0.003), HostStep(16, 0.004), HostStep(17, 1.0)]
+    host = summarise_pacer(run_of([prompt("story", seconds(4.0))], steps)).host
+    assert host is not None
+    assert (host.num_steps, host.median) == (3, 0.003)
 
 
 @pytest.mark.parametrize(("elapsed", "over", "over_bound"), [(1.0, 0, 0), (1.12, 1, 0), (1.16, 1, 1)])
@@ -171,7 +79,6 @@ def test_runs_are_held_against_the_guard(elapsed: float, over: int, over_bound: 
     assert (summary.guard.num_over, summary.guard.num_over_bound) == (over, over_bound)
     assert summary.guard.most_over == pytest.approx(max(elapsed / 1.1 - 1.0, 0.0))
     assert summary.guard.num_runs == 4
-    assert reached("guard's bound", summary) is (over_bound == 0)
 
 
 @pytest.mark.parametrize("where", ["sweep", "round"])
@@ -184,15 +91,6 @@ def test_one_token_or_one_log_probability_that_differs_is_found(where: str) -> N
     run = run_of([one])
     assert len(run.mismatches()) == 1
     assert (PACER if where == "sweep" else "far 3") in run.mismatches()[0]
-    assert not reached("every output has", summarise_pacer(run))
-
-
-def test_lines_of_one_target_are_not_asked_of_others() -> None:
-    summary = summary_of(story=seconds(4.0), copy=seconds(4.0))
-    own = lines(summary).keys() - lines(summary, "bundled").keys()
-    assert len(own) == 2
-    assert lines(summary, dtype="float32").keys() == lines(summary, "bundled").keys()
-    assert not any("cannot be drafted" in text or "temperature 1" in text for text in lines(summary))
 
 
 def test_the_tables_and_the_json_say_it() -> None:
@@ -235,7 +133,6 @@ def test_a_tiny_run_from_end_to_end(bench: Bench, tiny: str, tmp_path: Path) -> 
     path = tmp_path / "pacer.json"
     result = bench("pacer", "--model", tiny, *SHORT, "--json", path)
     assert result.exit_code == 0, result.output
-    assert "every output has the tokens and log-probabilities of plain decoding" in result.output
     found = json.loads(path.read_text())
     assert found["provenance"]["command"]
     assert found["same_bytes"]

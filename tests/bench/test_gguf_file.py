@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf_file import gguf_name, header, permuted, rope_factors, tensors, unsupported, write_gguf
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-from paceline.bench.gguf_file import gguf_name, header, permuted, rope_factors, tensors, unsupported, write_gguf
 
 HEADS, KV_HEADS, D = 4, 2, 8
 LLAMA3 = {

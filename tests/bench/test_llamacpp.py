@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import llamacpp_forward
 import pytest
+import step
 import torch
 from click.testing import Result
+from llamacpp_forward import CannotCompeteError, LlamaCppForward, open_llamacpp
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from typer.testing import CliRunner
 
-from paceline.bench import llamacpp
 from paceline.bench.forwards import TransformersForward
-from paceline.bench.llamacpp import CannotCompeteError, LlamaCppForward, open_llamacpp
 from paceline.bench.models import random_model
 
-Bench = Callable[..., Result]
 CONTEXT = [i * 7 % 256 for i in range(70)]
+
+
+def run(*arguments: object) -> Result:
+    """`benchmarks/step.py` in this process."""
+    return CliRunner().invoke(step.app, [str(argument) for argument in arguments])
 
 
 def tiny_model(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -34,18 +39,24 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
 
 
-def test_absent_it_is_left_out_and_a_note_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path
-) -> None:
+def test_absent_it_is_left_out_and_a_note_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     path = tmp_path / "step.json"
-    result = bench("step", "--shape", "tiny", "--rows", "1", "--repeats", 1, "--json", path)
+    result = run("--shape", "tiny", "--rows", "1", "--repeats", 1, "--json", path)
     assert result.exit_code == 0, result.output
     assert "llama.cpp ms" not in result.output
     assert 'llama.cpp does not compete: not installed (pip install "paceline[peers]")' in result.output
     found = json.loads(path.read_text())
     assert "not installed" in found["llamacpp"]["absent"]
-    assert found["rows"][0]["llamacpp_ms"] is None
+    assert found["rows"][0]["others"] == {}
+
+
+def test_what_it_was_built_with_is_said() -> None:
+    about = {"version": "0.0", "threads": 1, "cache": "float16", "largest_error": 0.01, "system": "CPU"}
+    said = step.describe(about | {"has_openmp": False})
+    assert "llama-cpp-python 0.0, 1 threads, float16 cache" in said
+    assert "built without OpenMP" in said
+    assert "OpenMP" not in step.describe(about | {"has_openmp": True})
 
 
 def test_other_architectures_are_left_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +96,7 @@ class Disagreeing:
 def test_wrong_logits_do_not_compete(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     pretend(monkeypatch)
     fake = type("Fake", (Disagreeing,), {"error": error})
-    monkeypatch.setattr(llamacpp, "LlamaCppForward", fake)
+    monkeypatch.setattr(llamacpp_forward, "LlamaCppForward", fake)
     with pytest.raises(CannotCompeteError, match="its logits differ from transformers' by"):
         enter(tiny_model())
     assert fake.is_closed
@@ -118,18 +129,18 @@ def bundled(dtype: torch.dtype) -> PreTrainedModel:
 def test_a_rotary_embedding_without_the_permutation_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
-    monkeypatch.setattr("paceline.bench.gguf_file.permuted", lambda weight, heads: weight)
+    monkeypatch.setattr("gguf_file.permuted", lambda weight, heads: weight)
     with pytest.raises(CannotCompeteError, match="its logits differ"):
         enter(tiny_model())
 
 
-def test_it_takes_turns_in_the_same_run(bench: Bench, tmp_path: Path) -> None:
+def test_it_takes_turns_in_the_same_run(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
     path = tmp_path / "step.json"
-    result = bench("step", "--shape", "tiny", "--rows", "1,3", "--repeats", 2, "--json", path)
+    result = run("--shape", "tiny", "--rows", "1,3", "--repeats", 2, "--json", path)
     assert result.exit_code == 0, result.output
     assert "llama.cpp ms" in result.output
     found = json.loads(path.read_text())
-    assert all(len(row["llamacpp_seconds"]) == 2 for row in found["rows"])
+    assert all(len(row["others"]["llama.cpp"]) == 2 for row in found["rows"])
     assert found["llamacpp"]["largest_error"] < 8e-2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from peers import process, run
 from peers.install import CannotInstallError, python_of, wanted
-from peers.measure import Contestant, Plan, Prompt, line_up, measure
+from peers.measure import Contender, Plan, Prompt, line_up, measure
 from peers.process import PeerProcess
 from peers.protocol import Target
 from peers.recipes import RECIPES, Recipe
@@ -105,22 +105,22 @@ PROMPTS = [Prompt("story", (1, 10)), Prompt("copy", (1, 2, 20)), Prompt("copy", 
 PLAN = Plan(max_tokens=4, temperature=0.0, repeats=2, rest=0.0)
 
 
-def rounds(venue: Venue, plan: Plan = PLAN) -> list[Contestant]:
-    """All contestants of a venue after a whole measurement."""
+def rounds(venue: Venue, plan: Plan = PLAN) -> list[Contender]:
+    """All contenders of a venue after a whole measurement."""
     with venue.enter(venue.install(list(venue.recipes)), target()) as peers:
-        contestants = line_up(peers)
-        assert len(list(measure(contestants, PROMPTS, plan))) == plan.repeats + 1
-    return contestants
+        contenders = line_up(peers)
+        assert len(list(measure(contenders, PROMPTS, plan))) == plan.repeats + 1
+    return contenders
 
 
 def test_one_peer_follows_another_and_one_round_the_last(adapters: Adapters, tmp_path: Path) -> None:
-    contestants = rounds(adapters(one=GOOD, two=GOOD))
+    contenders = rounds(adapters(one=GOOD, two=GOOD))
     turns = [line.split()[0].split(".")[-1] + " " + " ".join(line.split()[1:]) for line in open_turns(tmp_path)]
     order = ["one first", "two first", "one second", "two second"]
     assert turns[:8] == [f"{name} {last}" for last in (20, 10) for name in order]  # untimed: the longest, the shortest
     assert turns[8:] == [f"{name} {last}" for _ in range(2) for last in (10, 20, 30) for name in order]
-    assert [len(times) for times in contestants[0].seconds.values()] == [2, 2, 2]
-    assert contestants[0].outputs[1] == [(20, 21, 22, 23)] * 2
+    assert [len(times) for times in contenders[0].seconds.values()] == [2, 2, 2]
+    assert contenders[0].outputs[1] == [(20, 21, 22, 23)] * 2
 
 
 def open_turns(folder: Path) -> list[str]:
@@ -131,11 +131,11 @@ def test_a_mode_that_fails_takes_no_other_with_it(adapters: Adapters) -> None:
     venue = adapters(broken=BROKEN)
     with venue.enter(venue.install(["broken"]), target()) as peers:
         first, second = line_up(peers), []
-        for contestants in (first, second):
-            contestants[:] = line_up(peers)
-            list(measure(contestants, PROMPTS, PLAN))
-    for contestants in (first, second):  # a mode that failed is not asked again, and its reason stays
-        assert {c.mode: c.failure for c in contestants} == {
+        for contenders in (first, second):
+            contenders[:] = line_up(peers)
+            list(measure(contenders, PROMPTS, PLAN))
+    for contenders in (first, second):  # a mode that failed is not asked again, and its reason stays
+        assert {c.mode: c.failure for c in contenders} == {
             "absent": "ZeroDivisionError: division by zero",
             "failing": "ValueError: head size 8",
             "short": "1 tokens instead of 4",
@@ -145,23 +145,23 @@ def test_a_mode_that_fails_takes_no_other_with_it(adapters: Adapters) -> None:
 
 
 def test_a_peer_that_dies_midway_is_a_row_with_its_last_words(adapters: Adapters) -> None:
-    contestants = rounds(adapters(dying=DYING, one=GOOD))
-    found = table(Run("tiny", "float32", PLAN, PROMPTS, contestants), {})
+    contenders = rounds(adapters(dying=DYING, one=GOOD))
+    found = table(Run("tiny", "float32", PLAN, PROMPTS, contenders), {})
     rows = {row[0]: row for row in found.rows}
     assert rows["dying only"] == ["dying only", "–", "–", "died with exit code 3: out of luck"]
     assert "–" not in rows["one first"][1:3]
-    assert contestants[0].seconds  # what it did before stays in the record
+    assert contenders[0].seconds  # what it did before stays in the record
 
 
 def test_a_silent_peer_is_given_up(adapters: Adapters, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TURN_SECONDS", 0.3)
-    contestants = rounds(adapters(silent=SILENT))
-    assert contestants[0].failure == "no answer in 0 s"
+    contenders = rounds(adapters(silent=SILENT))
+    assert contenders[0].failure == "no answer in 0 s"
 
 
 def test_an_adapter_that_does_not_start_says_why(adapters: Adapters) -> None:
-    contestants = rounds(adapters(wrong="import no_such_module\n", unable=UNABLE))
-    reasons = {c.name: c.failure for c in contestants}
+    contenders = rounds(adapters(wrong="import no_such_module\n", unable=UNABLE))
+    reasons = {c.name: c.failure for c in contenders}
     assert reasons == {
         "wrong": "died with exit code 1: ModuleNotFoundError: No module named 'no_such_module'",
         "unable": "export failed: ValueError: not a Llama",
@@ -173,9 +173,9 @@ def test_weights_are_exported_once_and_again_for_other_weights(adapters: Adapter
     installed = venue.install(["exporting"])
     for what in (target("abcdef"), target("abcdef"), target("ghijkl"), target("abcdef", "draft")):
         with venue.enter(installed, what) as peers:
-            (contestant,) = line_up(peers)
-            list(measure([contestant], PROMPTS, PLAN))
-        assert contestant.outputs[0][0] == tuple(map(ord, what.folder[:4]))
+            (contender,) = line_up(peers)
+            list(measure([contender], PROMPTS, PLAN))
+        assert contender.outputs[0][0] == tuple(map(ord, what.folder[:4]))
     assert len(list((tmp_path / "cache" / "exports").iterdir())) == 3
     adapters(exporting=EXPORTING + "# changed\n")
     with venue.enter(installed, target("abcdef")):
@@ -233,7 +233,7 @@ def test_a_run_is_written_after_every_round(
     def write() -> None:
         Record.write(record)
         runs = json.loads((tmp_path / "peers.json").read_text())["runs"]
-        written.append([len(one["contestants"][0]["seconds"]) for one in runs])
+        written.append([len(one["contenders"][0]["seconds"]) for one in runs])
 
     monkeypatch.setattr(record, "write", write)
     compete(tiny, "float32", SETTINGS, venue, venue.install(["one", "dying"]), record)
@@ -242,7 +242,7 @@ def test_a_run_is_written_after_every_round(
     assert [one["temperature"] for one in found["runs"]] == [0.0, 1.0]
     assert [prompt["task"] for prompt in found["runs"][0]["prompts"]] == ["story", "story", "copy", "copy"]
     assert list(found["versions"]) == ["one", "dying"]
-    first = found["runs"][0]["contestants"][0]
+    first = found["runs"][0]["contenders"][0]
     assert set(first["tokens_per_second"]) == {"story", "copy"}
     assert "died with exit code 3" in (tmp_path / "peers.md").read_text()
 
@@ -282,14 +282,14 @@ def test_paceline_and_transformers_say_the_same_through_their_adapters(tiny: str
     what = Target(tiny, tiny, "float32", 1, 128, exports="")
     with venue.enter(venue.install(["paceline", "transformers"]), what) as peers:
         assert all(isinstance(peer, PeerProcess) for peer in peers.values()), peers
-        contestants = line_up(peers)
-        list(measure(contestants, prompts, Plan(12, 0.0, 1, 0.0)))
-    assert {c.failure for c in contestants} == {None}
-    assert {c.name for c in contestants} == {
+        contenders = line_up(peers)
+        list(measure(contenders, prompts, Plan(12, 0.0, 1, 0.0)))
+    assert {c.failure for c in contenders} == {None}
+    assert {c.name for c in contenders} == {
         *(f"paceline {mode}" for mode in ("auto", "none", "auto without draft model", "auto again")),
         *(f"transformers {mode}" for mode in ("generate", "prompt lookup", "assisted")),
     }
-    assert len({c.outputs[0][0] for c in contestants}) == 1
+    assert len({c.outputs[0][0] for c in contenders}) == 1
 
 
 def test_adapters_see_the_same_threads_and_no_network() -> None:

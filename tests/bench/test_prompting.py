@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 import paceline
 from paceline import LLM
-from paceline.bench.prompt_formats import Prompt
 from paceline.bench.prompting import AS_CHAT, AS_TEXT, encode_prompts
 from paceline.errors import ConfigError
+from paceline.text.prompt_formats import Prompt
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paceline.bench.contestants import Setting, Sweep
+from paceline.bench.contenders import DecodeContender, Sweep
 from paceline.bench.decode import DecodePlan, DecodeRun, PromptRun, Sample
-from paceline.bench.decode_report import as_json, categories_table, settings_table
+from paceline.bench.decode_report import as_json, categories_table, contenders_table
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.prompt_formats import Prompt
-from paceline.bench.summary import SettingSummary, summarise
+from paceline.bench.summary import ContenderSummary, summarise
+from paceline.text.prompt_formats import Prompt
 
 FAST = "paceline fast, budget 3"
 TOKENS = tuple(range(10))
@@ -50,15 +50,15 @@ def prompt_run(category: str, speedup: float, again: float) -> PromptRun:
 
 def run_of(prompts: Sequence[PromptRun]) -> DecodeRun:
     run = lambda job: (TOKENS, None)  # noqa: E731
-    settings = [
-        Setting(GENERATE, run),
-        Setting(PLAIN, run, True),
-        Setting(PLAIN_AGAIN, run, True),
-        Setting(FAST, run, True, Sweep(("fast",), 3, is_host_only=True)),
+    contenders = [
+        DecodeContender(GENERATE, run),
+        DecodeContender(PLAIN, run, True),
+        DecodeContender(PLAIN_AGAIN, run, True),
+        DecodeContender(FAST, run, True, Sweep(("fast",), 3)),
     ]
     numerics = {"path": "scripted", "instruction_set": "none", "threads": 1}
     about = {"source": "hand", "format": "none", "form": "as text", "num_too_long": 2}
-    return DecodeRun("m", None, "float32", numerics, DecodePlan(10, 0.0, 3), settings, list(prompts), 0.0, about)
+    return DecodeRun("m", None, "float32", numerics, DecodePlan(10, 0.0, 3), contenders, list(prompts), 0.0, about)
 
 
 SPEEDUPS = [("a", 1.2), ("a", 0.8), ("a", 1.6), ("b", 3.0), ("b", 2.0)]
@@ -66,8 +66,8 @@ AGAIN = [1.02, 0.97, 1.01, 0.98, 1.0]
 RUN = run_of([prompt_run(c, s, again) for (c, s), again in zip(SPEEDUPS, AGAIN, strict=True)])
 
 
-def fast_of(run: DecodeRun) -> SettingSummary:
-    return summarise(run).settings[FAST]
+def fast_of(run: DecodeRun) -> ContenderSummary:
+    return summarise(run).contenders[FAST]
 
 
 def test_speed_ups_are_ratios_of_medians_by_prompt() -> None:
@@ -110,28 +110,28 @@ def test_one_prompt_has_no_interval() -> None:
     alone = run_of([prompt_run("a", 1.5, 0.9)])
     assert fast_of(alone).over_plain.intervals is None
     assert summarise(alone).noise == pytest.approx(0.1)
-    assert settings_table(alone, summarise(alone)).rows[-1][3] == "1.50"
+    assert contenders_table(alone, summarise(alone)).rows[-1][3] == "1.50"
 
 
 def test_a_speed_up_is_told_in_times_of_the_noise() -> None:
     summary = summarise(RUN)
     assert summary.noise == pytest.approx(0.03)  # the median's interval ends at the prompt that was 0.97
-    assert summary.settings[FAST].times_noise == pytest.approx(0.6 / 0.03)
-    assert summary.settings[PLAIN].times_noise is None
+    assert summary.contenders[FAST].times_noise == pytest.approx(0.6 / 0.03)
+    assert summary.contenders[PLAIN].times_noise is None
 
 
 def test_alpha_is_not_the_share_of_proposed_drafts() -> None:
     steps = fast_of(RUN).steps
     assert steps is not None
     assert (steps.mean_acceptance_length, steps.draft_acceptance_rate, steps.acceptance_rate) == (2.0, 6 / 20, 6 / 8)
-    plain = summarise(RUN).settings[PLAIN].steps
+    plain = summarise(RUN).contenders[PLAIN].steps
     assert plain is not None
     assert plain.acceptance_rate == 0.0
 
 
 def test_tables_and_json_say_all_that() -> None:
     summary = summarise(RUN)
-    table = settings_table(RUN, summary)
+    table = contenders_table(RUN, summary)
     cells = dict(zip(table.columns, table.rows[-1], strict=True))
     assert cells["x plain"].startswith("1.60 (")
     assert cells["x noise"] == "20.0"
@@ -143,7 +143,7 @@ def test_tables_and_json_say_all_that() -> None:
         ("b", "2", "2.50", "2.00"),
     ]
     found = as_json(RUN, summary)
-    entry = next(e for e in found["settings"] if e["name"] == FAST)
+    entry = next(e for e in found["contenders"] if e["name"] == FAST)
     assert entry["by_category"]["b"]["minimum"] == pytest.approx(2.0)
     assert entry["over_plain"]["intervals"]["median"].keys() == {"low", "high"}
     assert found["prompt_set"]["num_too_long"] == 2

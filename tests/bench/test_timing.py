@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paceline.bench.timing import Contestant, Interval, interleave, interval, ratio, resamples, self_ratio
+from paceline.bench.timing import Contender, Interval, interleave, interval, ratio, resamples, self_ratio
 
 
-def test_contestants_take_turns_and_are_reset() -> None:
+def test_contenders_take_turns_and_are_reset() -> None:
     calls: list[str] = []
     both = [
-        Contestant("a", lambda: calls.append("a"), lambda: calls.append("reset")),
-        Contestant("b", lambda: calls.append("b")),
+        Contender("a", lambda: calls.append("a"), lambda: calls.append("reset")),
+        Contender("b", lambda: calls.append("b")),
     ]
     samples = interleave(both, repeats=2)
     assert calls == ["a", "reset", "b"] * 3  # one untimed round, then two
@@ -20,12 +20,12 @@ def test_contestants_take_turns_and_are_reset() -> None:
 def test_there_is_a_rest_before_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.setattr("time.sleep", calls.append)
-    interleave([Contestant(name, lambda: calls.append("turn")) for name in "ab"], repeats=1, rest=0.5)
+    interleave([Contender(name, lambda: calls.append("turn")) for name in "ab"], repeats=1, rest=0.5)
     assert calls == [0.5, "turn"] * 4
 
 
 def test_a_time_limit_leaves_three_rounds() -> None:
-    assert len(interleave([Contestant("a", lambda: None)], repeats=50, seconds=0.0)["a"]) == 3
+    assert len(interleave([Contender("a", lambda: None)], repeats=50, seconds=0.0)["a"]) == 3
 
 
 def test_ratios_of_medians() -> None:

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 
 import paceline
-from paceline.bench.prompt_sets import read_prompt_set
-from paceline.bench.witness import Witness
 from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
-from paceline.certify.controls import FaultyPacing, StaleRow, SteppedLaw
+from paceline.certify.controls import FaultyPacer, StaleRow, SteppedLaw
 from paceline.certify.faults import FaultBench
+from paceline.certify.harness import Harness, Tally
 from paceline.certify.law import LawCheck
 from paceline.certify.plan import Plan, cases_for
 from paceline.certify.reference import ReferenceModel
-from paceline.certify.ways import Arena, Tally, ways_for
+from paceline.certify.ways import ways_for
 from paceline.drafters import available
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
+from paceline.testing import Recorder
+from paceline.text.prompt_sets import read_prompt_set
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
 
@@ -72,8 +73,8 @@ def test_a_planted_fault_is_found_with_its_cause(name: str, bench: FaultBench):
 
 
 def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale._inner.commit(request, path))
-    assert bench._bytes(llm.target, partial(FaultyPacing, kind=SteppedLaw), 5).is_equal
+    monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale.inner.commit(request, path))
+    assert bench._bytes(llm.target, partial(FaultyPacer, kind=SteppedLaw), 5).is_equal
     assert bench._bytes(StaleRow(llm.target), most=5).is_equal
     monkeypatch.setattr(attention_faults, "_FirstPageForward", attention_faults.ModuleForward)
     assert bench._bytes(attention_faults.first_page_target(llm.target, 1500), most=5, kind="parting").total.is_equal
@@ -143,50 +144,50 @@ def test_a_wrong_model_is_found_by_the_reference(llm: LLM, prompts):
     reference = ReferenceModel("paceline-tiny", "cpu")
     verdicts = []
     for target in (llm.target, Bent(llm.target)):
-        check = LawCheck(Arena(fresh(llm, target), 12), cases, 0, "float32")
+        check = LawCheck(Harness(fresh(llm, target), 12), cases, 0, "float32")
         verdicts.append(check.run(prompts, reference, lambda result: not result.num_rounds).audit.is_right)
     assert verdicts == [True, False]
 
 
 def test_an_output_that_ends_early_is_a_difference(llm: LLM, prompts):
-    arena = Arena(fresh(llm), 12)
+    harness = Harness(fresh(llm), 12)
     case = cases_for(llm.target.vocab_size, prompts)[0]
-    expected = [arena.plain(prompts[0], case, 0)]
-    same = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0))
-    short = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0) | {"max_tokens": 9})
-    longer = arena.compare([prompts[0]], expected, [], FixedPacer(0), arena.options(case, 0) | {"max_tokens": 14})
+    expected = [harness.plain(prompts[0], case, 0)]
+    same = harness.compare([prompts[0]], expected, [], FixedPacer(0), harness.options(case, 0))
+    short = harness.compare([prompts[0]], expected, [], FixedPacer(0), harness.options(case, 0) | {"max_tokens": 9})
+    longer = harness.compare([prompts[0]], expected, [], FixedPacer(0), harness.options(case, 0) | {"max_tokens": 14})
     assert (same.is_equal, short.is_equal, longer.is_equal) == (True, False, False)
     assert longer.mismatches[0].expected_token is None
 
 
 def test_every_way_is_equal(llm: LLM, prompts):
     cases = [cases_for(llm.target.vocab_size, prompts)[i] for i in (1, 5, 7)]
-    arena = Arena(fresh(llm), 8)
+    harness = Harness(fresh(llm), 8)
     ways = ways_for([ANY], cases, True)
     total = len([1 for way in ways for case in cases if way.applies_to(case)])
-    check = BytesCheck(arena, 5)
+    check = BytesCheck(harness, 5)
     result = check.run(comparisons(ways, cases, prompts, 5), lambda found: found.num_comparisons < total)
     assert result.is_equal
     assert result.divergence is None
     assert all(tally.decisions for tally in result.tallies.values())
     assert len(result.tallies) == total
-    assert result.fingerprint != BytesCheck(Arena(fresh(llm), 10), 5).run(iter(()), lambda found: False).fingerprint
+    assert result.fingerprint != BytesCheck(Harness(fresh(llm), 10), 5).run(iter(()), lambda found: False).fingerprint
 
 
 def test_nothing_accepted_is_no_comparison(llm: LLM):
     tally = Tally(outputs=1, decisions=4, equal_tokens=4, equal_bits=4)
     assert tally.is_equal
-    check = BytesCheck(Arena(fresh(llm), 10), 0)
+    check = BytesCheck(Harness(fresh(llm), 10), 0)
     check.result.tallies["way", "case"] = tally
     assert not check.result.is_equal
     check.result.tallies["way", "case"] = replace(tally, accepted_draft_tokens=1)
     assert check.result.is_equal
 
 
-def test_the_witness_changes_nothing_and_counts_steps(llm: LLM, prompts):
+def test_the_recorder_changes_nothing_and_counts_steps(llm: LLM, prompts):
     own = fresh(llm)
     plain = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters="none")
-    own.engine.pacer = witness = Witness(FixedPacer(3))
-    watched = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters=[ANY])
-    assert watched.token_ids == plain.token_ids == tuple(witness.traces[0].tokens)
-    assert witness.traces[0].num_steps == watched.stats.num_steps
+    recorder = Recorder(FixedPacer(3))
+    recorded = own.generate(list(prompts[0]), max_tokens=9, ignore_eos=True, drafters=[ANY], pacer=recorder)
+    assert recorded.token_ids == plain.token_ids == tuple(recorder.traces[0].tokens)
+    assert recorder.traces[0].num_steps == recorded.stats.num_steps

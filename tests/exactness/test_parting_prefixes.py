@@ -78,8 +78,8 @@ def test_samples_of_one_prompt(subject: Subject, length: int, max_tokens: int) -
     """Decoded together, and one after the other."""
     prompt = list(job(length, 3).prompt)
     options = {"n": 3, "temperature": 1.0, "seed": 5, "max_tokens": max_tokens}
-    together = subject.llm.generate(prompt, tenant="together", **options)
+    together = subject.llm.generate([prompt], tenant="together", **options)
     with patch.object(subject.llm.engine.scheduler, "max_running", 1):
-        apart = subject.llm.generate(prompt, tenant="apart", **options)
+        apart = subject.llm.generate([prompt], tenant="apart", **options)
     for one, other in zip(together, apart, strict=True):
         assert [(t.id, t.logprob) for t in one.tokens] == [(t.id, t.logprob) for t in other.tokens]

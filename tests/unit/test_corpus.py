@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,15 +75,24 @@ def test_what_is_over_the_memory_is_left_out_with_a_warning(tmp_path: Path) -> N
     assert drafted(drafter, " a. ", 1) == "a"
 
 
-def test_progress_is_shown_on_stderr_only_if_it_takes_long(tmp_path: Path, monkeypatch, capsys) -> None:
-    (tmp_path / "a.txt").write_text("the quick brown fox")
+def test_every_byte_that_is_read_is_told_to_the_progress_bar(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "a.txt").write_text("the quick brown fox\n" * 30)
+    (tmp_path / "b.txt").write_text("übermäßig\n" * 5)
+    told: list[float] = []
+
+    @contextmanager
+    def progress(label: str, total: float):
+        told.append(total)
+        yield lambda count: told.append(count)
+
     corpus_of(tmp_path)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(corpus, "PATIENCE", -1.0)
+    monkeypatch.setattr(corpus, "PART", 50)
+    monkeypatch.setattr(corpus, "progress", progress)
     corpus_of(tmp_path)
-    shown = capsys.readouterr()
-    assert not shown.out
-    assert "Reading the corpus" in shown.err
+    total, *counts = told
+    assert total == sum(counts) == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert len(counts) > 5
 
 
 def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_drafter_that_raises_is_dismissed_and_the_output_unchanged(method: str
     prompts = [[1, 2], [3], [4, 0, 4]]
     plain = LLM.from_target(target, None, drafters="none").generate(prompts, **HOW)
     llm = LLM.from_target(target, None, drafters=[DRAFTERS["branching"](target), Failing(method, at, target)])
-    with pytest.warns(UserWarning, match=f"drafter 'scripted' failed and is left out of request.*no {method} today"):
+    with pytest.warns(UserWarning, match=f"drafter 'scripted-2' failed and is left out of request.*no {method} today"):
         outputs = llm.generate(prompts, **HOW)
     assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
     assert sum(o.stats.drafters["scripted"].num_failures for o in outputs) >= 1

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
 from law.support import Kind, target_of
 from paceline import LLM, EngineError
+from paceline.engine.ports import Pacer, Target
 from paceline.engine.tree import DraftTree
-from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
+from paceline.pacing import FixedPacer
+from paceline.testing import (
+    RandomTrees,
+    Recorder,
+    ScriptedDrafter,
+    ScriptedTarget,
+    WrappedPacer,
+    WrappedTarget,
+    chain,
+)
 
 VOCAB = 7
 
@@ -135,3 +148,47 @@ def test_a_perfect_drafter_does_not_disturb_the_law() -> None:
     perfect = LLM.from_target(target, None, drafters=[ScriptedDrafter.perfect(target)]).generate([1], **options)
     assert perfect.token_ids == plain.token_ids
     assert perfect.stats.num_steps == 3
+
+
+METHODS = [
+    (port, wrapper, name)
+    for port, wrapper in ((Pacer, WrappedPacer), (Target, WrappedTarget))
+    for name, member in vars(port).items()
+    if inspect.isfunction(member) and not name.startswith("_")
+]
+
+
+@pytest.mark.parametrize(("port", "wrapper", "name"), METHODS, ids=lambda value: getattr(value, "__name__", value))
+def test_what_wraps_a_port_passes_every_method_on(port: type, wrapper: type, name: str) -> None:
+    inner = MagicMock()
+    arguments = [object() for _ in inspect.signature(getattr(port, name)).parameters][1:]
+    returned = getattr(wrapper(inner), name)(*arguments)
+    getattr(inner, name).assert_called_once_with(*arguments)
+    if inspect.signature(getattr(port, name)).return_annotation != "None":
+        assert returned is getattr(inner, name).return_value
+
+
+def test_what_wraps_a_target_has_its_sizes() -> None:
+    target = target_of(VOCAB)
+    wrapped = WrappedTarget(target)
+    for name in ("vocab_size", "max_length", "capacity", "row_counts"):
+        assert getattr(wrapped, name) == getattr(target, name)
+
+
+def test_a_recorder_finds_the_first_decision_that_is_not_the_expected_one() -> None:
+    target = ScriptedTarget(lambda history: np.random.default_rng(len(history)).normal(size=VOCAB), VOCAB)
+    recorder = Recorder(FixedPacer(4))
+    with LLM.from_target(target, tokenizer=None, drafters="none") as llm:
+        plain = llm.generate([3, 1], max_tokens=9, pacer=recorder)
+        [trace] = recorder.traces
+        assert tuple(trace.tokens) == plain.token_ids
+        trees = RandomTrees({(3, 1): trace.tokens}, VOCAB)
+        recorder.restart([trace])
+        llm.generate([3, 1], max_tokens=9, pacer=recorder, drafters=[ScriptedDrafter(trees.grow)])
+        assert not recorder.mismatches
+        assert recorder.traces[0].num_drafts > 0
+        trace.digests[5] = b"other bits"
+        recorder.restart([trace])
+        llm.generate([3, 1], max_tokens=9, pacer=recorder)
+    [mismatch] = recorder.mismatches
+    assert (mismatch.index, mismatch.token, mismatch.has_equal_bits) == (5, trace.tokens[5], False)

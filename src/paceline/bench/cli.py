@@ -13,8 +13,6 @@ from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
 from paceline.errors import ConfigError
 
-STORIES = Path("../shared/models/stories260K")  # measured too where it stands beside the checkout
-
 app = typer.Typer(help="Measure Paceline beside transformers on this machine.", no_args_is_help=True)
 app.command()(pacer)
 app.command()(doctor)
@@ -33,7 +31,6 @@ def _in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-_FILES = typer.Argument(..., help="Results of one kind.", show_default=False)
 _JSON = typer.Option(None, "--json", callback=_in_a_folder, help="Write all figures and their provenance to this file.")
 
 
@@ -48,13 +45,13 @@ def step(
     repeats: int = typer.Option(31, min=1, help="Rounds; their median counts."),
     json: Path = _JSON,
 ) -> None:
-    """Time one forward by row count, beside transformers and llama.cpp with the same weights."""
+    """Time one forward by row count, beside transformers with the same weights."""
     from paceline.bench.models import random_model
-    from paceline.bench.provenance import provenance
     from paceline.bench.step import StepPlan, bench_step
-    from paceline.bench.step_report import step_reach, step_table
-    from paceline.bench.tables import progress, show, write_json
+    from paceline.bench.step_report import step_table
+    from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device, parse_dtype, read_model
+    from paceline.provenance import provenance
 
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
@@ -69,78 +66,58 @@ def step(
         else:
             stock = random_model(shape, parse_dtype("bfloat16" if dtype == "auto" else dtype), where)
     report = bench_step(name, stock, plan)
-    reach = step_reach(report, shape)
-    show(step_table(report, plan), reach)
-    lines = [line.as_dict() for line in reach]
-    write_json(json, {"kind": "step", "provenance": origin, "context": context, **report.as_dict(), "reach": lines})
+    show(step_table(report, plan))
+    about = {"kind": "step", "provenance": origin, "shape": shape, "context": context}
+    write_json(json, about | report.as_dict())
 
 
 @app.command()
 def decode(
-    model: str = typer.Option(None, help="A folder or a hub name.", show_default="the bundled pair, and stories260K"),
+    model: str = typer.Option(DEFAULT_TARGET, help="A bundled name, a folder or a hub name."),
     draft: str = typer.Option(None, help="A draft model for it.", show_default="the bundled one for the bundled model"),
     max_tokens: int = typer.Option(96, min=1, help="Tokens of every output."),
     temperature: list[float] = _TEMPERATURE,
-    budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed settings of the sweep."),
+    budgets: str = typer.Option("3,7,15", help="Draft nodes per step: the fixed contenders of the sweep."),
     prompts: str = _PROMPTS,
     limit: int = _LIMIT,
-    repeats: int = typer.Option(3, min=1, help="Outputs per prompt and setting; the median counts."),
+    repeats: int = typer.Option(3, min=1, help="Outputs per prompt and contender; the median counts."),
     device: str = _DEVICE,
     dtype: str = _DTYPE,
     json: Path = _JSON,
 ) -> None:
     """Decode the same prompts with transformers and with Paceline, and compare speed and bytes."""
     from paceline.bench.decode import DecodePlan
-    from paceline.bench.prompt_sets import read_prompt_set
-    from paceline.bench.provenance import provenance
-    from paceline.bench.tables import write_json
+    from paceline.console import write_json
     from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
+    from paceline.text.prompt_sets import read_prompt_set
 
     plans = [DecodePlan(max_tokens, value, repeats) for value in temperature]
     sweep, texts = parse_counts("budgets", budgets), read_prompt_set(prompts, limit)
-    results: dict[str, Any] = {"kind": "decode", "provenance": provenance(parse_device(device)), "runs": []}
-    for name, draft_name in _pairs(model, draft):
-        results["runs"] += _decode_pair((name, draft_name, device, dtype), sweep, texts, plans)
-    write_json(json, results)
-    different = [mismatch for run in results["runs"] for mismatch in run["mismatches"]]
+    origin = provenance(parse_device(device))
+    known = DEFAULT_DRAFT if model == DEFAULT_TARGET else None
+    runs = _decode_pair((model, draft or known, device, dtype), sweep, texts, plans)
+    write_json(json, {"kind": "decode", "provenance": origin, "runs": runs})
+    different = [mismatch for run in runs for mismatch in run["mismatches"]]
     if different:
         typer.secho(f"paceline: {len(different)} outputs are not the bytes of plain decoding", fg="red", err=True)
         raise typer.Exit(1)
 
 
-@app.command()
-def show(
-    files: list[Path] = _FILES,
-    out: Path = typer.Option(None, help="Draw the plots into this PNG or SVG.", show_default="in the terminal alone"),
-) -> None:
-    """Show results that --json wrote, as tables and plots; several of one kind side by side."""
-    from paceline.bench.show.views import show_files
-
-    show_files(files, out)
-
-
-def _pairs(model: str | None, draft: str | None) -> list[tuple[str, str | None]]:
-    """Targets to measure, each with its draft model."""
-    if model is not None:
-        return [(model, draft or (DEFAULT_DRAFT if model == DEFAULT_TARGET else None))]
-    stories: list[tuple[str, str | None]] = [(str(STORIES), None)] if STORIES.is_dir() else []
-    return [(DEFAULT_TARGET, draft or DEFAULT_DRAFT), *stories]
-
-
 def _decode_pair(pair: tuple[str, str | None, str, str], sweep: Any, texts: Any, plans: Any) -> list[dict[str, Any]]:
-    from paceline.bench.contestants import load_pair, settings
+    from paceline.bench.contenders import contenders, load_pair
     from paceline.bench.decode import bench_decode
-    from paceline.bench.decode_report import as_json, categories_table, settings_table
-    from paceline.bench.summary import decode_reach, summarise
-    from paceline.bench.tables import show
+    from paceline.bench.decode_report import as_json, categories_table, contenders_table
+    from paceline.bench.summary import summarise
+    from paceline.console import show
 
     results = []
     with load_pair(*pair) as loaded:
         for plan in plans:
-            run = bench_decode(loaded, settings(loaded, sweep), texts, plan)
+            run = bench_decode(loaded, contenders(loaded, sweep), texts, plan)
             summary = summarise(run)
-            show(settings_table(run, summary))
-            show(categories_table(run, summary), decode_reach(run, summary))
+            show(contenders_table(run, summary))
+            show(categories_table(run, summary))
             for mismatch in run.mismatches():
                 typer.secho(f"paceline: {mismatch}", fg="red", err=True)
             results.append(as_json(run, summary))

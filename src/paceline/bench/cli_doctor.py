@@ -18,13 +18,13 @@ def doctor(
     json: Path = typer.Option(None, "--json", help="Write all figures and their provenance to this file."),
 ) -> None:
     """Hold the predictions of `paceline doctor` against measured runs of the bench tasks."""
-    from paceline.bench.doctor import bench_doctor, doctor_reach, doctor_table, num_doctor_units
+    from paceline.bench.doctor import bench_doctor, doctor_table, num_doctor_units
     from paceline.bench.pacer import chosen_tasks
-    from paceline.bench.provenance import provenance
     from paceline.bench.subject import load_subject
-    from paceline.bench.tables import progress, show, write_json
     from paceline.bench.tasks import read_tasks
+    from paceline.console import progress, show, write_json
     from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
 
     chosen = chosen_tasks(read_tasks(None), tasks, prompts)
     origin = provenance(parse_device(device))
@@ -34,8 +34,5 @@ def doctor(
     ):
         run = bench_doctor(subject, chosen, max_tokens, repeats, advance)
         title = f"{subject.name}, {subject.dtype}"
-    reach = doctor_reach(run.figures)
-    show(doctor_table(title, run), reach)
-    write_json(
-        json, {"kind": "doctor", "provenance": origin, **run.as_dict(), "reach": [line.as_dict() for line in reach]}
-    )
+    show(doctor_table(title, run))
+    write_json(json, {"kind": "doctor", "provenance": origin, **run.as_dict()})

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from paceline.bench.timing import Contestant, interleave
+from paceline.bench.timing import Contender, interleave
 from paceline.engine.trace import StepRecord
 from paceline.engine.tree import DraftTree
 from paceline.sampling.noise import largest
@@ -33,9 +33,9 @@ def collecting_seconds(vocab_size: int) -> float:
     return (median(spent["all"]) - median(spent["best"])) / _CALLS
 
 
-def _repeated(name: str, once: Callable[[], None]) -> Contestant:
+def _repeated(name: str, once: Callable[[], None]) -> Contender:
     def run() -> None:
         for _ in range(_CALLS):
             once()
 
-    return Contestant(name, run)
+    return Contender(name, run)

@@ -1,4 +1,4 @@
-"""`paceline bench decode`: the same prompts through every contestant, in turns, and every output kept."""
+"""`paceline bench decode`: the same prompts through every contender, in turns, and every output kept."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paceline.bench.collecting import collecting_seconds
-from paceline.bench.contestants import Job, Pair, Setting
+from paceline.bench.contenders import DecodeContender, Job, Pair
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.names import GENERATE, PLAIN
-from paceline.bench.prompt_formats import Prompt
-from paceline.bench.prompt_sets import PromptSet
 from paceline.bench.prompting import encode_prompts
-from paceline.bench.tables import progress
 from paceline.bench.timing import interleave, timed
+from paceline.console import progress
+from paceline.text.prompt_formats import Prompt
+from paceline.text.prompt_sets import PromptSet
 
 _BARE_FORWARDS = 4  # per prompt
 _RUN_UP = 4  # untimed tokens before each turn
@@ -23,7 +23,7 @@ _RUN_UP = 4  # untimed tokens before each turn
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """What every contestant decodes, and how often."""
+    """What every contender decodes, and how often."""
 
     max_tokens: int = 96
     temperature: float = 0.0
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass
 class PromptRun:
-    """All outputs for one prompt, by setting."""
+    """All outputs for one prompt, by contender."""
 
     prompt: Prompt
     ids: tuple[int, ...]
@@ -53,12 +53,12 @@ class PromptRun:
 class Mismatch:
     """A Paceline output that is not the plain one: never to be seen."""
 
-    setting: str
+    contender: str
     prompt: str
     index: int  # of the first token that differs
 
     def __str__(self) -> str:
-        return f"{self.setting}: token {self.index} differs from plain decoding after {self.prompt!r}"
+        return f"{self.contender}: token {self.index} differs from plain decoding after {self.prompt!r}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class DecodeRun:
     dtype: str
     numerics: dict[str, Any]
     plan: DecodePlan
-    settings: list[Setting]
+    contenders: list[DecodeContender]
     prompts: list[PromptRun]
     collecting_seconds: float  # of a plain step, for what the report shows
     about_prompts: dict[str, Any]  # where they came from, how they were read, how many did not fit
@@ -80,48 +80,50 @@ class DecodeRun:
         found = []
         for run in self.prompts:
             plain = run.samples[PLAIN][0].tokens
-            for setting in (s for s in self.settings if s.is_paceline):
-                for sample in run.samples[setting.name]:
+            for contender in (s for s in self.contenders if s.is_paceline):
+                for sample in run.samples[contender.name]:
                     index = _first_difference(sample.tokens, plain)
                     if index is not None:
-                        found.append(Mismatch(setting.name, run.prompt.text[:60], index))
+                        found.append(Mismatch(contender.name, run.prompt.text[:60], index))
         return found
 
 
-def bench_decode(pair: Pair, settings: Sequence[Setting], prompts: PromptSet, plan: DecodePlan) -> DecodeRun:
-    """Decode every prompt with every setting in turns, after one untimed output of each."""
+def bench_decode(pair: Pair, contenders: Sequence[DecodeContender], prompts: PromptSet, plan: DecodePlan) -> DecodeRun:
+    """Decode every prompt with every contender in turns, after one untimed output of each."""
     encoded = encode_prompts(pair.llm, prompts.prompts, plan.max_tokens)
     about = prompts.as_dict() | {"form": encoded.form, "num_too_long": encoded.num_too_long}
     runs = [PromptRun(one.prompt, one.ids) for one in encoded.prompts]
     label = f"{pair.name}, temperature {plan.temperature:g}: outputs"
-    with progress(label, (len(runs) * plan.repeats + 1) * len(settings)) as advance:
-        _warm_up(settings, _job(runs[0], plan), advance)
+    with progress(label, (len(runs) * plan.repeats + 1) * len(contenders)) as advance:
+        _warm_up(contenders, _job(runs[0], plan), advance)
         for run in runs:
-            _decode_prompt(run, settings, plan, advance)
+            _decode_prompt(run, contenders, plan, advance)
             run.bare_forwards += _bare_forwards(pair, run)
     numerics = pair.llm.target.numerics()
     collecting = collecting_seconds(pair.llm.target.vocab_size)
-    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(settings), runs, collecting, about)
+    return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(contenders), runs, collecting, about)
 
 
 def _job(run: PromptRun, plan: DecodePlan) -> Job:
     return Job(run.ids, plan.max_tokens, plan.temperature)
 
 
-def _warm_up(settings: Sequence[Setting], job: Job, advance: Callable[[], None]) -> None:
-    for setting in settings:
-        setting.run(job)
+def _warm_up(contenders: Sequence[DecodeContender], job: Job, advance: Callable[[], None]) -> None:
+    for contender in contenders:
+        contender.run(job)
         advance()
 
 
-def _decode_prompt(run: PromptRun, settings: Sequence[Setting], plan: DecodePlan, advance: Callable[[], None]) -> None:
-    """Timed turns, each after a few untimed tokens of its own: the setting before leaves its data in the caches."""
+def _decode_prompt(
+    run: PromptRun, contenders: Sequence[DecodeContender], plan: DecodePlan, advance: Callable[[], None]
+) -> None:
+    """Timed turns, each after a few untimed tokens of its own: the contender before leaves its data in the caches."""
     job = _job(run, plan)
     run_up = replace(job, max_tokens=min(_RUN_UP, plan.max_tokens))
-    for _, setting in itertools.product(range(plan.repeats), settings):
-        setting.run(run_up)
-        (tokens, stats), seconds = timed(lambda s=setting: s.run(job))  # type: ignore[misc]
-        run.samples.setdefault(setting.name, []).append(Sample(tokens, seconds, stats))
+    for _, contender in itertools.product(range(plan.repeats), contenders):
+        contender.run(run_up)
+        (tokens, stats), seconds = timed(lambda s=contender: s.run(job))  # type: ignore[misc]
+        run.samples.setdefault(contender.name, []).append(Sample(tokens, seconds, stats))
         advance()
 
 
@@ -129,7 +131,7 @@ def _bare_forwards(pair: Pair, run: PromptRun) -> list[float]:
     """Seconds of transformers' forward of one row in the middle of the output that it generated."""
     output = run.samples[GENERATE][0].tokens
     forward = TransformersForward(pair.model, (*run.ids, *output[: len(output) // 2]))
-    return interleave([forward.contestant("bare", 1)], _BARE_FORWARDS)["bare"]
+    return interleave([forward.contender("bare", 1)], _BARE_FORWARDS)["bare"]
 
 
 def _first_difference(tokens: Sequence[int], plain: Sequence[int]) -> int | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN
-from paceline.bench.summary import SettingSummary, Spread, Summary, decode_reach
-from paceline.bench.tables import Table
+from paceline.bench.summary import ContenderSummary, Spread, Summary
+from paceline.console import Table
 
 _COLUMNS = (
     "tokens/s",
@@ -27,16 +27,16 @@ _COLUMNS = (
 )
 
 
-def settings_table(run: DecodeRun, summary: Summary) -> Table:
-    """One line per contestant."""
+def contenders_table(run: DecodeRun, summary: Summary) -> Table:
+    """One line per contender."""
     plan = run.plan
     draft = f" with draft {run.draft_name}" if run.draft_name else ""
     title = (
         f"{run.name}{draft}, {run.dtype}, temperature {plan.temperature:g}: {len(run.prompts)} prompts, "
         f"{plan.max_tokens} tokens each, median of {plan.repeats}"
     )
-    table = Table(title, ("setting", *_COLUMNS, "as plain"))
-    for entry in summary.settings.values():
+    table = Table(title, ("contender", *_COLUMNS, "as plain"))
+    for entry in summary.contenders.values():
         over = entry.over_plain
         noise = "-" if entry.times_noise is None else f"{entry.times_noise:.1f}"
         medians = [f"{entry.over_generate.median:.2f}", with_interval(over), noise]
@@ -55,7 +55,7 @@ def with_interval(spread: Spread) -> str:
     return f"{spread.median:.2f}" + (f" ({spread.intervals.median})" if spread.intervals else "")
 
 
-def _step_cells(entry: SettingSummary) -> list[str]:
+def _step_cells(entry: ContenderSummary) -> list[str]:
     steps = entry.steps
     if steps is None:
         return ["-"] * 4
@@ -72,6 +72,7 @@ def _notes(run: DecodeRun, summary: Summary) -> list[str]:
         "Speed-ups: of whole calls, prefill and Paceline's text included; medians over prompts, then over "
         "plain Paceline also the mean, the least, and all prompts together",
         "Brackets: 95 % interval of the bootstrap over prompts",
+        f"Collecting the report's measures: {run.collecting_seconds * 1e6:.1f} microseconds of a plain step",
         f"Noise: plain Paceline differs from itself by up to {summary.noise:.1%}; x noise: how many times that the "
         "median differs from 1",
         "As plain: prompts with the tokens of plain Paceline. transformers may differ: its arithmetic does, "
@@ -79,13 +80,13 @@ def _notes(run: DecodeRun, summary: Summary) -> list[str]:
     ]
     if about["num_too_long"]:
         notes.append(f"Left out: {about['num_too_long']} prompts that do not fit beside {run.plan.max_tokens} tokens")
-    failures = sum(s.steps.num_drafter_failures for s in summary.settings.values() if s.steps)
+    failures = sum(s.steps.num_drafter_failures for s in summary.contenders.values() if s.steps)
     return notes + ([f"Drafters failed {failures} times and were left out"] if failures else [])
 
 
 def categories_table(run: DecodeRun, summary: Summary) -> Table:
-    """The best setting by category."""
-    best = summary.settings[summary.best]
+    """The best contender by category."""
+    best = summary.contenders[summary.best]
     table = Table(
         f"{best.name}, over plain, by category",
         ("category", "prompts", "median", "mean", "least", "together"),
@@ -109,14 +110,14 @@ def as_json(run: DecodeRun, summary: Summary) -> dict[str, Any]:
         "numerics": run.numerics,
         "plan": asdict(run.plan),
         "prompt_set": run.about_prompts,
-        "settings": [entry.as_dict() for entry in summary.settings.values()],
-        "best_fixed_setting": summary.best,
+        "contenders": [entry.as_dict() for entry in summary.contenders.values()],
+        "best_fixed": summary.best,
         "noise": summary.noise,
         "bare_forward_share": summary.forward_share,
-        "transformers_equal_to_plain": summary.settings[GENERATE].equal_to_plain,
+        "transformers_equal_to_plain": summary.contenders[GENERATE].equal_to_plain,
         "same_bytes": not run.mismatches(),
         "mismatches": [asdict(mismatch) for mismatch in run.mismatches()],
-        "reach": [line.as_dict() for line in decode_reach(run, summary)],
+        "collecting_seconds": run.collecting_seconds,
         "prompts": [_prompt_as_json(prompt) for prompt in run.prompts],
     }
 

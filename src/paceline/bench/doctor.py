@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from paceline.bench.subject import Subject
-from paceline.bench.tables import Reach, Table
 from paceline.bench.tasks import Task
+from paceline.console import Table
 from paceline.doctor.prediction import Interval, Prediction
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import Recording
@@ -116,13 +116,13 @@ def _measure(
     return plain, paced
 
 
-def _decode(llm: LLM, recording: Recording, pacing: Pacer, turn: str) -> Stats:
-    llm.engine.pacer = pacing
+def _decode(llm: LLM, recording: Recording, pacer: Pacer, turn: str) -> Stats:
     output = llm.generate(
         list(recording.ids),
-        drafters="none" if isinstance(pacing, FixedPacer) else None,
+        drafters="none" if isinstance(pacer, FixedPacer) else None,
         prediction=recording.question.prediction,
         tenant=f"measured, {turn}",
+        pacer=pacer,
         **recording.sampling,
     )
     stats: Stats = output.stats
@@ -167,17 +167,3 @@ def doctor_table(name: str, run: DoctorRun) -> Table:
             f"the {len(run.discarded)} figures left out {held} held"
         )
     return table
-
-
-def doctor_reach(figures: Sequence[Figure]) -> list[Reach]:
-    """The two lines: intervals hold, and are not too wide."""
-    num_held = sum(figure.holds for figure in figures)
-    share = num_held / len(figures)
-    speedups = [figure for figure in figures if figure.name == "speed-up"]
-    width = median(figure.predicted.half_width for figure in speedups)
-    held = sum(figure.holds for figure in speedups)
-    coverage = f"{share:.0%}, {num_held} of {len(figures)} figures; of speed-ups {held} of {len(speedups)}"
-    return [
-        Reach("the doctor's intervals hold at least 90 % of the time", coverage, share >= 0.9),
-        Reach("their median width for speed-ups is at most ± 20 %", f"± {width:.0%}", width <= 0.2),
-    ]

@@ -1,4 +1,4 @@
-"""One forward as a contestant: Paceline's and stock transformers', at the same context, for the same tokens.
+"""One forward as a contender: Paceline's and stock transformers', at the same context, for the same tokens.
 
 Both end with float32 logits of every row on the host, so that neither leaves work or waiting to the other.
 """
@@ -8,17 +8,25 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from inspect import signature
+from typing import Protocol
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from paceline.bench.timing import Contestant
+from paceline.bench.timing import Contender
 from paceline.errors import ConfigError
 from paceline.model.hf import Decoder
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
 
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
+
+
+class Forward(Protocol):
+    """Forwards over one cached context, which is the same again after each."""
+
+    def contender(self, name: str, rows: int) -> Contender:
+        """A forward of `rows` rows."""
 
 
 class PacelineForward:
@@ -39,11 +47,11 @@ class PacelineForward:
         fits = rows <= min(counts[-1], PAGE_SIZE)
         return counts[bisect_left(counts, rows)] if fits else None
 
-    def contestant(self, name: str, rows: int) -> Contestant:
+    def contender(self, name: str, rows: int) -> Contender:
         """A forward of a chain of `rows` rows."""
         tokens = [self._context[i % len(self._context)] for i in range(rows)]
         work = [TreeWork(self._sequence, tokens, list(range(-1, rows - 1)))]
-        return Contestant(name, lambda: self._decoder.forward(work))
+        return Contender(name, lambda: self._decoder.forward(work))
 
     def close(self) -> None:
         """Give the pages back."""
@@ -60,10 +68,10 @@ class TransformersForward:
         self._keyword = _CACHE if _CACHE in signature(model.forward).parameters else "past_key_values"
         self._run(self._context)
 
-    def contestant(self, name: str, rows: int) -> Contestant:
+    def contender(self, name: str, rows: int) -> Contender:
         """A forward of `rows` rows."""
         tokens = [self._context[i % len(self._context)] for i in range(rows)]
-        return Contestant(name, lambda: self._run(tokens), lambda: self._cache.crop(-rows))
+        return Contender(name, lambda: self._run(tokens), lambda: self._cache.crop(-rows))
 
     @torch.inference_mode()
     def _run(self, tokens: Sequence[int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Names of the contestants of `paceline bench decode` that others are compared with. Knows nothing of torch."""
+"""Names of the contenders of `paceline bench decode` that others are compared with. Knows nothing of torch."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 First every drafter is swept over all lengths on a few prompts of each task, the last task first; the pacer takes part,
 and is cold. What did best then takes turns with plain decoding and with the pacer, which is warm by now.
 
-Of a prompt's own answer nobody knows anything. Each setting is a tenant of its own in every round of every task and
+Of a prompt's own answer nobody knows anything. Each contender is a tenant of its own in every round of every task and
 asks each prompt once: its drafters have learnt from the task's earlier prompts in that round, as from a user's traffic.
 The pacer's experience outlives rounds, but it consists of success counts and costs, and holds no text.
 """
@@ -16,18 +16,18 @@ from itertools import product
 from typing import Any
 
 from paceline.bench.subject import Subject
-from paceline.bench.tables import progress
 from paceline.bench.tasks import Task
 from paceline.bench.timing import timed
 from paceline.bench.watch import HostStep, WatchedPacer, forward_meter
+from paceline.console import progress
 from paceline.engine.ports import Pacer
 from paceline.errors import ConfigError
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
 
 PLAIN, PLAIN_AGAIN, PACER = "plain", "plain again", "pacer"
-_HOPELESS = 1.15  # times slower in the sweep than the task's best fixed setting: not measured again
-_NUM_LEADERS = 2  # fixed settings, best over all tasks, that are measured in every task
+_HOPELESS = 1.15  # times slower in the sweep than the task's best fixed contender: not measured again
+_NUM_LEADERS = 2  # fixed contenders, best over all tasks, that are measured in every task
 _FIRST = "first"  # the round of the sweep
 
 
@@ -43,12 +43,12 @@ class PacerPlan:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A way to decode: drafters under a pacing."""
+class PacedContender:
+    """A way to decode: drafters under a pacer."""
 
     name: str
     drafters: tuple[str, ...]
-    pacing: Pacer
+    pacer: Pacer
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class PacerRun:
     dtype: str
     numerics: dict[str, Any]
     plan: PacerPlan
-    fixed: tuple[str, ...]  # names of the fixed settings swept
-    drafter_of: dict[str, str]  # fixed setting -> its drafter
+    fixed: tuple[str, ...]  # names of the fixed contenders swept
+    drafter_of: dict[str, str]  # fixed contender -> its drafter
     prompts: list[PromptRun]
     steps: list[HostStep]  # of the pacer, warm
 
@@ -157,9 +157,9 @@ class _Bench:
 
     def __init__(self, subject: Subject, plan: PacerPlan, pacer: Pacer, fixed: dict[str, tuple[str, int]]) -> None:
         self._llm, self._plan = subject.llm, plan
-        self._plain, self._again = (Contender(name, (), FixedPacer(0)) for name in (PLAIN, PLAIN_AGAIN))
-        self._pacer = Contender(PACER, subject.drafters, pacer)
-        self._fixed = {name: Contender(name, (d,), FixedPacer(budget)) for name, (d, budget) in fixed.items()}
+        self._plain, self._again = (PacedContender(name, (), FixedPacer(0)) for name in (PLAIN, PLAIN_AGAIN))
+        self._pacer = PacedContender(PACER, subject.drafters, pacer)
+        self._fixed = {name: PacedContender(name, (d,), FixedPacer(budget)) for name, (d, budget) in fixed.items()}
 
     def sweep(self, run: PacerRun) -> None:
         """The first round: some prompts of each task, last ones first, with everything."""
@@ -185,30 +185,30 @@ class _Bench:
                     prompt.timed.setdefault(contender.name, []).append(sample)
                     advance()
 
-    def _contenders(self, run: PacerRun, task: str) -> list[Contender]:
+    def _contenders(self, run: PacerRun, task: str) -> list[PacedContender]:
         names = dict.fromkeys([*worth_measuring(run, task), *leaders(run, _NUM_LEADERS)])
         return [self._plain, self._pacer, self._again, *(self._fixed[name] for name in names)]
 
-    def _distinct(self) -> list[Contender]:
+    def _distinct(self) -> list[PacedContender]:
         """Plain, and each drafter once: what is prepared at first use is prepared by them."""
         return [self._plain, *{contender.drafters: contender for contender in self._fixed.values()}.values()]
 
-    def _decode(self, prompt: PromptRun, contender: Contender, turn: str) -> Sample:
+    def _decode(self, prompt: PromptRun, contender: PacedContender, turn: str) -> Sample:
         sampling: Any = {"seed": 0} | prompt.task.sampling | {"max_tokens": self._plan.max_tokens}
-        self._llm.engine.pacer = contender.pacing
         output, seconds = timed(
             lambda: self._llm.generate(
                 list(prompt.ids),
                 drafters=list(contender.drafters),
                 prediction=prompt.task.prediction,
                 tenant=f"{contender.name}, {prompt.task.task}, {turn}",
+                pacer=contender.pacer,
                 **sampling,
             )
         )
         return Sample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
 
 
-def _rotated(contenders: list[Contender], by: int) -> Iterator[Contender]:
+def _rotated(contenders: list[PacedContender], by: int) -> Iterator[PacedContender]:
     """Each round begins with another one, so that nobody always follows the same one."""
     first = by % len(contenders)
     yield from (*contenders[first:], *contenders[:first])
@@ -245,7 +245,7 @@ def _fastest(names: Sequence[str], seconds: dict[str, float], run: PacerRun, dra
 
 
 def leaders(run: PacerRun, count: int) -> list[str]:
-    """The fixed settings that were best in the sweep over all tasks together."""
+    """The fixed contenders that were best in the sweep over all tasks together."""
     tasks = [run.of(task) for task in run.tasks]
     key: Callable[[str], float] = lambda name: sum(swept_seconds(prompts, name) for prompts in tasks)  # noqa: E731
     return sorted(run.fixed, key=key)[:count]

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from paceline.bench.pacer import PacerRun, PromptRun
-from paceline.bench.pacer_reach import pacer_reach
 from paceline.bench.pacer_summary import PacerSummary, TaskSummary
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 _COLUMNS = (
     "task",
@@ -49,7 +48,7 @@ def _task_cells(task: TaskSummary) -> tuple[str, ...]:
 
 def fixed_table(run: PacerRun, summary: PacerSummary) -> Table:
     """Every drafter alone: speed-ups over plain by task."""
-    table = Table("Fixed settings over plain, and why the pacer drafted no further", ("task", "fixed", "stops"))
+    table = Table("Fixed contenders over plain, and why the pacer drafted no further", ("task", "fixed", "stops"))
     for task in summary.tasks.values():
         ordered = sorted(task.fixed.items(), key=lambda item: -item[1])
         steps = sum(task.stops.values())
@@ -66,8 +65,8 @@ def _notes(run: PacerRun) -> list[str]:
         f"{peak / 1e6:.0f} MB at most",
         "Speed-ups: whole calls, prefill included; 95 % intervals over rounds. Noise: plain over plain. Cold: the "
         "pacer's first round, with no experience at its beginning",
-        "Fixed settings: one drafter, so many draft tokens a step; the best of a sweep, measured again in turns",
-        "Each setting is a tenant of its own in each round of a task: its drafters know the task's earlier prompts "
+        "Fixed contenders: one drafter, so many draft tokens a step; the best of a sweep, measured again in turns",
+        "Each contender is a tenant of its own in each round of a task: its drafters know the task's earlier prompts "
         "and never the prompt's own answer",
     ]
 
@@ -80,7 +79,6 @@ def pacer_json(run: PacerRun, summary: PacerSummary) -> dict[str, Any]:
         "numerics": run.numerics,
         "plan": asdict(run.plan),
         "summary": summary.as_dict(),
-        "reach": [line.as_dict() for line in pacer_reach(summary, run.name, run.dtype)],
         "same_bytes": not run.mismatches(),
         "host_steps": [asdict(step) for step in run.steps],
         "prompts": [_prompt(prompt) for prompt in run.prompts],

@@ -1,4 +1,4 @@
-"""What a measurement of the pacer says: speed-ups by task and over the mix, the guard's account, the lines to reach.
+"""What a measurement of the pacer says: speed-ups by task and over the mix, and the guard's account.
 
 A task's seconds per token are those of its prompts together, each the median of its rounds; the mix gives every task
 the same number of tokens. Speed-ups are ratios of these, whole calls with prefill.
@@ -33,17 +33,17 @@ class TaskSummary:
     decoding: float  # the pacer's without prefill
     mean_acceptance_length: float  # under the pacer
     fixed: dict[str, float]  # measured in turns
-    swept: dict[str, float]  # all fixed settings, in the first round
+    swept: dict[str, float]  # all fixed contenders, in the first round
     stops: dict[str, int]  # why drafting went no further -> steps
 
     @property
     def best(self) -> str:
-        """The best fixed setting, plain decoding being one."""
+        """The best fixed contender, plain decoding being one."""
         return max(self.fixed, key=lambda name: self.fixed[name])
 
     @property
     def share(self) -> float:
-        """The pacer's speed-up over that of the best fixed setting."""
+        """The pacer's speed-up over that of the best fixed contender."""
         return self.pacer.value / self.fixed[self.best]
 
 
@@ -70,12 +70,12 @@ class Host:
 
 @dataclass(frozen=True)
 class PacerSummary:
-    """Everything that the table shows and the lines to reach are judged by."""
+    """Everything that the table shows, and the guard's and the host's account."""
 
     tasks: dict[str, TaskSummary]
     mix: Ratio  # the pacer, all tasks together
     mix_mean: float  # the geometric mean of the tasks' speed-ups
-    mix_fixed: dict[str, float]  # those fixed settings that were measured in every task
+    mix_fixed: dict[str, float]  # those fixed contenders that were measured in every task
     mix_swept: dict[str, float]  # all of them in the first round
     guard: Guard
     host: Host | None  # None if no step had so many rows

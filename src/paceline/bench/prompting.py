@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from paceline.bench.prompt_formats import Prompt
-from paceline.bench.tables import progress
+from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.llm import LLM
 from paceline.text.chat import chat_ids
+from paceline.text.prompt_formats import Prompt
 from paceline.text.tokenizer import Tokenizer
 
 AS_CHAT = "every turn through the model's chat template, after plain decoding's own answers to the turns before"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import paceline
-from paceline.bench.tables import progress
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
 from paceline.bundled.grow import inflate
+from paceline.console import progress
 from paceline.drafters.base import automatic
 from paceline.engine.request import Environment
 from paceline.llm import LLM

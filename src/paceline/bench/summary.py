@@ -1,4 +1,4 @@
-"""What a decode measurement says: speed-ups, where a step's time goes, and the lines to reach."""
+"""What a decode measurement says: speed-ups, and where a step's time goes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bench.contestants import Setting
+from paceline.bench.contenders import DecodeContender
 from paceline.bench.decode import DecodeRun, PromptRun, Sample
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.tables import Reach
 from paceline.bench.timing import Interval, interval, resamples
-from paceline.bundled import DEFAULT_TARGET
 
 _ENTRIES = (
     "num_emitted_tokens",
@@ -49,7 +47,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Steps:
-    """Paceline's own account of a setting, summed over all prompts and repeats."""
+    """Paceline's own account of a contender, summed over all prompts and repeats."""
 
     mean_acceptance_length: float
     draft_acceptance_rate: float  # of proposed drafts
@@ -61,8 +59,8 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class SettingSummary:
-    """One contestant."""
+class ContenderSummary:
+    """One contender."""
 
     name: str
     tokens_per_second: float
@@ -80,9 +78,9 @@ class SettingSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All contestants, and which fixed setting has the best median speed-up over plain decoding."""
+    """All contenders, and which fixed contender has the best median speed-up over plain decoding."""
 
-    settings: dict[str, SettingSummary]
+    contenders: dict[str, ContenderSummary]
     best: str
     noise: float  # by how much plain decoding differs from itself: the far end of the interval of its median
     forward_share: float  # of a step of transformers generate, spent in a bare forward of transformers
@@ -91,12 +89,12 @@ class Summary:
 def summarise(run: DecodeRun) -> Summary:
     """The summary of a measurement."""
     noise = _noise(_spread(run.prompts, PLAIN_AGAIN, PLAIN))
-    settings = {setting.name: _summarise(run, setting, noise) for setting in run.settings}
-    swept = [s.name for s in run.settings if s.sweep]
-    best = max(swept, key=lambda name: settings[name].over_plain.median)
+    contenders = {contender.name: _summarise(run, contender, noise) for contender in run.contenders}
+    swept = [s.name for s in run.contenders if s.sweep]
+    best = max(swept, key=lambda name: contenders[name].over_plain.median)
     bare = median(s for prompt in run.prompts for s in prompt.bare_forwards)
     step = median(_seconds(prompt, GENERATE) / _num_tokens(prompt, GENERATE) for prompt in run.prompts)
-    return Summary(settings, best, noise, bare / step)
+    return Summary(contenders, best, noise, bare / step)
 
 
 def _noise(itself: Spread) -> float:
@@ -104,20 +102,20 @@ def _noise(itself: Spread) -> float:
     return found.median.farthest_from(1.0) if found else abs(itself.median - 1.0)
 
 
-def _summarise(run: DecodeRun, setting: Setting, noise: float) -> SettingSummary:
-    name = setting.name
+def _summarise(run: DecodeRun, contender: DecodeContender, noise: float) -> ContenderSummary:
+    name = contender.name
     prompts = run.prompts
     categories = {p.prompt.category: [q for q in prompts if q.prompt.category == p.prompt.category] for p in prompts}
     equal = sum(all(s.tokens == p.samples[PLAIN][0].tokens for s in p.samples[name]) for p in prompts)
     over_plain = _spread(prompts, name, PLAIN)
-    return SettingSummary(
+    return ContenderSummary(
         name,
         sum(_num_tokens(p, name) for p in prompts) / sum(_seconds(p, name) for p in prompts),
         _spread(prompts, name, GENERATE),
         over_plain,
         {category: _spread(members, name, PLAIN) for category, members in categories.items()},
         equal,
-        _steps([s for p in prompts for s in p.samples[name]]) if setting.is_paceline else None,
+        _steps([s for p in prompts for s in p.samples[name]]) if contender.is_paceline else None,
         abs(over_plain.median - 1.0) / noise if noise > 0.0 and name != PLAIN else None,
     )
 
@@ -166,60 +164,3 @@ def _steps(samples: Sequence[Sample]) -> Steps:
         sum(drafter["seconds"] for drafter in drafters) / decode,
         sum(drafter["num_failures"] for drafter in drafters),
     )
-
-
-def decode_reach(run: DecodeRun, summary: Summary) -> list[Reach]:
-    """The lines at temperature 0: plain Paceline and collecting for every model, the rest for the bundled target."""
-    if run.plan.temperature != 0.0:
-        return []
-    lines = [_reach_plain(summary), _reach_collecting(run, summary)]
-    if run.name == DEFAULT_TARGET:
-        lines.append(_reach_best(summary))
-        lines += [_reach_host(summary, name) for name in (PLAIN, _best_on_host(run, summary))]
-    return lines
-
-
-def _reach_plain(summary: Summary) -> Reach:
-    plain = summary.settings[PLAIN].over_generate
-    share = summary.forward_share
-    ceiling = f"a bare transformers forward is {share:.0%} of generate's step, so {1 / share:.2f} x at most with it"
-    figure = f"{_at_worst(plain):.2f} x ({_medians(plain)}); {ceiling}"
-    return Reach("plain Paceline is at least 2 x transformers generate", figure, _at_worst(plain) >= 2.0)
-
-
-def _reach_best(summary: Summary) -> Reach:
-    best = summary.settings[summary.best].over_plain
-    figure = f"{_at_worst(best):.2f} x ({_medians(best)}) with {summary.best}"
-    text = "the best fixed setting is at least 1.5 x plain over the prompts"
-    return Reach(text, figure, _at_worst(best) >= 1.5)
-
-
-def _reach_host(summary: Summary, name: str) -> Reach:
-    steps = summary.settings[name].steps
-    assert steps is not None
-    figure = f"{steps.outside_share:.1%} of {steps.step_seconds * 1e3:.2f} ms"
-    text = f"time outside the forward is at most 15 % of a step ({name})"
-    return Reach(text, figure, steps.outside_share <= 0.15)
-
-
-def _reach_collecting(run: DecodeRun, summary: Summary) -> Reach:
-    steps = summary.settings[PLAIN].steps
-    assert steps is not None
-    share = run.collecting_seconds / steps.step_seconds
-    figure = f"{share:.2%}: {run.collecting_seconds * 1e6:.1f} microseconds of {steps.step_seconds * 1e3:.2f} ms"
-    return Reach("collecting the report's measures costs at most 2 % of a plain step", figure, share <= 0.02)
-
-
-def _best_on_host(run: DecodeRun, summary: Summary) -> str:
-    """The best setting whose drafters run no forward of their own, since that is not host time."""
-    names = [s.name for s in run.settings if s.sweep and s.sweep.is_host_only]
-    return max(names, key=lambda name: summary.settings[name].over_plain.median)
-
-
-def _at_worst(spread: Spread) -> float:
-    """The figure that decides: neither many easy prompts nor a few long ones carry a line alone."""
-    return min(spread.median, spread.together)
-
-
-def _medians(spread: Spread) -> str:
-    return f"median {spread.median:.2f}, all together {spread.together:.2f}"

@@ -1,4 +1,4 @@
-"""Timing on a noisy machine: contestants take turns, medians are compared, and the noise is measured too.
+"""Timing on a noisy machine: contenders take turns, medians are compared, and the noise is measured too.
 
 Knows nothing of models.
 """
@@ -24,7 +24,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Contender:
     """Something to time; `reset` runs after it and is not timed."""
 
     name: str
@@ -40,28 +40,28 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def interleave(
-    contestants: Sequence[Contestant],
+    contenders: Sequence[Contender],
     repeats: int,
     seconds: float = math.inf,
     on_round: Callable[[], object] = _nothing,
     rest: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant, who take turns (A, B, A, B, ...) after one untimed round each.
+    """Seconds of each contender, who take turns (A, B, A, B, ...) after one untimed round each.
 
     Before each turn it waits `rest` seconds, for threads of the turn before to fall asleep. It stops early once
     `seconds` have passed, but not before three rounds, or `repeats` if that is fewer.
     """
-    samples: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     deadline = time.perf_counter() + seconds
     for index in range(repeats + 1):
         if index > _FEWEST_ROUNDS and time.perf_counter() > deadline:
             break
-        for contestant in contestants:
+        for contender in contenders:
             time.sleep(rest)
-            elapsed = timed(contestant.run)[1]
-            contestant.reset()
+            elapsed = timed(contender.run)[1]
+            contender.reset()
             if index:
-                samples[contestant.name].append(elapsed)
+                samples[contender.name].append(elapsed)
         on_round()
     return samples
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from paceline.engine.ports import Ask, Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.ports import Ask, Pacer, StepTimes
+from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.model.hf import Decoder
+from paceline.testing import WrappedPacer
 
 
 @dataclass
@@ -54,36 +55,24 @@ class HostStep:
     seconds: float
 
 
-@dataclass
-class WatchedPacer(Pacer):
+class WatchedPacer(WrappedPacer):
     """A pacer as it is, with a list of what its steps took."""
 
-    inner: Pacer
-    meter: Meter
-    steps: list[HostStep] = field(default_factory=list)
-    _modelled: float = field(default=0.0, init=False)  # seconds of this step's forwards while drafting
-
-    def attach(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacer`."""
-        self.inner.attach(drafter, target)
-
-    def start(self, request: Request, prefill: float) -> None:
-        """See `Pacer`."""
-        self.inner.start(request, prefill)
+    def __init__(self, inner: Pacer, meter: Meter) -> None:
+        super().__init__(inner)
+        self.steps: list[HostStep] = []
+        self._meter = meter
+        self._modelled = 0.0  # seconds of this step's forwards while drafting
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
-        before = self.meter.seconds
-        trees = self.inner.draft(requests, most, ask)
-        self._modelled = self.meter.seconds - before
+        before = self._meter.seconds
+        trees = super().draft(requests, most, ask)
+        self._modelled = self._meter.seconds - before
         return trees
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
-        self.inner.observe(outcomes, times)
+        super().observe(outcomes, times)
         seconds = times.scoring - times.drafting + time.perf_counter() - times.observing - self._modelled
         self.steps.append(HostStep(sum(len(outcome.tree) + 1 for outcome in outcomes), seconds))
-
-    def finish(self, request: Request) -> None:
-        """See `Pacer`."""
-        self.inner.finish(request)

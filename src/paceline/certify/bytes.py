@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from paceline.certify.divergence import Divergence, explain
+from paceline.certify.harness import Harness, Ids, Tally
 from paceline.certify.plan import Case
-from paceline.certify.ways import Arena, Ids, Tally, Way
+from paceline.certify.ways import Way
 
 _GROUP = 3  # prompts that are decoded together
 LONG = 150  # tokens that every third prompt is brought to: more than two tiles of attention
@@ -94,10 +95,10 @@ def group_of(prompts: Sequence[Ids], number: int, longest: int = LONG) -> tuple[
 
 
 class BytesCheck:
-    """Runs comparisons over an arena, one at a time."""
+    """Runs comparisons over a harness, one at a time."""
 
-    def __init__(self, arena: Arena, seed: int) -> None:
-        self._arena, self._seed = arena, seed
+    def __init__(self, harness: Harness, seed: int) -> None:
+        self._harness, self._seed = harness, seed
         self.result = BytesResult()
 
     def run(self, found: Iterator[Comparison], goes_on: Callable[[BytesResult], bool]) -> BytesResult:
@@ -108,16 +109,16 @@ class BytesCheck:
         return self.result
 
     def _run(self, one: Comparison) -> None:
-        tally = one.way.run(self._arena, one.prompts, one.case, self._seed + one.round)
+        tally = one.way.run(self._harness, one.prompts, one.case, self._seed + one.round)
         self.result.tallies.setdefault((one.way.name, one.case.name), Tally()).merge(tally)
         self.result.num_comparisons += 1
         if tally.mismatches and self.result.divergence is None:
             label = f"{one.way.text}; {one.case.name}"
-            self.result.divergence = explain(self._arena.llm, tally.mismatches[0], label)
+            self.result.divergence = explain(self._harness.llm, tally.mismatches[0], label)
 
     def _fingerprint(self) -> str:
         found = hashlib.sha256()
-        for (prompt, case, seed), trace in self._arena.plain_traces.items():
+        for (prompt, case, seed), trace in self._harness.plain_traces.items():
             found.update(repr((prompt, case, seed, trace.tokens)).encode())
             found.update(b"".join(trace.digests))
         return found.hexdigest()

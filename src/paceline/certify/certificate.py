@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from paceline.certify.bytes import BytesResult
+from paceline.certify.harness import Tally
 from paceline.certify.plan import FORMAT, Case, Plan
-from paceline.certify.ways import Tally, Way
+from paceline.certify.ways import Way
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Ask, Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.ports import Ask, Pacer, Target
+from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
 from paceline.model.prefix import PrefixCache
 from paceline.sampling.noise import Ids, Scores
 from paceline.sampling.sampler import SampledToken, Sampler
+from paceline.testing import WrappedPacer, WrappedTarget
 
 _LARGE_NOISE = 1.25  # a Gumbel variate is above it a quarter of the time
 
@@ -95,57 +96,43 @@ class ArgmaxFallback(SteppedLaw):
         return super().sample(logits)
 
 
-class FaultyPacing(Pacer):
+class FaultyPacer(WrappedPacer):
     """Passes everything on, and gives every request a law of some kind."""
 
     def __init__(self, inner: Pacer, kind: type[SteppedLaw]) -> None:
-        self._inner, self._kind = inner, kind
-
-    def attach(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacer`."""
-        self._inner.attach(drafter, target)
+        super().__init__(inner)
+        self._kind = kind
 
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         request.sampler = recast(request.sampler, self._kind)
-        self._inner.start(request, prefill)
+        super().start(request, prefill)
 
     def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         for request in requests:
             assert isinstance(request.sampler, SteppedLaw)  # since it began
             request.sampler.begin_step()
-        return self._inner.draft(requests, most, ask)
-
-    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """See `Pacer`."""
-        self._inner.observe(outcomes, times)
-
-    def finish(self, request: Request) -> None:
-        """See `Pacer`."""
-        self._inner.finish(request)
+        return super().draft(requests, most, ask)
 
 
-class StaleRow:
+class StaleRow(WrappedTarget):
     """A target that keeps the cached row of a rejected draft in place of the accepted one beside it."""
 
     def __init__(self, inner: Target) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._trees: dict[int, DraftTree] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """See `Target`."""
         self._trees = {request.id: tree for request, tree in work}
-        return self._inner.score(work)
+        return super().score(work)
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`, but of another path where the last accepted node has a sibling."""
         tree = self._trees[request.id]
         others = [n for n in range(len(tree)) if path and tree.parents[n] == tree.parents[path[-1]] and n != path[-1]]
-        self._inner.commit(request, [*path[:-1], others[0]] if others else path)
+        super().commit(request, [*path[:-1], others[0]] if others else path)
 
 
 class RepeatedPages(PrefixCache):

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bench.witness import Mismatch, StepWork
 from paceline.engine.ports import Target
 from paceline.engine.request import Hints, Request, fresh_tenant
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.llm import LLM
 from paceline.params import SamplingParams
 from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.testing.recorder import Mismatch, StepWork
 from paceline.text.stream import TextStream
 
 _EXPLANATIONS = {

@@ -12,17 +12,18 @@ from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
 from paceline.certify.certificate import Control
 from paceline.certify.controls import (
     ArgmaxFallback,
-    FaultyPacing,
+    FaultyPacer,
     FrozenPenalties,
     NoiseAtTheWrongIndex,
     RepeatedPages,
     StaleRow,
     SteppedLaw,
 )
+from paceline.certify.harness import Harness, Ids, Plant
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.parting import PARTED
 from paceline.certify.plan import Case, Plan
-from paceline.certify.ways import Arena, Ids, Plant, ways_for
+from paceline.certify.ways import ways_for
 from paceline.engine.ports import Target
 from paceline.llm import LLM
 from paceline.model.hf import HFTarget
@@ -91,7 +92,7 @@ class FaultBench:
 
     def _stale_row(self) -> Control:
         planted = "the cached row of a rejected draft is kept in place of the accepted one beside it"
-        result = self._bytes(cast(Target, StaleRow(self._llm.target)))
+        result = self._bytes(StaleRow(self._llm.target))
         return _bytes_control("a stale cache row", planted, result, self._llm.target)
 
     def _wrong_page(self) -> Control:
@@ -113,14 +114,14 @@ class FaultBench:
 
     def _law_fault(self, name: str) -> Control:
         kind, planted = _LAW_FAULTS[name]
-        result = self._bytes(self._llm.target, partial(FaultyPacing, kind=kind))
+        result = self._bytes(self._llm.target, partial(FaultyPacer, kind=kind))
         return _bytes_control(name, planted, result, self._llm.target)
 
     def _argmax_fallback(self) -> Control:
         """Plain and speculative decoding have this fault alike, so that only the reference can show it."""
-        arena = self._arena(self._llm.target, partial(FaultyPacing, kind=ArgmaxFallback))
+        harness = self._harness(self._llm.target, partial(FaultyPacer, kind=ArgmaxFallback))
         dtype = self._llm.target.numerics()["dtype"]
-        check = LawCheck(arena, self._cases, self._plan.seed, dtype)
+        check = LawCheck(harness, self._cases, self._plan.seed, dtype)
         result = check.run(self._prompts, None, _until_unfair)
         p_value = result.as_dict()["p_value"]
         tokens = sum(draws.tokens for draws in result.draws.values())
@@ -137,11 +138,11 @@ class FaultBench:
     ) -> BytesResult:
         ways = [way for way in ways_for((), self._telling, False) if way.name.startswith(kind)]
         found = comparisons(ways, self._telling, self._prompts, self._plan.seed, min(LONG, self._longest))
-        return BytesCheck(self._arena(target, plant), self._plan.seed).run(found, partial(_until_different, most))
+        return BytesCheck(self._harness(target, plant), self._plan.seed).run(found, partial(_until_different, most))
 
-    def _arena(self, target: Target, plant: Plant) -> Arena:
+    def _harness(self, target: Target, plant: Plant) -> Harness:
         llm = LLM.from_target(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
-        return Arena(llm, self._max_tokens, plant)
+        return Harness(llm, self._max_tokens, plant)
 
 
 _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from paceline.bench.witness import Trace, digest
 from paceline.certify.betting import FALSE_ALARM, Bettor, Chances, log_mean_exp, p_value
+from paceline.certify.harness import Harness, Ids
 from paceline.certify.plan import Case
 from paceline.certify.reference import ReferenceLaw, ReferenceModel, covers
-from paceline.certify.ways import Arena, Ids
 from paceline.pacing import FixedPacer
 from paceline.sampling.noise import Noise
+from paceline.testing.recorder import Trace, digest
 from paceline.text.tokenizer import eos_ids
 
 # Relative to the largest logit of a row: how far a logit may be off, and how near two must be to count as a tie.
@@ -113,13 +113,13 @@ class LawResult:
 
 
 class LawCheck:
-    """Compares an arena's plain decoding with a reference, round by round; a prompt a round."""
+    """Compares a harness's plain decoding with a reference, round by round; a prompt a round."""
 
-    def __init__(self, arena: Arena, cases: Sequence[Case], seed: int, dtype: str) -> None:
-        self._arena, self._seed = arena, seed
+    def __init__(self, harness: Harness, cases: Sequence[Case], seed: int, dtype: str) -> None:
+        self._harness, self._seed = harness, seed
         self._cases = [case for case in cases if covers(case)]
-        target = arena.llm.target
-        self._eos = sorted(eos_ids(arena.llm.tokenizer, getattr(target, "generation_config", None)))
+        target = harness.llm.target
+        self._eos = sorted(eos_ids(harness.llm.tokenizer, getattr(target, "generation_config", None)))
         sampled = [case.name for case in self._cases if not case.is_greedy]
         self._bettors = {name: Bettor() for name in sampled}
         self.result = LawResult(Audit(tolerance=TOLERANCES[dtype]), {name: Draws(name) for name in sampled})
@@ -144,13 +144,13 @@ class LawCheck:
         return ReferenceLaw(sampling, prompt, self._eos)
 
     def _traces(self, prompt: Ids, options: dict[str, Any]) -> list[Trace]:
-        self._arena.pace(FixedPacer(0), keep_rows=True)
-        self._arena.llm.generate([list(prompt)], drafters="none", **options)
-        return self._arena.witness.traces
+        self._harness.pace(FixedPacer(0), keep_rows=True)
+        self._harness.generate([list(prompt)], drafters="none", **options)
+        return self._harness.recorder.traces
 
     def _audit(self, prompt: Ids, case: Case, reference: ReferenceModel) -> None:
         """Every token of a greedy output, each after the output so far, whatever the reference would have said."""
-        [trace] = self._traces(prompt, self._arena.options(case, self._seed))
+        [trace] = self._traces(prompt, self._harness.options(case, self._seed))
         rows = reference.logits([*prompt, *trace.tokens[:-1]], len(trace.tokens))
         law, audit = self._law(prompt, case), self.result.audit
         for index, (row, token) in enumerate(zip(rows, trace.tokens, strict=True)):
@@ -176,9 +176,12 @@ class LawCheck:
         """Samples of a few tokens and one long output, drawn by the engine; and more tokens at places of the latter."""
         seed = self._seed + 1000 * (number + 1)
         game = _Game(self._law(prompt, case), self._bettors[case.name], number)
-        options = self._arena.options(case, seed) | {"max_tokens": _TOKENS, "n": max(self._arena.max_tokens // 2, 2)}
+        options = self._harness.options(case, seed) | {
+            "max_tokens": _TOKENS,
+            "n": max(self._harness.max_tokens // 2, 2),
+        }
         options["min_tokens"] = min(case.sampling.get("min_tokens", 0), _TOKENS)
-        traces = [*self._traces(prompt, options), *self._traces(prompt, self._arena.options(case, seed + 1))]
+        traces = [*self._traces(prompt, options), *self._traces(prompt, self._harness.options(case, seed + 1))]
         for trace in traces:
             for index, token in enumerate(trace.tokens):
                 game.bet(trace, index, token)

@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from paceline.bench.provenance import provenance
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons, least_coverage
 from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
+from paceline.certify.harness import Harness, Ids
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, Plan, Sizes, cases_for, plan_from
 from paceline.certify.reference import ReferenceModel
-from paceline.certify.ways import Arena, Ids, Way, ways_for
+from paceline.certify.ways import Way, ways_for
 from paceline.drafters import available
 from paceline.errors import ConfigError, PacelineError, first_line
 from paceline.llm import load
 from paceline.model.loading import parse_device
+from paceline.provenance import provenance
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole that is behind us
 
@@ -80,9 +81,9 @@ class _Certifier:
     def run(self) -> Certificate:
         """All parts, one after the other."""
         ways = ways_for(self._drafters, self._cases, self._prefill_is_decoding())
-        arena = Arena(self._llm, self._plan.max_tokens or MOST_TOKENS)
-        same = self._compare(arena, ways)
-        law = self._hold_against_reference(arena)
+        harness = Harness(self._llm, self._plan.max_tokens or MOST_TOKENS)
+        same = self._compare(harness, ways)
+        law = self._hold_against_reference(harness)
         with self._timed("controls"):
             controls = self._plant()
         self._seconds["total"] = time.perf_counter() - self._started
@@ -99,7 +100,7 @@ class _Certifier:
             seconds={name: round(value, 1) for name, value in self._seconds.items()},
         )
 
-    def _compare(self, arena: Arena, ways: Sequence[Way]) -> BytesResult:
+    def _compare(self, harness: Harness, ways: Sequence[Way]) -> BytesResult:
         least = len(least_coverage(ways, self._cases))
         sizes = self._plan.sizes
 
@@ -110,9 +111,9 @@ class _Certifier:
 
         with self._timed("same bytes"):
             found = comparisons(ways, self._cases, self._prompts, self._plan.seed, min(LONG, self._room))
-            return BytesCheck(arena, self._plan.seed).run(found, goes_on)
+            return BytesCheck(harness, self._plan.seed).run(found, goes_on)
 
-    def _hold_against_reference(self, arena: Arena) -> LawResult:
+    def _hold_against_reference(self, harness: Harness) -> LawResult:
         sizes = self._plan.sizes
 
         def goes_on(result: LawResult) -> bool:
@@ -124,7 +125,7 @@ class _Certifier:
 
         with self._timed("right law"):
             reference = ReferenceModel(self._plan.model, self._plan.device)
-            check = LawCheck(arena, self._cases, self._plan.seed, self._llm.target.numerics()["dtype"])
+            check = LawCheck(harness, self._cases, self._plan.seed, self._llm.target.numerics()["dtype"])
             return check.run(self._prompts, reference, goes_on)
 
     def _plant(self) -> list[Control]:

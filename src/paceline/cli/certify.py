@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from json import dumps  # `json` is an option below
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from paceline.bundled import DEFAULT_TARGET
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
+from paceline.console import progress
 from paceline.errors import ConfigError
 
 if TYPE_CHECKING:
     from paceline.certify.certificate import Certificate
     from paceline.certify.plan import Plan
-
-_PATIENCE = 2.0  # seconds before progress is shown
 
 
 def certify(
@@ -74,8 +69,8 @@ def _plan(
     numerics: tuple[str, str],
     amounts: tuple[int | None, int, float],
 ) -> Plan:
-    from paceline.bench.prompt_sets import read_prompt_set
     from paceline.certify.plan import Plan
+    from paceline.text.prompt_sets import read_prompt_set
 
     chosen, draft_model = drafting
     names = () if chosen == "none" else None if chosen == "auto" else tuple(chosen)
@@ -88,42 +83,20 @@ def _plan(
 
 
 def _certify(plan: Plan) -> Certificate:
-    with _progress() as tell:
+    with progress("loading", 1.0) as bar:
         from paceline.certify.run import certify
 
-        return certify(plan, tell)
+        return certify(plan, lambda what, share: bar.update(share, what))
 
 
 def _verify(file: Path) -> Certificate:
     from paceline.certify.plan import read_certificate
 
     then = read_certificate(file)
-    with _progress() as tell:
+    with progress("loading", 1.0) as bar:
         from paceline.certify.run import verify
 
-        return verify(then, tell)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar on standard error where that is a terminal, once it has taken two seconds."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("loading", total=1.0)
-    started = time.perf_counter()
-
-    def tell(what: str, share: float) -> None:
-        bar.update(task, description=what, completed=share)
-        is_due = console.is_terminal and time.perf_counter() - started > _PATIENCE
-        if is_due and not bar.live.is_started:
-            bar.start()
-
-    try:
-        yield tell
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+        return verify(then, lambda what, share: bar.update(share, what))
 
 
 def _write(place: Path, found: dict[str, Any]) -> None:

@@ -13,10 +13,10 @@ from rich.markup import escape
 from paceline.bundled import draft_model_of
 from paceline.cli.loading import load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DTYPE
+from paceline.console import Table, progress, show, write_json
 from paceline.errors import ModelError
 
 if TYPE_CHECKING:
-    from paceline.bench.tables import Table
     from paceline.doctor.facts import DraftModel
     from paceline.doctor.visit import Visit
     from paceline.llm import LLM
@@ -34,7 +34,6 @@ def doctor(
     json: Path = typer.Option(None, "--json", help="Write all figures to this file."),
 ) -> None:
     """Predict acceptance and speed-up on your own text, and say what to change."""
-    from paceline.bench.tables import progress, show, write_json
     from paceline.doctor.diagnosis import diagnose
     from paceline.doctor.facts import gather
     from paceline.doctor.questions import read_questions
@@ -78,8 +77,6 @@ def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
 
 
 def _table(name: str, visit: Visit) -> Table:
-    from paceline.bench.tables import Table
-
     columns = ("text", "prompts", "tokens", "speed-up", "tokens a step", "accepted of drafted")
     table = Table(f"{name}: what to expect under the pacer", columns)
     for category in (*visit.categories, None):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from paceline.cli.explain import show_explanation
-from paceline.cli.loading import PrefillProgress, load_with_progress
+from paceline.cli.loading import load_with_progress, prefill_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
@@ -71,7 +71,7 @@ def generate(
         room = llm.target.max_length - len(ids)
         if room > 0:  # so that the default never refuses a long prompt that fits
             sampling["max_tokens"] = min(max_tokens, room)
-        with PrefillProgress(llm, len(ids)):
+        with prefill_progress(llm, len(ids)):
             if json:
                 print(_to_json(llm.generate(ids, prediction=expected, **sampling), load_seconds))
                 return

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from paceline.bundled import COMMANDS
-from paceline.cli.loading import load_with_progress, slow_progress
+from paceline.cli.loading import load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
+from paceline.console import progress
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
@@ -85,7 +86,7 @@ def _evaluate(llm: LLM, drafting: dict[str, Any], commands: Sequence[Command]) -
     from paceline.report.evaluate import evaluate
 
     asking = LLM.from_target(llm.target, llm.tokenizer, info=llm.info, **drafting)
-    with asking, slow_progress("answering commands", len(commands)) as advance:
+    with asking, progress("answering commands", len(commands)) as advance:
         return evaluate(asking, commands, advance)
 
 

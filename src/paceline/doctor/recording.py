@@ -6,22 +6,21 @@ Of the logits behind a token the likeliest few are kept, and the token's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paceline.doctor.questions import Question
-from paceline.doctor.wrapped import WrappedTarget
-from paceline.engine.ports import StepTimes, Target
+from paceline.engine.ports import Pacer, StepTimes, Target
 from paceline.engine.request import Request, StepOutcome, fresh_tenant
 from paceline.engine.tree import DraftTree
 from paceline.errors import RequestError
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
 from paceline.sampling.noise import largest
-from paceline.testing import ScriptedDrafter
+from paceline.testing import ScriptedDrafter, WrappedPacer, WrappedTarget
 
 _KEPT = 96  # logits of a row: more than any drafter asks for
 NOTHING = -1e4  # the logit of those that were not kept
@@ -78,37 +77,37 @@ def _continuation(llm: LLM, question: Question, ids: Sequence[int]) -> tuple[int
 
 
 def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[str, Any]) -> Recording:
-    scribe = _Scribe(0)
-    before, llm.engine.pacer = llm.engine.pacer, scribe
-    try:
-        output = llm.generate(list(ids), drafters="none", tenant=fresh_tenant(), **sampling)
-    finally:
-        llm.engine.pacer = before
+    recorder = _RowRecorder(FixedPacer(0))
+    output = llm.generate(list(ids), drafters="none", tenant=fresh_tenant(), pacer=recorder, **sampling)
     seconds = output.stats.prefill_seconds
-    return Recording(question, ids, sampling, output.token_ids, tuple(scribe.rows), seconds)
+    return Recording(question, ids, sampling, output.token_ids, tuple(recorder.rows), seconds)
 
 
 def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int, ...]) -> Recording:
     """The answer as a draft that is always right, some dozens of tokens to a forward."""
     sampling = {"temperature": 0.0, "max_tokens": len(output), "ignore_eos": True}
     drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
-    scribe = _Scribe(_READING)
-    with LLM.from_target(_ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=scribe) as reader:
+    recorder = _RowRecorder(FixedPacer(_READING))
+    with LLM.from_target(
+        _ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=recorder
+    ) as reader:
         read = reader.generate(list(ids), tenant=fresh_tenant(), max_tokens=len(output), ignore_eos=True)
-    return Recording(question, ids, sampling, output, tuple(scribe.rows), read.stats.prefill_seconds)
+    return Recording(question, ids, sampling, output, tuple(recorder.rows), read.stats.prefill_seconds)
 
 
-@dataclass(frozen=True)
-class _Scribe(FixedPacer):
+class _RowRecorder(WrappedPacer):
     """Keeps the rows behind all emitted tokens of one request."""
 
-    rows: list[Row] = field(default_factory=list)
+    def __init__(self, inner: Pacer) -> None:
+        super().__init__(inner)
+        self.rows: list[Row] = []
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         for outcome in outcomes:
             for node, token in zip((-1, *outcome.path), outcome.tokens, strict=False):
                 self.rows.append(_kept(outcome.logits[node + 1], token.id))
+        super().observe(outcomes, times)
 
 
 def _kept(logits: NDArray[np.float32], token: int) -> Row:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from paceline.doctor.costs import Seconds
 from paceline.doctor.recording import Recording, Row
-from paceline.doctor.wrapped import WrappedTarget
 from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer, Target
 from paceline.engine.request import Request
@@ -29,6 +28,7 @@ from paceline.options import Drafters
 from paceline.pacing import AdaptivePacer, CostTable, FixedPacer, ForwardCost
 from paceline.pacing.measuring import evict_caches
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
+from paceline.testing import WrappedTarget
 
 
 class ReplayClock:
@@ -183,15 +183,16 @@ class Replayer:
         """Under the pacer, which has learnt from all replays before; no drafter knows the answer from another turn."""
         return self._replay(index, cost, self._pacer, turn)
 
-    def _replay(self, index: int, cost: Seconds, pacing: Pacer, turn: str) -> Replayed:
+    def _replay(self, index: int, cost: Seconds, pacer: Pacer, turn: str) -> Replayed:
         recording = self._recordings[index]
         self._target.cost = cost
         self._target.play(index)
-        self._engine.pacer, self._engine.told = pacing, recording.tokens
+        self._engine.told = recording.tokens
         output = self._llm.generate(
             list(recording.ids),
             prediction=recording.question.prediction,
             tenant=f"{turn}, {recording.question.category}",
+            pacer=pacer,
             **recording.sampling,
         )
         assert output.token_ids == recording.tokens  # it ended where it did

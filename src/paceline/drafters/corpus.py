@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.console import progress
 from paceline.drafters._store import BYTES_PER_TOKEN, TextStore, draft
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.engine.request import Environment, Request
 from paceline.engine.tree import DraftTree
 from paceline.errors import ConfigError, first_line
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 _NAMED = """.c .cc .cfg .cpp .css .csv .go .h .hpp .html .ini .java .js .json .jsonl .md .py .rs .rst .sh .sql .tex
 .toml .ts .tsv .txt .xml .yaml .yml"""
 SUFFIXES = frozenset(_NAMED.split())
 EVERYBODY = 1  # the owner of all: the operator chose the texts for every tenant
 PART = 2**18  # characters tokenised at once
-PATIENCE = 2.0  # seconds before progress is shown
 
 
 @register("corpus")
@@ -85,12 +81,12 @@ def _tokenized(files: list[Path], tokenizer: Any, most: int) -> tuple[list[NDArr
     """The files' tokens, about `most` at most, and how many files were left out wholly or in part."""
     texts: list[NDArray[np.int32]] = []
     room = most
-    with _Watch(sum(os.path.getsize(file) for file in files)) as watch:
+    with progress("reading the corpus", sum(os.path.getsize(file) for file in files)) as advance:
         for index, file in enumerate(files):
             for part in _parts(file):
                 ids = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
                 texts.append(np.array(ids[:room], np.int32))
-                watch.advance(len(part.encode()))
+                advance(len(part.encode()))
                 room -= len(ids)
                 if room < 0:
                     return texts, len(files) - index
@@ -115,32 +111,3 @@ def _store_of(texts: Iterable[NDArray[np.int32]], max_bytes: int) -> TextStore:
     for text in texts:
         store.add(text, EVERYBODY)
     return store
-
-
-class _Watch:
-    """A progress bar on stderr, once it takes longer than `PATIENCE`."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._started = time.monotonic()
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> _Watch:
-        return self
-
-    def advance(self, num_bytes: int) -> None:
-        """So many more bytes of the files are read."""
-        self._done += num_bytes
-        if self._progress is None and time.monotonic() - self._started > PATIENCE:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._progress = Progress(console=Console(stderr=True))
-            self._progress.start()
-            self._progress.add_task("Reading the corpus", total=self._total)
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=self._done)
-
-    def __exit__(self, *error: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()

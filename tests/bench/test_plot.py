@@ -1,4 +1,4 @@
-"""`paceline bench show`: what the commands write is shown again; what they never wrote is refused in a sentence."""
+"""`benchmarks/plot.py`: what the commands write is shown again; what they never wrote is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import Result
+from plot import app as plot_app
+from plots.charts import Band, Bars, Lines, Mark, Series
+from plots.figure import save
+from plots.text import draw
+from plots.views import VIEWS
+from typer.testing import CliRunner
 
-from paceline.bench.show.charts import Band, Bars, Lines, Mark, Series
-from paceline.bench.show.figure import save
-from paceline.bench.show.text import draw
-from paceline.bench.show.views import VIEWS
+from paceline.bench.cli import app
 from paceline.errors import ConfigError
 
-Bench = Callable[..., Result]
+Plot = Callable[..., Result]
 PACER = ("--prompts", "1", "--max-tokens", "5", "--budgets", "3", "--repeats", "2")
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
 def written(tiny: str, prompts: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One result of each kind, as its command writes it."""
-    from typer.testing import CliRunner
-
-    from paceline.bench.cli import app
-
     folder = tmp_path_factory.mktemp("results")
     commands = {
         "step": ["step", tiny, "--rows", "1,3,64", "--context", "70", "--repeats", "3"],
@@ -43,6 +43,12 @@ def written(tiny: str, prompts: str, tmp_path_factory: pytest.TempPathFactory) -
         done = CliRunner().invoke(app, [*command, "--json", str(folder / kind)])
         assert done.exit_code == 0, done.output
     return {kind: json.loads((folder / kind).read_text()) for kind in commands}
+
+
+@pytest.fixture
+def plot() -> Plot:
+    """The command in this process."""
+    return lambda *arguments: CliRunner().invoke(plot_app, [str(a) for a in arguments])
 
 
 @pytest.fixture
@@ -67,9 +73,9 @@ def test_every_kind_of_result_can_be_shown(written: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", sorted(VIEWS))
 @pytest.mark.parametrize("form", ["png", "SVG"])
-def test_one_result_becomes_tables_and_plots(bench: Bench, result: Any, kind: str, form: str, tmp_path: Path) -> None:
+def test_one_result_becomes_tables_and_plots(plot: Plot, result: Any, kind: str, form: str, tmp_path: Path) -> None:
     out = tmp_path / f"plot.{form}"
-    done = bench("show", result(kind), "--out", out)
+    done = plot(result(kind), "--out", out)
     assert done.exit_code == 0, done.output
     assert done.output.startswith("Results")
     if form == "png":
@@ -78,17 +84,29 @@ def test_one_result_becomes_tables_and_plots(bench: Bench, result: Any, kind: st
         assert ElementTree.parse(out).getroot().tag.endswith("svg")
 
 
-def test_a_step_is_drawn_by_rows(bench: Bench, result: Any) -> None:
-    output = bench("show", result("step")).output
+def test_a_step_is_drawn_by_rows(plot: Plot, result: Any) -> None:
+    output = plot(result("step")).output
     assert "float32, context 70" in output
     for words in ("Paceline ms", "● Paceline", "▲ transformers", "floor", "Paceline's time over that of others"):
         assert words in output
-    assert "llama.cpp" in output.split("Paceline's time")[0]  # a column without figures, and no line
-    assert "■ llama.cpp" not in output
+    assert "llama.cpp" not in output
 
 
-def test_a_decode_is_drawn_by_setting_and_by_category(bench: Bench, result: Any) -> None:
-    output = bench("show", result("decode")).output
+def test_others_that_took_part_are_drawn_too(plot: Plot, result: Any) -> None:
+    def change(content: Any) -> None:
+        for row in content["rows"]:
+            row["others"] = {"llama.cpp": [0.003, 0.004, 0.005]}
+
+    output = plot(result("step", change)).output
+    for words in ("llama.cpp ms", "■ llama.cpp", "4.00"):
+        assert words in output
+    both = plot(result("step", change), result("step", name="without.json")).output
+    assert "\nllama.cpp: " in both
+    assert "Paceline's time over that of llama.cpp" in both
+
+
+def test_a_decode_is_drawn_by_contender_and_by_category(plot: Plot, result: Any) -> None:
+    output = plot(result("decode")).output
     for words in (
         "paceline suffix, budget 3",
         "story",
@@ -102,24 +120,24 @@ def test_a_decode_is_drawn_by_setting_and_by_category(bench: Bench, result: Any)
     assert "Warning" not in output
 
 
-def test_a_pacer_is_drawn_by_task_beside_the_best_fixed_setting(bench: Bench, result: Any) -> None:
+def test_a_pacer_is_drawn_by_task_beside_the_best_fixed(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["same_bytes"] = False
         story = content["summary"]["tasks"]["story"]
         story |= {"fixed": {"plain": 1.0, "near 3": 1.75, "far 7": 1.25}, "decoding": 2.5}
         story["pacer"] = {"value": 2.25, "low": 2.0, "high": 2.375}
 
-    output = bench("show", result("pacer", change)).output
+    output = plot(result("pacer", change)).output
     assert "2.25 (2.00 to 2.38)" in output
     [line] = [line for line in output.splitlines() if "near 3" in line]
     assert "1.75" in line
     assert "far 7" not in output
     assert "Warning: outputs were not the bytes of plain decoding" in output
-    twice = bench("show", result("pacer", name="a.json"), result("pacer", name="b.json")).output
+    twice = plot(result("pacer", name="a.json"), result("pacer", name="b.json")).output
     assert "The pacer over plain decoding" in twice
 
 
-def test_a_doctor_is_drawn_with_what_was_predicted_and_what_was_measured(bench: Bench, result: Any) -> None:
+def test_a_doctor_is_drawn_with_what_was_predicted_and_what_was_measured(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         predicted = {"value": 2.25, "low": 2.0, "high": 2.5}
         figures = [
@@ -128,7 +146,7 @@ def test_a_doctor_is_drawn_with_what_was_predicted_and_what_was_measured(bench: 
         ]
         content |= {"figures": figures, "discarded": figures}
 
-    output = bench("show", result("doctor", change)).output
+    output = plot(result("doctor", change)).output
     assert "2.25 (2.00 to 2.50) · 2.12 " in output
     assert "2.25 (2.00 to 2.50) · 3.50 !" in output
     assert "1 of 2 intervals hold" in output
@@ -136,20 +154,20 @@ def test_a_doctor_is_drawn_with_what_was_predicted_and_what_was_measured(bench: 
     assert "▲ measured" in output
 
 
-def test_outputs_that_differ_are_shouted(bench: Bench, result: Any) -> None:
+def test_outputs_that_differ_are_shouted(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["runs"][0] |= {"same_bytes": False, "mismatches": [{}, {}]}
 
-    assert "NOT THE SAME BYTES: 2" in bench("show", result("decode", change)).output
+    assert "NOT THE SAME BYTES: 2" in plot(result("decode", change)).output
 
 
 @pytest.mark.parametrize("kind", ["step", "decode"])
 def test_several_results_stand_side_by_side_under_their_names(
-    bench: Bench, result: Any, kind: str, tmp_path: Path
+    plot: Plot, result: Any, kind: str, tmp_path: Path
 ) -> None:
     files = [result(kind, name="before.json"), result(kind, name="after.json"), result(kind, name="b/after.json")]
     out = tmp_path / "plot.svg"
-    done = bench("show", *files, "--out", out)
+    done = plot(*files, "--out", out)
     assert done.exit_code == 0, done.output
     drawn = "".join(ElementTree.parse(out).getroot().itertext())
     for name in ("before", "after", "after 2"):
@@ -158,46 +176,46 @@ def test_several_results_stand_side_by_side_under_their_names(
     assert "Warning" not in done.output
 
 
-def test_another_machine_or_version_is_warned_of(bench: Bench, result: Any) -> None:
+def test_another_machine_or_version_is_warned_of(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["provenance"]["threads"] = 64
         content["provenance"]["versions"]["torch"] = "9.9"
         content["provenance"]["commit"] = "0" * 40
 
-    output = bench("show", result("step"), result("step", change, "two.json")).output
+    output = plot(result("step"), result("step", change, "two.json")).output
     warnings = [line for line in output.splitlines() if line.startswith("Warning")]
     assert len(warnings) == 2
     assert any("threads" in line and "two: 64" in line for line in warnings)
     assert any("torch" in line and "two: 9.9" in line for line in warnings)
 
 
-def test_another_measurement_is_warned_of(bench: Bench, result: Any) -> None:
+def test_another_measurement_is_warned_of(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["runs"][0]["plan"]["max_tokens"] = 7
         content["runs"][0]["prompt_set"]["digest"] = "other"
 
-    output = bench("show", result("decode"), result("decode", change, "two.json")).output
+    output = plot(result("decode"), result("decode", change, "two.json")).output
     assert "differ in their tokens per output: 6, 7" in output
     assert "differ in their prompts" in output
 
 
-def test_runs_of_different_models_are_not_mixed(bench: Bench, result: Any) -> None:
+def test_runs_of_different_models_are_not_mixed(plot: Plot, result: Any) -> None:
     def change(content: Any) -> None:
         content["runs"][0]["model"] = "another"
 
-    output = bench("show", result("decode"), result("decode", change, "two.json")).output
+    output = plot(result("decode"), result("decode", change, "two.json")).output
     assert output.count("speed-up over plain decoding") == 2
 
 
 def test_names_are_no_markup_no_mathematics_and_no_commands_to_the_terminal(
-    bench: Bench, result: Any, tmp_path: Path
+    plot: Plot, result: Any, tmp_path: Path
 ) -> None:
     def change(content: Any) -> None:
         content["runs"][0]["model"] = "[red]$_{x $\x1b[31m\x07" + "y" * 999
         content["provenance"]["command"] = "[/]\x1b]0;title\x07"
 
     path = result("decode", change, "[bold] $_{.json")
-    done = bench("show", path, "--out", tmp_path / "plot.png")
+    done = plot(path, "--out", tmp_path / "plot.png")
     assert done.exit_code == 0, done.exception
     assert not {"\x1b", "\x07"} & set(done.output)
     assert "[red]$_{x $" in done.output
@@ -218,10 +236,10 @@ def test_names_are_no_markup_no_mathematics_and_no_commands_to_the_terminal(
         ('{"kind": "step", "provenance": 3}', "lacks 'provenance'"),
     ],
 )
-def test_files_that_are_no_results_are_refused(bench: Bench, content: str, words: str, tmp_path: Path) -> None:
+def test_files_that_are_no_results_are_refused(plot: Plot, content: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_text(content)
-    error = bench("show", path).exception
+    error = plot(path).exception
     assert isinstance(error, ConfigError)
     assert words in str(error)
 
@@ -245,18 +263,20 @@ def at(content: Any, path: str, value: Any) -> None:
         ("step", "rows/0/paceline_seconds", ["1"]),
         ("step", "rows/0/transformers_seconds", [0.0]),
         ("step", "rows/1", {}),
+        ("step", "rows/1/others", None),
+        ("step", "rows/1/others", {"llama.cpp": "fast"}),
         ("step", "floor_ms", -1.0),
         ("step", "noise", "loud"),
         ("step", "numerics", None),
         ("decode", "runs", []),
         ("decode", "runs/0", None),
-        ("decode", "runs/0/settings", "none"),
+        ("decode", "runs/0/contenders", "none"),
         ("decode", "runs/0/noise", 10**400),
-        ("decode", "runs/0/best_fixed_setting", "no such"),
-        ("decode", "runs/0/settings/0/over_plain", {}),
-        ("decode", "runs/0/settings/0/over_plain/median", float("inf")),
-        ("decode", "runs/0/settings/0/over_plain/median", True),
-        ("decode", "runs/0/settings/0/over_plain/intervals", {"median": [1, 2]}),
+        ("decode", "runs/0/best_fixed", "no such"),
+        ("decode", "runs/0/contenders/0/over_plain", {}),
+        ("decode", "runs/0/contenders/0/over_plain/median", float("inf")),
+        ("decode", "runs/0/contenders/0/over_plain/median", True),
+        ("decode", "runs/0/contenders/0/over_plain/intervals", {"median": [1, 2]}),
         ("decode", "runs/0/plan", {"temperature": 0}),
         ("pacer", "summary/tasks", {}),
         ("pacer", "summary/tasks", [1]),
@@ -269,9 +289,9 @@ def at(content: Any, path: str, value: Any) -> None:
     ],
 )
 def test_results_with_something_wrong_inside_are_refused_in_one_sentence(
-    bench: Bench, result: Any, kind: str, path: str, value: Any, tmp_path: Path
+    plot: Plot, result: Any, kind: str, path: str, value: Any, tmp_path: Path
 ) -> None:
-    done = bench("show", result(kind, lambda content: at(content, path, value)), "--out", tmp_path / "plot.png")
+    done = plot(result(kind, lambda content: at(content, path, value)), "--out", tmp_path / "plot.png")
     if path == "provenance/commit":  # anything at all can be the name of a commit
         assert done.exit_code == 0
         return
@@ -281,22 +301,22 @@ def test_results_with_something_wrong_inside_are_refused_in_one_sentence(
     assert not (tmp_path / "plot.png").exists()
 
 
-def test_two_kinds_at_once_are_refused(bench: Bench, result: Any) -> None:
-    error = bench("show", result("step"), result("decode", name="two.json")).exception
+def test_two_kinds_at_once_are_refused(plot: Plot, result: Any) -> None:
+    error = plot(result("step"), result("decode", name="two.json")).exception
     assert isinstance(error, ConfigError)
     assert "one kind at a time" in str(error)
 
 
 @pytest.mark.parametrize("name", ["plot.pdf", "plot", "nowhere/plot.png", ".png/plot.svg"])
-def test_an_output_that_cannot_be_is_refused_before_anything_is_read(bench: Bench, name: str, tmp_path: Path) -> None:
-    error = bench("show", tmp_path / "none.json", "--out", tmp_path / name).exception
+def test_an_output_that_cannot_be_is_refused_before_anything_is_read(plot: Plot, name: str, tmp_path: Path) -> None:
+    error = plot(tmp_path / "none.json", "--out", tmp_path / name).exception
     assert isinstance(error, ConfigError)
     assert "out is" in str(error)
 
 
-def test_an_output_that_cannot_be_written_is_refused(bench: Bench, result: Any, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused(plot: Plot, result: Any, tmp_path: Path) -> None:
     (tmp_path / "plot.png").mkdir()
-    error = bench("show", result("step"), "--out", tmp_path / "plot.png").exception
+    error = plot(result("step"), "--out", tmp_path / "plot.png").exception
     assert isinstance(error, ConfigError)
     assert "cannot write" in str(error)
 
@@ -333,9 +353,18 @@ def test_odd_charts_are_drawn_without_a_warning(form: str, tmp_path: Path) -> No
         draw(chart)
 
 
+@pytest.mark.parametrize("script", ["plot.py", "goals.py"])
+def test_the_scripts_run_where_they_lie(script: str, result: Any) -> None:
+    command = [sys.executable, str(BENCHMARKS / script), str(result("decode"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: a goal is missed, as well it may be
+    assert "plain" in done.stdout
+
+
 def test_showing_loads_neither_torch_nor_transformers(result: Any) -> None:
     code = (
-        "import sys; from pathlib import Path; from paceline.bench.show.views import show_files;"
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r});"
+        "from pathlib import Path; from plots.views import show_files;"
         f"show_files([Path({str(result('decode'))!r})]);"
         "print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
     )
@@ -343,7 +372,17 @@ def test_showing_loads_neither_torch_nor_transformers(result: Any) -> None:
     assert found.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_same_results_make_the_same_svg(bench: Bench, result: Any, tmp_path: Path) -> None:
+def test_without_matplotlib_the_extra_is_named(
+    plot: Plot, result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    error = plot(result("decode"), "--out", tmp_path / "plot.png").exception
+    assert isinstance(error, ConfigError)
+    assert "paceline[bench]" in str(error)
+    assert plot(result("decode")).exit_code == 0
+
+
+def test_the_same_results_make_the_same_svg(plot: Plot, result: Any, tmp_path: Path) -> None:
     for name in ("one.svg", "two.svg"):
-        bench("show", result("decode"), "--out", tmp_path / name)
+        plot(result("decode"), "--out", tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

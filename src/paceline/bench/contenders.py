@@ -1,4 +1,4 @@
-"""What `paceline bench decode` lets compete: transformers' ways to generate, and Paceline's settings.
+"""What `paceline bench decode` lets compete: transformers' ways to generate, and Paceline's contenders.
 
 Each gets the same prompt ids and emits exactly `max_tokens` tokens: none stops at an end of sequence.
 """
@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 import paceline
 from paceline.bench.names import ASSISTED, GENERATE, LOOKUP, PLAIN, PLAIN_AGAIN
-from paceline.bench.tables import progress
 from paceline.bundled import bundled_path
+from paceline.console import progress
 from paceline.drafters import available
 from paceline.engine.request import fresh_tenant
 from paceline.llm import LLM
@@ -46,12 +46,11 @@ class Sweep:
 
     drafters: tuple[str, ...]
     budget: int
-    is_host_only: bool  # no drafter runs a forward of its own
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A way to decode, by name; `sweep` says which part it has in the sweep of fixed settings."""
+class DecodeContender:
+    """A way to decode, by name; `sweep` says which part it has in the sweep of fixed contenders."""
 
     name: str
     run: Callable[[Job], Result]
@@ -95,36 +94,36 @@ def load_pair(name: str, draft: str | None, device: str, dtype: str) -> Iterator
         transformers_logging.set_verbosity(before)
 
 
-def settings(pair: Pair, budgets: Sequence[int]) -> list[Setting]:
-    """All contestants for a pair, the references first."""
+def contenders(pair: Pair, budgets: Sequence[int]) -> list[DecodeContender]:
+    """All contenders for a pair, the references first."""
     found = [
-        Setting(GENERATE, _transformers(pair.model)),
-        Setting(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
+        DecodeContender(GENERATE, _transformers(pair.model)),
+        DecodeContender(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
     ]
-    kinds = {"suffix": Sweep(("suffix",), 0, is_host_only=True)}
+    kinds = {"suffix": Sweep(("suffix",), 0)}
     if pair.draft is not None:
-        found.append(Setting(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
+        found.append(DecodeContender(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
         by_model = f"model:path={pair.draft_name}"
-        kinds["model"] = Sweep((by_model,), 0, is_host_only=False)
-        kinds["suffix+model"] = Sweep(("suffix", by_model), 0, is_host_only=False)
+        kinds["model"] = Sweep((by_model,), 0)
+        kinds["suffix+model"] = Sweep(("suffix", by_model), 0)
     kinds = {label: kind for label, kind in kinds.items() if _exist(kind.drafters)}
-    found += [_setting(pair.llm, PLAIN, None), _setting(pair.llm, PLAIN_AGAIN, None)]
+    found += [_paceline(pair.llm, PLAIN, None), _paceline(pair.llm, PLAIN_AGAIN, None)]
     return found + [
-        _setting(pair.llm, f"paceline {label}, budget {budget}", replace(kind, budget=budget))
+        _paceline(pair.llm, f"paceline {label}, budget {budget}", replace(kind, budget=budget))
         for label, kind in kinds.items()
         for budget in budgets
     ]
 
 
-def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
+def _paceline(llm: LLM, name: str, sweep: Sweep | None) -> DecodeContender:
     drafters = sweep.drafters if sweep else ()
 
     def run(job: Job) -> Result:
-        llm.engine.pacer = FixedPacer(sweep.budget if sweep else 0)
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),
             tenant=fresh_tenant(),  # nobody else keeps anything of an earlier turn either
+            pacer=FixedPacer(sweep.budget if sweep else 0),
             max_tokens=job.max_tokens,
             temperature=job.temperature,
             seed=job.seed,
@@ -132,7 +131,7 @@ def _setting(llm: LLM, name: str, sweep: Sweep | None) -> Setting:
         )
         return output.token_ids, output.stats.as_dict()
 
-    return Setting(name, run, True, sweep)
+    return DecodeContender(name, run, True, sweep)
 
 
 def _exist(specs: Sequence[str]) -> bool:

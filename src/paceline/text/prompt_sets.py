@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paceline.bench.prompt_formats import Prompt, format_of
 from paceline.bundled import PROMPTS, TASKS
 from paceline.errors import ConfigError
+from paceline.text.prompt_formats import Prompt, format_of
 
 NAMES = {"bundled": PROMPTS, "tasks": TASKS}
 _LARGEST = 2**28  # bytes of text: beyond any benchmark, and below what a hostile gzip grows to

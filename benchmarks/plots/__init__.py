@@ -1,4 +1,4 @@
-"""`paceline bench show`: results read back from their files, as tables, as text plots, and as a PNG or SVG.
+"""`benchmarks/plot.py`: results read back from their files, as tables, as text plots, and as a PNG or SVG.
 
 results   files, and where they differ in origin     charts   what is drawn, as data
 steps     the view of `bench step`                   text     charts in a terminal

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paceline.bench.show.charts import Bars, Chart, Lines, Mark, Series
 from paceline.errors import ConfigError
+from plots.charts import Bars, Chart, Lines, Mark, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,10 +61,13 @@ def save(charts: Sequence[Chart], path: Path) -> None:
     """Draw charts into a file.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or matplotlib is not installed.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"a picture needs matplotlib ({error}); pip install 'paceline[bench]' brings it") from error
 
     heights = [_height(chart) for chart in charts]
     with rc_context(_STYLE), warnings.catch_warnings():

@@ -1,7 +1,6 @@
-"""Who watches decoding: the token and a digest of the logits behind it, for each request, beside what was expected.
+"""A record of decoding: the token and a digest of the logits behind it, for each request, beside what was expected.
 
-A pacer sees every step, so the witness is one: it passes everything on to the pacer that it stands before. Knows
-nothing of models.
+A pacer sees every step, so the recorder is one: `LLM.generate(..., pacer=Recorder(pacer))`. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Ask, Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.ports import Pacer, StepTimes
+from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.sampling.sampler import Sampler
+from paceline.testing.wrapped import WrappedPacer
 
 _MAX_DEPTH = 6
 
@@ -63,43 +63,31 @@ class Mismatch:
     node: int  # row of the tree: -1 is the pending token's
 
 
-class Witness(Pacer):
-    """Writes down what each request emits, in order of arrival, and stops nothing."""
+class Recorder(WrappedPacer):
+    """Writes down what each request emits, in order of arrival, and changes nothing."""
 
     def __init__(self, inner: Pacer) -> None:
-        self.inner = inner
-        self.watch()
+        super().__init__(inner)
+        self.restart()
 
-    def watch(self, expected: Sequence[Trace] = (), keep_rows: bool = False) -> None:
+    def restart(self, expected: Sequence[Trace] = (), keep_rows: bool = False) -> None:
         """Begin anew; the request that arrives i-th is expected to be the i-th of `expected`, as far as that goes."""
         self.traces: list[Trace] = []
         self.mismatches: list[Mismatch] = []  # at most one for each request, in order of time
         self._expected, self._keep_rows = expected, keep_rows
         self._of_request: dict[int, int] = {}
 
-    def attach(self, drafter: Drafter, target: Target) -> None:
-        """See `Pacer`."""
-        self.inner.attach(drafter, target)
-
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
-        self.inner.start(request, prefill)
+        super().start(request, prefill)
         self._of_request[request.id] = len(self.traces)
         self.traces.append(Trace(law=copy.deepcopy(request.sampler) if self._keep_rows else None))
-
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
-        """See `Pacer`."""
-        return self.inner.draft(requests, most, ask)
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         for place, outcome in enumerate(outcomes):
             self._note(outcomes, place, outcome)
-        self.inner.observe(outcomes, times)
-
-    def finish(self, request: Request) -> None:
-        """See `Pacer`."""
-        self.inner.finish(request)
+        super().observe(outcomes, times)
 
     def _note(self, outcomes: Sequence[StepOutcome], place: int, outcome: StepOutcome) -> None:
         number = self._of_request[outcome.request.id]

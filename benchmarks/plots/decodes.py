@@ -1,4 +1,4 @@
-"""The view of `bench decode`: speed-ups over plain decoding by setting and by category, and what was accepted."""
+"""The view of `bench decode`: speed-ups over plain decoding by contender and by category, and what was accepted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paceline.bench.names import PLAIN, PLAIN_AGAIN
-from paceline.bench.show.charts import Band, Bars, Mark, Series, View
-from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
+from paceline.console import Table
+from plots.charts import Band, Bars, Mark, Series, View
+from plots.results import Result, number
 
-_COLUMNS = ("setting", "tokens/s", "x plain", "mean", "least", "τ", "drafts accepted", "α", "as plain")
+_COLUMNS = ("contender", "tokens/s", "x plain", "mean", "least", "τ", "drafts accepted", "α", "as plain")
 
 Run = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def view_decodes(results: Sequence[Result]) -> View:
     for subject, runs in found.items():
         view.tables += [_table(result, run, subject) for result, run in runs]
         view.tables[-1].notes += _differences(runs)
-        view.charts += [_by_setting(subject, runs), _by_category(subject, runs)]
+        view.charts += [_by_contender(subject, runs), _by_category(subject, runs)]
     return view
 
 
@@ -39,14 +39,14 @@ def _table(result: Result, run: Run, subject: str) -> Table:
     plan, prompts = run["plan"], run["prompt_set"]
     asked = f"{len(run['prompts'])} prompts of {prompts['source']}, {plan['max_tokens']} tokens each"
     table = Table(f"{result.name}: {subject}; {asked}", _COLUMNS)
-    for entry in run["settings"]:
+    for entry in run["contenders"]:
         over = entry["over_plain"]
         figures = (f"{number(over[key]):.2f}" for key in ("mean", "minimum"))
         equal = f"{entry['equal_to_plain']}/{len(run['prompts'])}"
         speed = f"{number(entry['tokens_per_second']):.0f}"
         table.rows.append((entry["name"], speed, _median_cell(over), *figures, *_acceptance(entry["steps"]), equal))
     same = "the same bytes in every output" if run["same_bytes"] else f"NOT THE SAME BYTES: {len(run['mismatches'])}"
-    table.notes.append(f"Paceline's settings: {same}. Noise: {number(run['noise']):.1%}")
+    table.notes.append(f"Paceline's contenders: {same}. Noise: {number(run['noise']):.1%}")
     return table
 
 
@@ -86,21 +86,23 @@ def _mark(over: Mapping[str, Any]) -> Mark:
     return Mark(number(over["median"]), low, high, number(over["minimum"]))
 
 
-def _by_setting(subject: str, runs: Sequence[tuple[Result, Run]]) -> Bars:
-    names = [entry["name"] for _, run in runs for entry in run["settings"] if entry["name"] not in (PLAIN, PLAIN_AGAIN)]
+def _by_contender(subject: str, runs: Sequence[tuple[Result, Run]]) -> Bars:
+    names = [
+        entry["name"] for _, run in runs for entry in run["contenders"] if entry["name"] not in (PLAIN, PLAIN_AGAIN)
+    ]
     labels = list(dict.fromkeys(names))
     series = []
     for rank, (result, run) in enumerate(runs):
-        marks = {entry["name"]: _mark(entry["over_plain"]) for entry in run["settings"]}
+        marks = {entry["name"]: _mark(entry["over_plain"]) for entry in run["contenders"]}
         series.append(Series(result.name, [marks.get(label) for label in labels], rank))
     return Bars(f"{subject}: speed-up over plain decoding", "times plain", labels, series, _band(runs))
 
 
 def _by_category(subject: str, runs: Sequence[tuple[Result, Run]]) -> Bars:
-    """Each run's best setting, which need not be the same one."""
+    """Each run's best contender, which need not be the same one."""
     series, found = [], []
     for result, run in runs:
-        (best,) = (entry for entry in run["settings"] if entry["name"] == run["best_fixed_setting"])
+        (best,) = (entry for entry in run["contenders"] if entry["name"] == run["best_fixed"])
         found.append({name: _mark(over) for name, over in best["by_category"].items()})
         series.append((f"{result.name}, {best['name']}", found[-1]))
     labels = list(dict.fromkeys(name for marks in found for name in marks))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from paceline.bench.show.charts import Bars, Chart, Lines, Mark, Series
+from plots.charts import Bars, Chart, Lines, Mark, Series
 
 _COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 _SIGNS = "●▲■◆✚✖"

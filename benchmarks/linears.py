@@ -26,11 +26,11 @@ def linear_shares(model: nn.Module, row_counts: tuple[int, ...]) -> dict[int, fl
     if not weights:
         return {}
     source = torch.ones(_BYTES // 4)
-    contestants: dict[int, Callable[[], object]] = {rows: _all(weights, rows) for rows in row_counts}
-    contestants[_READ] = lambda: source.sum().item()
-    seconds: dict[int, list[float]] = {key: [] for key in contestants}
+    contenders: dict[int, Callable[[], object]] = {rows: _all(weights, rows) for rows in row_counts}
+    contenders[_READ] = lambda: source.sum().item()
+    seconds: dict[int, list[float]] = {key: [] for key in contenders}
     for turn in range(_TURNS + 1):
-        for key, run in contestants.items():
+        for key, run in contenders.items():
             taken = timed(run)[1]
             if turn:  # the first one warms up
                 seconds[key].append(taken)

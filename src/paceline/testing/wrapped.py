@@ -1,4 +1,4 @@
-"""A target that passes everything on: what differs is for subclasses to say."""
+"""A target and a pacer that pass everything on: what differs is for subclasses to say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Target
-from paceline.engine.request import Request
+from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 
 
@@ -65,3 +65,30 @@ class WrappedTarget:
     def memory(self) -> dict[str, int]:
         """See `Target`."""
         return self.inner.memory()
+
+
+class WrappedPacer(Pacer):
+    """A `Pacer` that is another one."""
+
+    def __init__(self, inner: Pacer) -> None:
+        self.inner = inner
+
+    def attach(self, drafter: Drafter, target: Target) -> None:
+        """See `Pacer`."""
+        self.inner.attach(drafter, target)
+
+    def start(self, request: Request, prefill: float) -> None:
+        """See `Pacer`."""
+        self.inner.start(request, prefill)
+
+    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+        """See `Pacer`."""
+        return self.inner.draft(requests, most, ask)
+
+    def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
+        """See `Pacer`."""
+        self.inner.observe(outcomes, times)
+
+    def finish(self, request: Request) -> None:
+        """See `Pacer`."""
+        self.inner.finish(request)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from paceline.bench.prompt_formats import FORMATS, Prompt
-from paceline.bench.prompt_sets import PromptSet, read_prompt_set
 from paceline.bundled import PROMPTS, TASKS
 from paceline.errors import ConfigError
+from paceline.text.prompt_formats import FORMATS, Prompt
+from paceline.text.prompt_sets import PromptSet, read_prompt_set
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -138,7 +138,7 @@ def test_bytes_that_are_no_text_are_refused(content: bytes, words: str, tmp_path
 
 
 def test_what_grows_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paceline.bench.prompt_sets._LARGEST", 2**20)
+    monkeypatch.setattr("paceline.text.prompt_sets._LARGEST", 2**20)
     with pytest.raises(ConfigError, match="over 1 MB"):
         read_prompt_set(write(tmp_path / "bomb.gz", "x" * (2**20 + 1), is_packed=True))
     assert read_prompt_set(write(tmp_path / "fits.gz", "x" * 2**20, is_packed=True)).prompts

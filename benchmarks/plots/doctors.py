@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paceline.bench.show.charts import Bars, Mark, Series, View
-from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
+from paceline.console import Table
+from plots.charts import Bars, Mark, Series, View
+from plots.results import Result, number
 
 _DRAWN = "speed-up"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from paceline.bench.tables import Table
+from paceline.console import Table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paceline.bench.tables import Table
+from paceline.console import Table
 from paceline.errors import ConfigError
 
 _MACHINE = ("processor", "device", "instruction_set", "threads", "cores", "environment")

@@ -1,6 +1,6 @@
-"""llama.cpp as a contestant, through `llama-cpp-python` where it is installed: the same weights, context and tokens.
+"""llama.cpp as a contender of step.py, through `llama-cpp-python`: the same weights, context and tokens.
 
-Like the other contestants it ends with float32 logits of every row on the host, and finds the same cache each time.
+Like the other contenders it ends with float32 logits of every row on the host, and finds the same cache each time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf_file import unsupported, write_gguf
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import TransformersForward
-from paceline.bench.gguf_file import unsupported, write_gguf
-from paceline.bench.timing import Contestant
+from paceline.bench.timing import Contender
 
 _MODULES = ("llama_cpp", "gguf")
 # Seconds between turns, so that nobody's threads spin beside another's turn: OpenMP threads spin on after a forward,
@@ -72,19 +72,19 @@ class LlamaCppForward:
             raise CannotCompeteError("it cannot open the file that was written for it")
         return loaded
 
-    def contestant(self, name: str, rows: int) -> Contestant:
-        """A forward of `rows` rows, with the same tokens as the other contestants."""
+    def contender(self, name: str, rows: int) -> Contender:
+        """A forward of `rows` rows, with the same tokens as the other contenders."""
         tokens = [self._context[i % len(self._context)] for i in range(rows)]
         state = self._state(rows)
         batch = self._batch(tokens, len(self._context), has_logits=True)
-        return Contestant(name, lambda: self._run(state, batch, rows), lambda: self._cut(state))
+        return Contender(name, lambda: self._run(state, batch, rows), lambda: self._cut(state))
 
     def disagreement(self, theirs: TransformersForward, rows: int) -> float:
         """The relative error of the logits (rows, V) against transformers', in the 2-norm."""
         logits = []
-        for contestant in (self.contestant("", rows), theirs.contestant("", rows)):
-            logits.append(torch.as_tensor(contestant.run()).double())  # a copy: llama.cpp's buffer is its own
-            contestant.reset()
+        for contender in (self.contender("", rows), theirs.contender("", rows)):
+            logits.append(torch.as_tensor(contender.run()).double())  # a copy: llama.cpp's buffer is its own
+            contender.reset()
         ours, wanted = logits
         return float((ours - wanted).norm() / wanted.norm().clamp(min=1e-12))
 

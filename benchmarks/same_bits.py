@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from paceline.bench.witness import RandomTrees, Trace, Witness
 from paceline.engine.ports import Target
 from paceline.engine.request import Request
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter
+from paceline.testing.recorder import RandomTrees, Recorder, Trace
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,23 @@ class ExactCheck:
 
 def check_exactness(target: Target, plan: ExactPlan) -> list[ExactCheck]:
     """Decode in several ways and compare each with plain decoding of one request at a time."""
-    witness = Witness(FixedPacer())
-    with LLM.from_target(target, None, drafters="none", pacer=witness) as llm:
+    recorder = Recorder(FixedPacer())
+    with LLM.from_target(target, None, drafters="none", pacer=recorder) as llm:
         rng = np.random.default_rng(0)
         prompts = [[int(t) for t in rng.integers(0, target.vocab_size, n)] for n in plan.prompt_lengths]
         return [
             check
             for temperature in plan.temperatures
-            for check in _Checker(llm, witness, plan.max_tokens, temperature).checks(prompts)
+            for check in _Checker(llm, recorder, plan.max_tokens, temperature).checks(prompts)
         ]
 
 
 class _Checker:
     """The checks at one temperature."""
 
-    def __init__(self, llm: LLM, witness: Witness, max_tokens: int, temperature: float) -> None:
+    def __init__(self, llm: LLM, recorder: Recorder, max_tokens: int, temperature: float) -> None:
         self._llm = llm
-        self._witness = witness
+        self._recorder = recorder
         self._sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": 1}
 
     def checks(self, prompts: Sequence[list[int]]) -> list[ExactCheck]:
@@ -88,10 +88,10 @@ class _Checker:
         return [_compare(label + name, plain, traces) for name, traces in ways.items()]
 
     def _decode(self, prompts: Sequence[list[int]], grow: _Grow) -> list[Trace]:
-        self._witness.watch()
+        self._recorder.restart()
         drafter = ScriptedDrafter(grow)
         self._llm.generate(list(prompts), drafters=[drafter], ignore_eos=True, **cast(Any, self._sampling))
-        return self._witness.traces
+        return self._recorder.traces
 
 
 def _compare(name: str, plain: Sequence[Trace], traces: Sequence[Trace]) -> ExactCheck:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paceline.bench.show.charts import View
-from paceline.bench.show.decodes import view_decodes
-from paceline.bench.show.doctors import view_doctors
-from paceline.bench.show.figure import check_output, save
-from paceline.bench.show.pacers import view_pacers
-from paceline.bench.show.results import Result, guarded, origins, read_results
-from paceline.bench.show.steps import view_steps
-from paceline.bench.show.text import draw
-from paceline.bench.tables import show
+from paceline.console import show
+from plots.charts import View
+from plots.decodes import view_decodes
+from plots.doctors import view_doctors
+from plots.figure import check_output, save
+from plots.pacers import view_pacers
+from plots.results import Result, guarded, origins, read_results
+from plots.steps import view_steps
+from plots.text import draw
 
 VIEWS: dict[str, Callable[[Sequence[Result]], View]] = {
     "step": view_steps,

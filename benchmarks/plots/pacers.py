@@ -1,19 +1,19 @@
-"""The view of `bench pacer`: speed-ups over plain decoding by task, of the pacer and of the best fixed setting."""
+"""The view of `bench pacer`: speed-ups over plain decoding by task, of the pacer and of the best fixed contender."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paceline.bench.show.charts import Band, Bars, Mark, Series, View
-from paceline.bench.show.results import Result, number
-from paceline.bench.tables import Table
+from paceline.console import Table
+from plots.charts import Band, Bars, Mark, Series, View
+from plots.results import Result, number
 
 _COLUMNS = ("task", "pacer x plain", "without prefill", "best fixed", "x plain", "tokens a step")
 
 
 def view_pacers(results: Sequence[Result]) -> View:
-    """AdaptivePacer and best fixed setting in one chart if there is one result, else the pacers of all."""
+    """The pacer and the best fixed contender in one chart if there is one result, else the pacers of all."""
     tasks = list(dict.fromkeys(task for result in results for task in _tasks(result)))
     if not tasks:
         raise ValueError("there are no tasks")
@@ -32,7 +32,7 @@ def _model(result: Result) -> str:
 
 
 def _best(summary: Mapping[str, Any]) -> tuple[str, float]:
-    """The best fixed setting of a task, plain decoding being one, and its speed-up."""
+    """The best fixed contender of a task, plain decoding being one, and its speed-up."""
     speed_ups = {str(name): number(value) for name, value in summary["fixed"].items()}
     name = max(speed_ups, key=lambda name: speed_ups[name])
     return name, speed_ups[name]
@@ -60,7 +60,7 @@ def _chart(results: Sequence[Result], tasks: Sequence[str]) -> Bars:
         series = [Series(result.name, _marks(result, tasks, _paced), rank) for rank, result in enumerate(results)]
         return Bars("The pacer over plain decoding, whole calls", "times", tasks, series, band)
     (result,) = results
-    kinds = (("pacer", _paced), ("pacer, without prefill", _decoding), ("best fixed setting", _fixed))
+    kinds = (("pacer", _paced), ("pacer, without prefill", _decoding), ("best fixed contender", _fixed))
     series = [Series(name, _marks(result, tasks, mark), rank) for rank, (name, mark) in enumerate(kinds)]
     return Bars(f"Speed-up over plain decoding: {_model(result)}", "times", tasks, series, band)
 

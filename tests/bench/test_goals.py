@@ -1,0 +1,266 @@
+"""Our goals: each line is reached on its threshold and not beyond it, and belongs to certain targets alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import goals
+import pytest
+from goals import Goal, decode_goals, doctor_goals, pacer_goals, step_goals
+from pacer_runs import prompt, run_of, sample, seconds
+
+from paceline.bench.doctor import DoctorRun, Figure
+from paceline.bench.memory import Bandwidth
+from paceline.bench.names import PLAIN
+from paceline.bench.pacer import PACER, PacerRun
+from paceline.bench.pacer_report import pacer_json
+from paceline.bench.pacer_summary import summarise_pacer
+from paceline.bench.step import StepReport, StepRow
+from paceline.bench.watch import HostStep
+from paceline.doctor.prediction import Interval
+
+
+def by_text(found: list[Goal]) -> dict[str, bool]:
+    return {goal.text: goal.is_reached for goal in found}
+
+
+def reread(content: dict[str, Any]) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(content))
+
+
+# bench step
+
+
+def step(costs: dict[int, float], llamacpp: float | None = None, dtype: str = "bfloat16", **more: object) -> list[Goal]:
+    """Paceline at `costs` by rows, transformers at 1 throughout, llama.cpp at `llamacpp` throughout or absent."""
+    others = {"llama.cpp": [llamacpp] * 3} if llamacpp else {}
+    rows = [StepRow(count, count, [cost] * 3, [1.0] * 3, others) for count, cost in costs.items()]
+    rows.append(StepRow(512, None, [], [1.0] * 3, others))  # does not fit
+    report = StepReport("134m", {"dtype": dtype}, rows, Bandwidth(1.0, 1.0), 1, 1)
+    return step_goals(reread({"shape": "134m", **report.as_dict(), **more}))
+
+
+def test_lines_in_bfloat16() -> None:
+    assert by_text(step({1: 1.0, 8: 1.1, 16: 1.3})) == {
+        "8 rows cost at most 1.1 x 1 row": True,
+        "16 rows cost at most 1.3 x 1 row": True,
+        "1 row is no slower than transformers' 1 row": True,
+    }
+    beyond = step({1: 1.1, 8: 1.3, 16: 1.5})
+    assert set(by_text(beyond).values()) == {False}
+    assert str(beyond[0]).startswith("not reached: 8 rows")
+
+
+def test_lines_in_float32() -> None:
+    assert by_text(step({1: 1.0, 8: 9.0, 16: 1.2}, 0.1, "float32")) == {
+        "16 rows cost at most 1.2 x 1 row": True,
+        "1 row is no slower than transformers' 1 row": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("costs", "wanted"),
+    [
+        ({1: 1.25, 2: 0.9, 4: 0.99}, (True, True)),
+        ({1: 1.3, 2: 0.9, 4: 1.01}, (False, False)),
+        ({1: 1.0, 2: 1.0}, (True, False)),
+    ],
+)
+def test_lines_beside_llama_cpp(costs: dict[int, float], wanted: tuple[bool, bool]) -> None:
+    found = by_text(step(costs, 1.0))
+    assert found["1 row costs at most 1.25 x llama.cpp's 1 row"] is wanted[0]
+    assert found["from 2 rows on faster than llama.cpp"] is wanted[1]
+
+
+def test_the_worst_row_count_is_named() -> None:
+    figures = [line.figure for line in step({1: 1.0, 2: 1.4, 4: 1.2}, 1.0)]
+    assert any("1.40 (1.40 to 1.40) x its time, at 2 rows" in figure for figure in figures)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.85, True), (0.84, False)])
+def test_linears_alone_are_held_against_the_bandwidth(share: float, expected: bool) -> None:
+    [line] = [line for line in step({1: 1.0}, linear_bandwidth_shares={1: 0.9, 8: share}) if "linears" in line.text]
+    assert line.is_reached is expected
+    assert "at 1 to 8 rows" in line.text
+
+
+def test_lines_belong_to_one_shape() -> None:
+    assert step({1: 1.0, 8: 1.2}, shape="1b") == []
+    assert step({1: 1.0, 8: 1.2}, shape=None) == []
+    assert step({8: 1.2}) == []
+
+
+# bench decode
+
+
+def decode(model: str = "paceline-tiny", temperature: float = 0.0, **changes: float) -> list[Goal]:
+    """A run in which every line is on its threshold, but for changes."""
+    figure = {"generate": 2.0, "best": 1.5, "together": 9.0, "outside": 0.15, "collecting": 0.02, **changes}
+    over = {"median": figure["best"], "together": figure["together"]}
+    steps = {"outside_share": figure["outside"], "step_seconds": 1.0}
+    spread = {"median": figure["generate"], "together": figure["together"]}
+    names = (PLAIN, "paceline suffix, budget 3", "paceline model, budget 7")
+    entries = [{"name": name, "over_generate": spread, "over_plain": over, "steps": steps} for name in names]
+    run = {
+        "model": model,
+        "plan": {"temperature": temperature},
+        "contenders": entries,
+        "best_fixed": names[2],
+        "bare_forward_share": 0.5,
+        "collecting_seconds": figure["collecting"],
+    }
+    return decode_goals(reread({"runs": [run]}))
+
+
+def test_lines_of_decoding_are_reached_on_their_thresholds() -> None:
+    assert len(decode()) == 5
+    assert all(line.is_reached for line in decode())
+    assert "with paceline model, budget 7" in decode()[2].figure
+    assert "(paceline suffix, budget 3)" in decode()[4].text  # the best without a forward of its own
+
+
+@pytest.mark.parametrize(
+    ("change", "places"),
+    [
+        ({"generate": 1.99}, {0}),
+        ({"collecting": 0.021}, {1}),
+        ({"best": 1.49}, {2}),
+        ({"together": 1.4}, {0, 2}),
+        ({"outside": 0.151}, {3, 4}),
+    ],
+)
+def test_each_line_of_decoding_is_missed_alone(change: dict[str, float], places: set[int]) -> None:
+    assert {i for i, line in enumerate(decode(**change)) if not line.is_reached} == places
+
+
+def test_other_models_have_two_lines_and_other_temperatures_none() -> None:
+    assert len(decode(model="another")) == 2
+    assert decode(temperature=0.8) == []
+
+
+# bench pacer
+
+
+def pacer_lines(run: PacerRun, **changes: str) -> dict[str, bool]:
+    return by_text(pacer_goals(reread(pacer_json(run, summarise_pacer(run)) | changes)))
+
+
+def made_up(**tasks: dict[str, float]) -> PacerRun:
+    return run_of([prompt(task.replace("_", "-"), figures) for task, figures in tasks.items()])
+
+
+def reached(words: str, run: PacerRun) -> bool:
+    found = [is_reached for text, is_reached in pacer_lines(run).items() if words in text]
+    assert len(found) == 1, words
+    return found[0]
+
+
+@pytest.mark.parametrize(("pacer", "expected"), [(4.2, True), (4.3, False)])
+def test_the_best_fixed_contender_is_the_measure_in_every_task(pacer: float, expected: bool) -> None:
+    run = made_up(story=seconds(2.0), edit=seconds(pacer, far7=4.0))
+    assert reached("0.95 of the best fixed", run) is expected
+
+
+@pytest.mark.parametrize(("story", "expected"), [(4.0, True), (4.4, False)])
+def test_no_single_contender_may_be_better_over_the_mix(story: float, expected: bool) -> None:
+    run = made_up(story=seconds(story, near7=4.0), edit=seconds(4.0, near7=4.2))
+    assert reached("better than every single", run) is expected
+
+
+@pytest.mark.parametrize(("pacer", "expected"), [(8.1, True), (8.2, False)])
+def test_noise_is_at_most_a_fiftieth_slower(pacer: float, expected: bool) -> None:
+    assert reached("cannot be drafted", made_up(noise=seconds(pacer))) is expected
+
+
+@pytest.mark.parametrize(("pacer", "expected"), [(3.6, True), (3.7, False)])
+def test_the_mix_is_more_than_twice_as_fast(pacer: float, expected: bool) -> None:
+    assert reached("2.2 x plain on the mix", made_up(story=seconds(pacer))) is expected
+
+
+@pytest.mark.parametrize("name", ["copy", "edit"])
+@pytest.mark.parametrize(("pacer", "expected"), [(1.6, True), (1.7, False)])
+def test_copies_and_edits_are_five_times_as_fast(name: str, pacer: float, expected: bool) -> None:
+    assert reached(f"5 x plain in {name}", made_up(**{name: seconds(pacer)})) is expected
+
+
+@pytest.mark.parametrize(("hot", "expected"), [(5.0, True), (5.1, False)])
+def test_temperature_keeps_most_of_a_speed_up(hot: float, expected: bool) -> None:
+    assert reached("at temperature 1", made_up(story=seconds(4.0), story_1=seconds(hot))) is expected
+
+
+@pytest.mark.parametrize(("host", "expected"), [(2.9e-4, True), (3.1e-4, False)])
+def test_host_time_is_that_of_large_steps(host: float, expected: bool) -> None:
+    steps = [HostStep(1, 1.0), HostStep(12, host), HostStep(16, host), HostStep(16, host), HostStep(17, 1.0)]
+    assert reached("0.3 ms in steps", run_of([prompt("story", seconds(4.0))], steps)) is expected
+
+
+@pytest.mark.parametrize(("elapsed", "expected"), [(1.0, True), (1.12, True), (1.16, False)])
+def test_no_run_may_exceed_the_guards_bound(elapsed: float, expected: bool) -> None:
+    one = prompt("story", seconds(4.0))
+    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, surprise=0.05)
+    assert reached("guard's bound", run_of([one])) is expected
+
+
+def test_no_output_may_differ() -> None:
+    one = prompt("story", seconds(4.0))
+    assert reached("every output has", run_of([one]))
+    one.swept[PACER] = sample(4.0, tokens=(5, 6, 7, 9))
+    assert not reached("every output has", run_of([one]))
+
+
+def test_lines_of_one_target_are_not_asked_of_others() -> None:
+    run = made_up(story=seconds(4.0), copy=seconds(4.0))
+    own = pacer_lines(run).keys() - pacer_lines(run, model="bundled").keys()
+    assert len(own) == 2
+    assert pacer_lines(run, dtype="float32").keys() == pacer_lines(run, model="bundled").keys()
+    assert not any("cannot be drafted" in text or "temperature 1" in text for text in pacer_lines(run))
+
+
+# bench doctor
+
+
+def doctor(figures: list[Figure]) -> list[Goal]:
+    return doctor_goals(reread(DoctorRun(figures, []).as_dict()))
+
+
+@pytest.mark.parametrize(("num_wrong", "expected"), [(1, True), (2, False)])
+def test_nine_of_ten_intervals_must_hold(num_wrong: int, expected: bool) -> None:
+    figures = [Figure("a", "speed-up", Interval(1.0, 0.9, 1.1), 1.0 + (i < num_wrong)) for i in range(10)]
+    assert doctor(figures)[0].is_reached is expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.2, True), (0.21, False)])
+def test_intervals_of_speed_ups_must_be_narrow(width: float, expected: bool) -> None:
+    narrow = Figure("a", "speed-up", Interval(1.0, 1.0 - width, 1.0 + width), 1.0)
+    wide = Figure("a", "tokens a step", Interval(1.0, 0.1, 9.0), 1.0)
+    assert doctor([narrow, narrow, wide, wide, wide])[1].is_reached is expected
+
+
+# the command
+
+
+def test_the_command_says_every_line_and_ends_with_1_if_one_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(name: str, num_wrong: int) -> str:
+        figures = [Figure("a", "speed-up", Interval(1.0, 0.9, 1.1), 1.0 + (i < num_wrong)) for i in range(10)]
+        (tmp_path / name).write_text(json.dumps({"kind": "doctor", **DoctorRun(figures, []).as_dict()}))
+        return str(tmp_path / name)
+
+    good, bad = write("good.json", 0), write("bad.json", 9)
+    assert goals.main([good]) == 0
+    assert goals.main([good, bad]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 6
+    assert [line for line in said if line.startswith("not reached: the doctor's intervals hold")]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "soup"}', '{"kind": "step"}'])
+def test_what_is_no_result_is_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(content)
+    assert goals.main([str(path)]) == goals.main([str(tmp_path / "none")]) == goals.main([]) == 2
+    assert "allowed: what paceline bench" in capsys.readouterr().err
