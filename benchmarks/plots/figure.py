@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
@@ -47,8 +46,6 @@ def check_output(path: Path) -> None:
     Raises:
         ConfigError: its name ends otherwise than in .png or .svg, its folder is not there, or matplotlib is missing.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError('a figure is drawn by matplotlib, which is not installed: pip install "paceline[bench]"')
     if path.suffix.lower() not in _FORMS:
         raise ConfigError(f"out is {str(path)!r}; allowed: a name that ends in {' or '.join(_FORMS)}")
     if not path.parent.is_dir():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -124,9 +127,18 @@ class Runtime:
         self._finalizer()
         self._loaded = self._factory = None
         self._chosen = ()
+        _give_memory_back()
 
     def _drafters_of(self, call: Call) -> tuple[Drafter, ...]:
         return self._chosen if call.drafters is None else self.resolve(call.drafters)
+
+
+def _give_memory_back() -> None:
+    """Glibc keeps what is freed for the next who asks, gigabytes of it; here nobody may ask for long."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _environment(loaded: Loaded, draft_model: Any) -> Environment:

@@ -13,12 +13,12 @@ FIXED = {f"{drafter} {budget}": drafter for drafter, budget in product(("near", 
 TOKENS = (5, 6, 7, 8)
 
 
-def account(elapsed: float = 1.0, allowed: float = 1.1, surprise: float = 0.05) -> dict[str, Any]:
+def account(elapsed: float = 1.0, allowed: float = 1.1, cost_error: float = 0.05) -> dict[str, Any]:
     return {
         "elapsed_seconds": elapsed,
-        "bound_seconds": allowed + surprise,
-        "surprise_seconds": surprise,
-        "stops": {"guard": 1, "asleep": 3},
+        "bound_seconds": allowed + cost_error,
+        "cost_error_seconds": cost_error,
+        "stops": {"guard": 1, "idle": 3},
     }
 
 

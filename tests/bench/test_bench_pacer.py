@@ -74,7 +74,7 @@ def test_host_time_is_that_of_large_steps() -> None:
 @pytest.mark.parametrize(("elapsed", "over", "over_bound"), [(1.0, 0, 0), (1.12, 1, 0), (1.16, 1, 1)])
 def test_runs_are_held_against_the_guard(elapsed: float, over: int, over_bound: int) -> None:
     one = prompt("story", seconds(4.0))
-    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, surprise=0.05)
+    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, cost_error=0.05)
     summary = summarise_pacer(run_of([one]))
     assert (summary.guard.num_over, summary.guard.num_over_bound) == (over, over_bound)
     assert summary.guard.most_over == pytest.approx(max(elapsed / 1.1 - 1.0, 0.0))

@@ -200,7 +200,7 @@ def test_host_time_is_that_of_large_steps(host: float, expected: bool) -> None:
 @pytest.mark.parametrize(("elapsed", "expected"), [(1.0, True), (1.12, True), (1.16, False)])
 def test_no_run_may_exceed_the_guards_bound(elapsed: float, expected: bool) -> None:
     one = prompt("story", seconds(4.0))
-    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, surprise=0.05)
+    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, cost_error=0.05)
     assert reached("guard's bound", run_of([one])) is expected
 
 

@@ -33,11 +33,3 @@ def test_the_report_is_made_without_the_extras(tmp_path: Path) -> None:
     done = run_without(EXTRAS, "report", "Once upon a time", "--max-tokens", "3", "--out", str(page))
     assert done.returncode == 0, done.stderr
     assert page.read_text().startswith("<!doctype html>")
-
-
-def test_a_figure_without_matplotlib_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text("{}")
-    done = run_without(EXTRAS, "bench", "show", str(tmp_path / "result.json"), "--out", str(tmp_path / "figure.png"))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.endswith('which is not installed: pip install "paceline[bench]"')

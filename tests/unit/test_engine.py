@@ -47,7 +47,7 @@ def test_a_drafter_that_raises_is_dismissed_and_the_output_unchanged(method: str
     with pytest.warns(UserWarning, match=f"drafter 'scripted-2' failed and is left out of request.*no {method} today"):
         outputs = llm.generate(prompts, **HOW)
     assert [o.token_ids for o in outputs] == [o.token_ids for o in plain]
-    assert sum(o.stats.drafters["scripted"].num_failures for o in outputs) >= 1
+    assert sum(o.stats.drafters["scripted-2"].num_failures for o in outputs) >= 1
     assert target.num_held == 0
 
 

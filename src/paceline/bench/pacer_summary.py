@@ -54,9 +54,9 @@ class Guard:
     num_runs: int
     num_over: int  # that took longer than (1 + eps) * plain + 2 * t1
     most_over: float  # by the largest share of that
-    num_over_bound: int  # longer than that and the surprise: never, if the proof holds
-    median_surprise: float  # actual less believed cost of a run, as a share of its time
-    most_surprise: float
+    num_over_bound: int  # longer than that and the cost error: never, if the proof holds
+    median_cost_error: float  # actual less estimated cost of a run, as a share of its time
+    max_cost_error: float
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,15 @@ def _of_pacer(prompt: PromptRun) -> list[Any]:
 
 def _guard(accounts: Sequence[dict[str, float]]) -> Guard:
     over = [a["elapsed_seconds"] / (a["bound_seconds"] - a["cost_error_seconds"]) - 1.0 for a in accounts]
-    surprises = [a["cost_error_seconds"] / a["elapsed_seconds"] for a in accounts]
+    errors = [a["cost_error_seconds"] / a["elapsed_seconds"] for a in accounts]
     slack = 1e-9  # seconds: sums of floats
     return Guard(
         len(accounts),
         sum(share > 0.0 for share in over),
         max(0.0, *over),
         sum(a["elapsed_seconds"] > a["bound_seconds"] + slack for a in accounts),
-        median(surprises),
-        max(surprises),
+        median(errors),
+        max(errors),
     )
 
 

@@ -17,7 +17,7 @@ from paceline.cli.report import report
 from paceline.errors import PacelineError
 
 app = typer.Typer(
-    help="Any Hugging Face causal language model, the same bytes, sooner.",
+    help="Exact speculative decoding of Hugging Face's decoder-only language models: the same bytes, sooner.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

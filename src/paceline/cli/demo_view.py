@@ -61,10 +61,13 @@ def _console() -> Console:
 
 def _show_live(console: Console, pair: Pair) -> None:
     """Drawn between turns by this thread: a thread that draws would take its time from the clocks."""
-    with Live(console=console, auto_refresh=False) as live:
-        for _ in race(pair):
-            live.update(panes(pair, console, is_whole=False), refresh=True)
-        live.update(panes(pair, console, is_whole=True), refresh=True)
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            for _ in race(pair):
+                live.update(panes(pair, console, is_whole=False), refresh=True)
+            live.update(panes(pair, console, is_whole=True), refresh=True)
+    finally:
+        console.show_cursor()  # Ctrl-C may come while `Live` hides it
 
 
 def panes(pair: Pair, console: Console, is_whole: bool) -> RenderableType:
