@@ -237,7 +237,7 @@ def _host_seconds(host: Content) -> Goal:
 def _guard(guard: Content) -> Goal:
     figure = (
         f"{guard['num_over_bound']} of {guard['num_runs']} runs over it; {guard['num_over']} over (1 + eps) plain + "
-        f"2 t1 alone, by {guard['most_over']:.1%} at most; cost error {guard['median_cost_error']:.1%} of a run's time, "
+        f"2 t1 alone, by {guard['most_over']:.1%} at most; error of costs {guard['median_cost_error']:.1%} of a run, "
         f"at most {guard['max_cost_error']:.1%}"
     )
     text = "no run takes longer than the guard's bound with its term of cost errors"
