@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import paceline
 from plugins.installing import pip_install, python_with
 
 ROOT = Path(__file__).parent.parent
@@ -111,3 +112,10 @@ def test_the_python_of_the_page_on_reports_runs() -> None:
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "entropy" in done.stdout
+
+
+def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "api_page.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert all(f"### `{name}`" in page for name in paceline.__all__ if not name.startswith("__"))

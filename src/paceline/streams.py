@@ -91,11 +91,7 @@ class Stream:
 
 
 class AsyncStream:
-    """An asynchronous iterator of tokens, otherwise as `Stream`.
-
-    Args:
-        open_job: makes the request and the job, in a thread of its own, when the first token is asked for.
-    """
+    """An asynchronous iterator of tokens, otherwise as `Stream`. The request is made when the first is asked for."""
 
     def __init__(self, thread: EngineThread, make: Callable[[], Request], pacer: Pacer | None, finish: Finish) -> None:
         self._thread, self._make, self._pacer, self._finish = thread, make, pacer, finish
