@@ -1,4 +1,4 @@
-"""What a caller may ask of the target law: `SamplingParams`, checked when made and never changed after.
+"""What a caller may ask of the sampler: `SamplingParams`, checked when made and never changed after.
 
 Knows nothing of models or tokenizers; `sampling/sampler.py` gives the parameters their meaning.
 """

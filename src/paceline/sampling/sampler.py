@@ -1,4 +1,4 @@
-"""The target law: a row of logits becomes a token. The only place where sampling parameters act.
+"""The sampler: a row of logits becomes a token. The only place where sampling parameters act.
 
 The token at position `t` is `argmax_v(score_t(v) + G(seed, sample, t, v))`, where `score` is the processed
 log-probability and `G` is Gumbel noise keyed by place: the Gumbel-max trick (Gumbel 1954), used as a
