@@ -19,7 +19,7 @@ from linears import linear_shares
 from llamacpp_forward import REST, CannotCompeteError, open_llamacpp
 from transformers import PreTrainedModel
 
-from paceline.bench.forwards import Forward, TransformersForward
+from paceline.bench.forwards import TimedForward, TransformersForward
 from paceline.bench.models import random_model
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bench.step import StepPlan, bench_step, step_context
@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False)
 
 
 @contextmanager
-def beside_llamacpp(model: PreTrainedModel, plan: StepPlan) -> Iterator[tuple[dict[str, Forward], dict[str, Any]]]:
+def beside_llamacpp(model: PreTrainedModel, plan: StepPlan) -> Iterator[tuple[dict[str, TimedForward], dict[str, Any]]]:
     """llama.cpp by its name where it can compete, and what to say of it."""
     context = step_context(model, plan)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paceline import LLM
-from paceline.bench.summary import ContenderSummary, Spread, Steps
+from paceline.bench.summary import ContenderSummary, Spread, StepCounts
 from paceline.engine.stats import DrafterStats, Stats
 from paceline.testing import ScriptedDrafter
 from paceline.text.prompt_formats import FORMATS
@@ -70,7 +70,7 @@ def test_every_figure_of_a_contender_is_defined() -> None:
     check(CONTENDERS, {field.name for field in fields(ContenderSummary)})
     line = PAGE.split("| `steps` |", 1)[1].splitlines()[0]
     rates = {"mean_acceptance_length", "draft_acceptance_rate", "acceptance_rate"}  # τ and both rates
-    assert set(re.findall(r"`(\w+)`", line)) == {field.name for field in fields(Steps)} - rates
+    assert set(re.findall(r"`(\w+)`", line)) == {field.name for field in fields(StepCounts)} - rates
     speed_up = PAGE.split("**Speed-up**", 1)[1].split("\n- ", 1)[0]
     assert {field.name for field in fields(Spread)} - {"intervals"} <= set(re.findall(r"`(\w+)`", speed_up))
 

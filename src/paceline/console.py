@@ -68,7 +68,7 @@ def _show_plain(table: Table) -> None:
         print("  ".join([line[0].ljust(widths[0]), *cells[1:]]))
 
 
-class Bar:
+class ProgressBar:
     """How far something is, as `progress` shows it."""
 
     def __init__(self, label: str, total: float | None) -> None:
@@ -115,13 +115,13 @@ def _drawn(label: str, total: float | None, done: float) -> Progress:
 
 
 @contextmanager
-def progress(label: str, total: float | None = None) -> Iterator[Bar]:
+def progress(label: str, total: float | None = None) -> Iterator[ProgressBar]:
     """A bar on stderr while a `with` lasts, where that is a terminal and it takes longer than `PATIENCE` seconds.
 
     Call what it yields with how much more of `total` is done: 1 if nothing is said. Where nobody knows the total it is
     None, and the bar is there at once.
     """
-    bar = Bar(label, total)
+    bar = ProgressBar(label, total)
     if total is None:
         bar.draw()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from paceline.bench.pacer import PACER, PLAIN, PLAIN_AGAIN, PacerPlan, PacerRun, PromptRun, Sample
+from paceline.bench.pacer import PACER, PLAIN, PLAIN_AGAIN, PacerPlan, PacerPrompt, PacerRun, PacerSample
 from paceline.bench.tasks import Task
 from paceline.bench.watch import HostStep
 
@@ -22,7 +22,7 @@ def account(elapsed: float = 1.0, allowed: float = 1.1, cost_error: float = 0.05
     }
 
 
-def sample(seconds: float, num_drafts: int = 1, tokens: tuple[int, ...] = TOKENS, **of_pacing: float) -> Sample:
+def sample(seconds: float, num_drafts: int = 1, tokens: tuple[int, ...] = TOKENS, **of_pacing: float) -> PacerSample:
     stats = {
         "num_draft_tokens": num_drafts,
         "num_emitted_tokens": len(tokens),
@@ -32,17 +32,17 @@ def sample(seconds: float, num_drafts: int = 1, tokens: tuple[int, ...] = TOKENS
         "memory": {"peak_bytes": 10**6},
         "drafters": {},
     }
-    return Sample(tokens, tuple(-0.5 for _ in tokens), seconds, stats)
+    return PacerSample(tokens, tuple(-0.5 for _ in tokens), seconds, stats)
 
 
-def prompt(task: str, seconds: dict[str, float], silent: str = "") -> PromptRun:
+def prompt(task: str, seconds: dict[str, float], silent: str = "") -> PacerPrompt:
     """A prompt that took so long: in the rounds half, once and twice that, or the same in the sweep."""
     swept = {n: sample(s, num_drafts=int(not silent or silent not in n)) for n, s in seconds.items()}
     timed = {name: [sample(s * scale) for scale in (0.5, 1.0, 2.0)] for name, s in seconds.items()}
-    return PromptRun(Task(task, "once"), (1, 2, 3), swept, timed)
+    return PacerPrompt(Task(task, "once"), (1, 2, 3), swept, timed)
 
 
-def run_of(prompts: list[PromptRun], steps: list[HostStep] | None = None, name: str = "inflated") -> PacerRun:
+def run_of(prompts: list[PacerPrompt], steps: list[HostStep] | None = None, name: str = "inflated") -> PacerRun:
     plan = PacerPlan(len(TOKENS), 3, 1, 1, (3, 7))
     numerics = {"path": "made-up", "instruction_set": "none", "threads": 1}
     return PacerRun(name, "bfloat16", numerics, plan, tuple(FIXED), FIXED, prompts, steps or [])

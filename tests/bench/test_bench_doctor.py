@@ -15,7 +15,7 @@ from paceline.bench import doctor
 from paceline.bench.doctor import DoctorRun, compare, doctor_table, has_same_pace, questions_of
 from paceline.bench.tasks import Task
 from paceline.doctor.costs import MeasuredCosts
-from paceline.doctor.recording import Recording
+from paceline.doctor.recording import RecordedOutput
 from paceline.doctor.replay import Replayed
 from paceline.doctor.visit import Visit
 from paceline.engine.stats import Stats
@@ -37,7 +37,7 @@ def stats(steps: int, drafted: int, accepted: int, seconds: float) -> Stats:
 
 def visit_of(num_prompts: int) -> Visit:
     questions = questions_of([Task("a", "prompt")] * num_prompts)
-    recordings = [Recording(question, (1,), {}, (2,) * 12, ()) for question in questions]
+    recordings = [RecordedOutput(question, (1,), {}, (2,) * 12, ()) for question in questions]
     plain = [Replayed(((1, 5),) * 12, 0.0, stats(12, 0, 0, 12.0)) for _ in questions]
     paced = [Replayed(((1, 5),) * 6, 0.0, stats(6, 20, 6, 6.0)) for _ in questions]
     return Visit(recordings, COSTS, plain, [paced])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paceline.bench.contenders import DecodeContender, Sweep
-from paceline.bench.decode import DecodePlan, DecodeRun, PromptRun, Sample
+from paceline.bench.decode import DecodePlan, DecodePrompt, DecodeRun, DecodeSample
 from paceline.bench.decode_report import as_json, categories_table, contenders_table
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
 from paceline.bench.summary import ContenderSummary, summarise
@@ -33,11 +33,11 @@ def stats(num_steps: int, drafted: int, evaluated: int, accepted: int) -> dict[s
     }
 
 
-def sample(seconds: float, told: dict[str, Any] | None = None) -> Sample:
-    return Sample(TOKENS, seconds, told)
+def sample(seconds: float, told: dict[str, Any] | None = None) -> DecodeSample:
+    return DecodeSample(TOKENS, seconds, told)
 
 
-def prompt_run(category: str, speedup: float, again: float) -> PromptRun:
+def prompt_run(category: str, speedup: float, again: float) -> DecodePrompt:
     plain = stats(10, 0, 0, 0)
     samples = {
         GENERATE: [sample(8.0)],
@@ -45,10 +45,10 @@ def prompt_run(category: str, speedup: float, again: float) -> PromptRun:
         PLAIN_AGAIN: [sample(2.0 / again, plain)],
         FAST: [sample(2.0 / speedup, stats(5, 20, 8, 6))],
     }
-    return PromptRun(Prompt(category, (category,)), (1, 2), samples, [0.4])
+    return DecodePrompt(Prompt(category, (category,)), (1, 2), samples, [0.4])
 
 
-def run_of(prompts: Sequence[PromptRun]) -> DecodeRun:
+def run_of(prompts: Sequence[DecodePrompt]) -> DecodeRun:
     run = lambda job: (TOKENS, None)  # noqa: E731
     contenders = [
         DecodeContender(GENERATE, run),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paceline.bench.timing import Contender, Interval, interleave, interval, ratio, resamples, self_ratio
+from paceline.bench.timing import BootstrapInterval, Contender, interleave, interval, ratio, resamples, self_ratio
 
 
 def test_contenders_take_turns_and_are_reset() -> None:
@@ -53,6 +53,6 @@ def test_resamples_are_the_same_every_time_and_within_range() -> None:
 
 
 def test_how_far_an_interval_reaches() -> None:
-    assert Interval(0.9, 1.3).farthest_from(1.0) == pytest.approx(0.3)
-    assert Interval(1.1, 1.2).farthest_from(1.0) == pytest.approx(0.2)
-    assert Interval(0.5, 1.2).farthest_from(1.0) == pytest.approx(0.5)
+    assert BootstrapInterval(0.9, 1.3).farthest_from(1.0) == pytest.approx(0.3)
+    assert BootstrapInterval(1.1, 1.2).farthest_from(1.0) == pytest.approx(0.2)
+    assert BootstrapInterval(0.5, 1.2).farthest_from(1.0) == pytest.approx(0.5)

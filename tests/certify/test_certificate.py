@@ -20,7 +20,7 @@ from paceline.certify.bytes import BytesResult
 from paceline.certify.certificate import Agreement, Certificate, Control, agreements, bytes_as_dict
 from paceline.certify.divergence import Divergence
 from paceline.certify.page import claim, page
-from paceline.certify.plan import Plan, plan_from, read_certificate
+from paceline.certify.plan import CertifyPlan, plan_from, read_certificate
 from paceline.cli import main
 from paceline.drafters import available
 from paceline.errors import ConfigError
@@ -133,7 +133,7 @@ def certificate(
     *, is_equal: bool = True, is_right: bool = True, caught: tuple[bool, ...] = (True, True)
 ) -> Certificate:
     controls = [Control(f"fault {i}", "", "same bytes", is_caught, "") for i, is_caught in enumerate(caught)]
-    plan = Plan("m", "auto", "cpu", (), ("a",))
+    plan = CertifyPlan("m", "auto", "cpu", (), ("a",))
     return Certificate(plan, {}, {}, {"is_equal": is_equal}, {"is_right": is_right}, controls, {}, [], {})
 
 

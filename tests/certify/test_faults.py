@@ -16,7 +16,7 @@ from paceline.certify.controls import FaultyPacer, StaleRow, SteppedLaw
 from paceline.certify.faults import FaultBench
 from paceline.certify.harness import Harness, Tally
 from paceline.certify.law import LawCheck
-from paceline.certify.plan import Plan, cases_for
+from paceline.certify.plan import CertifyPlan, cases_for
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import ways_for
 from paceline.drafters import available
@@ -51,7 +51,7 @@ def prompts(llm: LLM) -> list[tuple[int, ...]]:
 
 @pytest.fixture(scope="module")
 def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:
-    plan = Plan("paceline-tiny", "float32", "cpu", (), ("unused",), max_tokens=24)
+    plan = CertifyPlan("paceline-tiny", "float32", "cpu", (), ("unused",), max_tokens=24)
     return FaultBench(llm, plan, cases_for(llm.target.vocab_size, prompts), prompts)
 
 
@@ -115,7 +115,7 @@ def test_where_the_dtype_hides_slot_order_it_is_planted_in_float32(llm: LLM, pro
     monkeypatch.setattr(faults, "_MOST_HIDDEN", 1)
     monkeypatch.setattr(faults, "slot_order_target", hidden_at_first)
     monkeypatch.setattr(faults, "load_target", lambda model, dtype, device: (llm.target, None))
-    plan = Plan("paceline-tiny", "auto", "cpu", (), ("unused",))
+    plan = CertifyPlan("paceline-tiny", "auto", "cpu", (), ("unused",))
     bench = FaultBench(fresh(llm, InDtype(llm.target)), plan, [], prompts)
     control = bench.all()["attention in slot order"]()
     assert asked == ["bfloat16", "float32"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from paceline.certify.bytes import comparisons, group_of, least_coverage
-from paceline.certify.plan import Plan, Sizes, cases_for, plan_from, read_certificate
+from paceline.certify.plan import CertifyPlan, Sizes, cases_for, plan_from, read_certificate
 from paceline.certify.ways import ways_for
 from paceline.errors import ConfigError
 
-PLAN = Plan("here", "auto", "cpu", ("suffix:min_match=2",), ("a <b>", "c"), 20, 7, 3.5, Sizes(11, 2))
+PLAN = CertifyPlan("here", "auto", "cpu", ("suffix:min_match=2",), ("a <b>", "c"), 20, 7, 3.5, Sizes(11, 2))
 REST = {
     "format": 1,
     "verdict": "PASS",
@@ -57,7 +57,7 @@ def test_what_is_no_certificate_is_refused(text: str, tmp_path: Path):
 @pytest.mark.parametrize("wrong", [{"max_tokens": 7}, {"seconds": 0.0}, {"prompts": ()}, {"prompts": ("a", "")}])
 def test_a_plan_of_nothing_is_refused(wrong: dict):
     with pytest.raises(ConfigError, match="allowed"):
-        Plan(**{"model": "m", "dtype": "auto", "device": "cpu", "drafters": (), "prompts": ("a",)} | wrong)
+        CertifyPlan(**{"model": "m", "dtype": "auto", "device": "cpu", "drafters": (), "prompts": ("a",)} | wrong)
 
 
 @pytest.mark.parametrize("num_prompts", [1, 2, 3, 7])

@@ -10,7 +10,7 @@ import pytest
 from paceline import LLM
 from paceline.doctor.costs import MeasuredCosts, measured_costs
 from paceline.doctor.questions import Question
-from paceline.doctor.recording import Recording, record
+from paceline.doctor.recording import RecordedOutput, record
 from paceline.doctor.replay import ReplayClock, Replayer
 from paceline.doctor.visit import examine, num_units
 from paceline.drafters import BaseDrafter
@@ -37,7 +37,7 @@ class Foreteller(BaseDrafter):
 
     name = "foreteller"
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: RecordedOutput) -> None:
         self._tokens = recording.tokens
 
     def propose_one(self, request: Request, budget: int) -> DraftTree:

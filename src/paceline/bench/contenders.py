@@ -28,7 +28,7 @@ _LOOKUP_TOKENS = 10
 
 
 @dataclass(frozen=True)
-class Job:
+class DecodeWork:
     """One output to decode."""
 
     ids: tuple[int, ...]
@@ -53,7 +53,7 @@ class DecodeContender:
     """A way to decode, by name; `sweep` says which part it has in the sweep of fixed contenders."""
 
     name: str
-    run: Callable[[Job], Result]
+    run: Callable[[DecodeWork], Result]
     is_paceline: bool = False
     sweep: Sweep | None = None
 
@@ -118,7 +118,7 @@ def contenders(pair: Pair, budgets: Sequence[int]) -> list[DecodeContender]:
 def _paceline(llm: LLM, name: str, sweep: Sweep | None) -> DecodeContender:
     drafters = sweep.drafters if sweep else ()
 
-    def run(job: Job) -> Result:
+    def run(job: DecodeWork) -> Result:
         output = llm.generate(
             list(job.ids),
             drafters=list(drafters),
@@ -139,8 +139,8 @@ def _exist(specs: Sequence[str]) -> bool:
     return {spec.partition(":")[0] for spec in specs} <= available().keys()
 
 
-def _transformers(model: Any, **how: Any) -> Callable[[Job], Result]:
-    def run(job: Job) -> Result:
+def _transformers(model: Any, **how: Any) -> Callable[[DecodeWork], Result]:
+    def run(job: DecodeWork) -> Result:
         ids = torch.tensor([job.ids], device=model.device)
         torch.manual_seed(job.seed)
         config = GenerationConfig(

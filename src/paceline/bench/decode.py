@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paceline.bench.collecting import collecting_seconds
-from paceline.bench.contenders import DecodeContender, Job, Pair
+from paceline.bench.contenders import DecodeContender, DecodeWork, Pair
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.prompting import encode_prompts
@@ -31,7 +31,7 @@ class DecodePlan:
 
 
 @dataclass(frozen=True)
-class Sample:
+class DecodeSample:
     """One output: its tokens, the seconds of the whole call, and Paceline's statistics."""
 
     tokens: tuple[int, ...]
@@ -40,17 +40,17 @@ class Sample:
 
 
 @dataclass
-class PromptRun:
+class DecodePrompt:
     """All outputs for one prompt, by contender."""
 
     prompt: Prompt
     ids: tuple[int, ...]
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    samples: dict[str, list[DecodeSample]] = field(default_factory=dict)
     bare_forwards: list[float] = field(default_factory=list)  # seconds of transformers' own forward of one row
 
 
 @dataclass(frozen=True)
-class Mismatch:
+class DifferentOutput:
     """A Paceline output that is not the plain one: never to be seen."""
 
     contender: str
@@ -71,11 +71,11 @@ class DecodeRun:
     numerics: dict[str, Any]
     plan: DecodePlan
     contenders: list[DecodeContender]
-    prompts: list[PromptRun]
+    prompts: list[DecodePrompt]
     collecting_seconds: float  # of a plain step, for what the report shows
     about_prompts: dict[str, Any]  # where they came from, how they were read, how many did not fit
 
-    def mismatches(self) -> list[Mismatch]:
+    def mismatches(self) -> list[DifferentOutput]:
         """Every Paceline output of every repeat that differs from the first plain one."""
         found = []
         for run in self.prompts:
@@ -84,7 +84,7 @@ class DecodeRun:
                 for sample in run.samples[contender.name]:
                     index = _first_difference(sample.tokens, plain)
                     if index is not None:
-                        found.append(Mismatch(contender.name, run.prompt.text[:60], index))
+                        found.append(DifferentOutput(contender.name, run.prompt.text[:60], index))
         return found
 
 
@@ -92,7 +92,7 @@ def bench_decode(pair: Pair, contenders: Sequence[DecodeContender], prompts: Pro
     """Decode every prompt with every contender in turns, after one untimed output of each."""
     encoded = encode_prompts(pair.llm, prompts.prompts, plan.max_tokens)
     about = prompts.as_dict() | {"form": encoded.form, "num_too_long": encoded.num_too_long}
-    runs = [PromptRun(one.prompt, one.ids) for one in encoded.prompts]
+    runs = [DecodePrompt(one.prompt, one.ids) for one in encoded.prompts]
     label = f"{pair.name}, temperature {plan.temperature:g}: outputs"
     with progress(label, (len(runs) * plan.repeats + 1) * len(contenders)) as advance:
         _warm_up(contenders, _job(runs[0], plan), advance)
@@ -104,18 +104,18 @@ def bench_decode(pair: Pair, contenders: Sequence[DecodeContender], prompts: Pro
     return DecodeRun(pair.name, pair.draft_name, pair.dtype, numerics, plan, list(contenders), runs, collecting, about)
 
 
-def _job(run: PromptRun, plan: DecodePlan) -> Job:
-    return Job(run.ids, plan.max_tokens, plan.temperature)
+def _job(run: DecodePrompt, plan: DecodePlan) -> DecodeWork:
+    return DecodeWork(run.ids, plan.max_tokens, plan.temperature)
 
 
-def _warm_up(contenders: Sequence[DecodeContender], job: Job, advance: Callable[[], None]) -> None:
+def _warm_up(contenders: Sequence[DecodeContender], job: DecodeWork, advance: Callable[[], None]) -> None:
     for contender in contenders:
         contender.run(job)
         advance()
 
 
 def _decode_prompt(
-    run: PromptRun, contenders: Sequence[DecodeContender], plan: DecodePlan, advance: Callable[[], None]
+    run: DecodePrompt, contenders: Sequence[DecodeContender], plan: DecodePlan, advance: Callable[[], None]
 ) -> None:
     """Timed turns, each after a few untimed tokens of its own: the contender before leaves its data in the caches."""
     job = _job(run, plan)
@@ -123,11 +123,11 @@ def _decode_prompt(
     for _, contender in itertools.product(range(plan.repeats), contenders):
         contender.run(run_up)
         (tokens, stats), seconds = timed(lambda s=contender: s.run(job))  # type: ignore[misc]
-        run.samples.setdefault(contender.name, []).append(Sample(tokens, seconds, stats))
+        run.samples.setdefault(contender.name, []).append(DecodeSample(tokens, seconds, stats))
         advance()
 
 
-def _bare_forwards(pair: Pair, run: PromptRun) -> list[float]:
+def _bare_forwards(pair: Pair, run: DecodePrompt) -> list[float]:
     """Seconds of transformers' forward of one row in the middle of the output that it generated."""
     output = run.samples[GENERATE][0].tokens
     forward = TransformersForward(pair.model, (*run.ids, *output[: len(output) // 2]))

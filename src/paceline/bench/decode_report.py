@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from paceline.bench.decode import DecodeRun, PromptRun, Sample
+from paceline.bench.decode import DecodePrompt, DecodeRun, DecodeSample
 from paceline.bench.names import GENERATE, PLAIN
 from paceline.bench.summary import ContenderSummary, Spread, Summary
 from paceline.console import Table
@@ -122,7 +122,7 @@ def as_json(run: DecodeRun, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _prompt_as_json(run: PromptRun) -> dict[str, Any]:
+def _prompt_as_json(run: DecodePrompt) -> dict[str, Any]:
     return {
         "category": run.prompt.category,
         "num_prompt_tokens": len(run.ids),
@@ -134,7 +134,7 @@ def _prompt_as_json(run: PromptRun) -> dict[str, Any]:
     }
 
 
-def _stats(sample: Sample) -> dict[str, Any]:
+def _stats(sample: DecodeSample) -> dict[str, Any]:
     """Paceline's statistics without the numeric path, which is the same for all."""
     return {key: value for key, value in (sample.stats or {}).items() if key != "numerics"}
 

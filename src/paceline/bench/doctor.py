@@ -12,7 +12,7 @@ from paceline.bench.tasks import Task
 from paceline.console import Table
 from paceline.doctor.prediction import Interval, Prediction
 from paceline.doctor.questions import Question
-from paceline.doctor.recording import Recording
+from paceline.doctor.recording import RecordedOutput
 from paceline.doctor.visit import Visit, examine, num_units
 from paceline.engine.ports import Pacer
 from paceline.engine.stats import Stats
@@ -116,7 +116,7 @@ def _measure(
     return plain, paced
 
 
-def _decode(llm: LLM, recording: Recording, pacer: Pacer, turn: str) -> Stats:
+def _decode(llm: LLM, recording: RecordedOutput, pacer: Pacer, turn: str) -> Stats:
     output = llm.generate(
         list(recording.ids),
         drafters="none" if isinstance(pacer, FixedPacer) else None,

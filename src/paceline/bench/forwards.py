@@ -22,7 +22,7 @@ from paceline.model.rows import TreeWork
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
 
 
-class Forward(Protocol):
+class TimedForward(Protocol):
     """Forwards over one cached context, which is the same again after each."""
 
     def contender(self, name: str, rows: int) -> Contender:

@@ -52,7 +52,7 @@ class PacedContender:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PacerSample:
     """One output: its tokens and their log-probabilities, the seconds of the whole call, and the statistics."""
 
     tokens: tuple[int, ...]
@@ -67,13 +67,13 @@ class Sample:
 
 
 @dataclass
-class PromptRun:
+class PacerPrompt:
     """All outputs for one prompt, by contender."""
 
     task: Task
     ids: tuple[int, ...]
-    swept: dict[str, Sample] = field(default_factory=dict)  # in the first round; empty for most prompts
-    timed: dict[str, list[Sample]] = field(default_factory=dict)
+    swept: dict[str, PacerSample] = field(default_factory=dict)  # in the first round; empty for most prompts
+    timed: dict[str, list[PacerSample]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PacerRun:
     plan: PacerPlan
     fixed: tuple[str, ...]  # names of the fixed contenders swept
     drafter_of: dict[str, str]  # fixed contender -> its drafter
-    prompts: list[PromptRun]
+    prompts: list[PacerPrompt]
     steps: list[HostStep]  # of the pacer, warm
 
     @property
@@ -94,7 +94,7 @@ class PacerRun:
         """The names of the tasks, in order."""
         return list(dict.fromkeys(prompt.task.task for prompt in self.prompts))
 
-    def of(self, task: str) -> list[PromptRun]:
+    def of(self, task: str) -> list[PacerPrompt]:
         """The prompts of a task."""
         return [prompt for prompt in self.prompts if prompt.task.task == task]
 
@@ -130,7 +130,7 @@ def chosen_tasks(tasks: Sequence[Task], names: str | None, num_prompts: int) -> 
 
 def bench_pacer(subject: Subject, tasks: Sequence[Task], plan: PacerPlan) -> PacerRun:
     """Sweep, choose, and measure in turns."""
-    prompts = [PromptRun(task, _fitting_ids(subject.llm, task, plan)) for task in tasks]
+    prompts = [PacerPrompt(task, _fitting_ids(subject.llm, task, plan)) for task in tasks]
     fixed = {f"{name} {budget}": (name, budget) for name, budget in product(subject.drafters, plan.budgets)}
     with forward_meter() as meter:
         watched = WatchedPacer(subject.llm.engine.pacer, meter)
@@ -193,7 +193,7 @@ class _Bench:
         """Plain, and each drafter once: what is prepared at first use is prepared by them."""
         return [self._plain, *{contender.drafters: contender for contender in self._fixed.values()}.values()]
 
-    def _decode(self, prompt: PromptRun, contender: PacedContender, turn: str) -> Sample:
+    def _decode(self, prompt: PacerPrompt, contender: PacedContender, turn: str) -> PacerSample:
         sampling: Any = {"seed": 0} | prompt.task.sampling | {"max_tokens": self._plan.max_tokens}
         output, seconds = timed(
             lambda: self._llm.generate(
@@ -205,7 +205,7 @@ class _Bench:
                 **sampling,
             )
         )
-        return Sample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
+        return PacerSample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
 
 
 def _rotated(contenders: list[PacedContender], by: int) -> Iterator[PacedContender]:
@@ -214,7 +214,7 @@ def _rotated(contenders: list[PacedContender], by: int) -> Iterator[PacedContend
     yield from (*contenders[first:], *contenders[:first])
 
 
-def _told_of_silence(prompt: PromptRun, run: PacerRun, name: str) -> Sample | None:
+def _told_of_silence(prompt: PacerPrompt, run: PacerRun, name: str) -> PacerSample | None:
     """What a drafter's first length took if it had nothing to do for the request: no length changes that."""
     drafter = run.drafter_of.get(name)
     samples = (s for known, s in prompt.swept.items() if run.drafter_of.get(known, "") == drafter)
@@ -224,7 +224,7 @@ def _told_of_silence(prompt: PromptRun, run: PacerRun, name: str) -> Sample | No
     return first
 
 
-def swept_seconds(prompts: Sequence[PromptRun], name: str) -> float:
+def swept_seconds(prompts: Sequence[PacerPrompt], name: str) -> float:
     """Seconds per token of a contender over those prompts that were swept."""
     samples = [prompt.swept[name] for prompt in prompts if prompt.swept]
     return sum(s.seconds for s in samples) / sum(len(s.tokens) for s in samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from paceline.bench.pacer import PacerRun, PromptRun
+from paceline.bench.pacer import PacerPrompt, PacerRun
 from paceline.bench.pacer_summary import PacerSummary, TaskSummary
 from paceline.console import Table
 
@@ -85,7 +85,7 @@ def pacer_json(run: PacerRun, summary: PacerSummary) -> dict[str, Any]:
     }
 
 
-def _prompt(run: PromptRun) -> dict[str, Any]:
+def _prompt(run: PacerPrompt) -> dict[str, Any]:
     return {
         "task": run.task.task,
         "num_prompt_tokens": len(run.ids),

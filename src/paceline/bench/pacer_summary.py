@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bench.pacer import PACER, PLAIN, PLAIN_AGAIN, PacerRun, PromptRun, swept_seconds
+from paceline.bench.pacer import PACER, PLAIN, PLAIN_AGAIN, PacerPrompt, PacerRun, swept_seconds
 from paceline.bench.timing import Ratio, ratio_of_sums
 
 HOST_ROWS = (12, 16)  # rows of the steps whose host time counts
@@ -144,11 +144,11 @@ def _swept_over_plain(run: PacerRun, tasks: Sequence[str], name: str) -> float:
     return plain / other
 
 
-def _decode_seconds(prompts: Sequence[PromptRun], name: str) -> float:
+def _decode_seconds(prompts: Sequence[PacerPrompt], name: str) -> float:
     return sum(median(float(s.stats["decode_seconds"]) for s in prompt.timed[name]) for prompt in prompts)
 
 
-def _of_pacer(prompt: PromptRun) -> list[Any]:
+def _of_pacer(prompt: PacerPrompt) -> list[Any]:
     swept = [prompt.swept[PACER]] if prompt.swept else []
     return [*swept, *prompt.timed[PACER]]
 

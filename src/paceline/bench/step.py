@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from paceline.bench.forwards import Forward, PacelineForward, TransformersForward
+from paceline.bench.forwards import PacelineForward, TimedForward, TransformersForward
 from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
 from paceline.bench.timing import Contender, Ratio, interleave, ratio, self_ratio
 from paceline.console import progress
@@ -19,7 +19,7 @@ from paceline.errors import ConfigError
 from paceline.model.hf import HFTarget
 from paceline.model.loading import load_target
 
-_Others = Mapping[str, Forward]
+_Others = Mapping[str, TimedForward]
 
 
 @dataclass(frozen=True)

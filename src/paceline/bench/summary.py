@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.bench.contenders import DecodeContender
-from paceline.bench.decode import DecodeRun, PromptRun, Sample
+from paceline.bench.decode import DecodePrompt, DecodeRun, DecodeSample
 from paceline.bench.names import GENERATE, PLAIN, PLAIN_AGAIN
-from paceline.bench.timing import Interval, interval, resamples
+from paceline.bench.timing import BootstrapInterval, interval, resamples
 
 _ENTRIES = (
     "num_emitted_tokens",
@@ -29,9 +29,9 @@ _SECONDS = ("prefill_seconds", "decode_seconds", "forward_seconds")
 class Intervals:
     """How far the figures of a `Spread` would move with other prompts of the same kinds: prompts drawn anew."""
 
-    median: Interval
-    mean: Interval
-    together: Interval
+    median: BootstrapInterval
+    mean: BootstrapInterval
+    together: BootstrapInterval
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepCounts:
     """Paceline's own account of a contender, summed over all prompts and repeats."""
 
     mean_acceptance_length: float
@@ -68,7 +68,7 @@ class ContenderSummary:
     over_plain: Spread
     by_category: dict[str, Spread]  # over plain
     equal_to_plain: int  # prompts whose tokens are those of plain Paceline, in every repeat
-    steps: Steps | None
+    steps: StepCounts | None
     times_noise: float | None = None  # how many times the noise it differs from plain
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _summarise(run: DecodeRun, contender: DecodeContender, noise: float) -> Cont
     )
 
 
-def _spread(prompts: Sequence[PromptRun], name: str, reference: str) -> Spread:
+def _spread(prompts: Sequence[DecodePrompt], name: str, reference: str) -> Spread:
     """Speed-ups per emitted token, so that an output cut short by a stop would not look fast."""
     ours = np.array([_seconds(p, name) / _num_tokens(p, name) for p in prompts])
     theirs = np.array([_seconds(p, reference) / _num_tokens(p, reference) for p in prompts])
@@ -142,20 +142,20 @@ def _intervals(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interv
     return Intervals(interval(np.median(ratios, 1)), interval(ratios.mean(1)), interval(together))
 
 
-def _seconds(prompt: PromptRun, name: str) -> float:
+def _seconds(prompt: DecodePrompt, name: str) -> float:
     return median(sample.seconds for sample in prompt.samples[name])
 
 
-def _num_tokens(prompt: PromptRun, name: str) -> int:
+def _num_tokens(prompt: DecodePrompt, name: str) -> int:
     return len(prompt.samples[name][0].tokens)
 
 
-def _steps(samples: Sequence[Sample]) -> Steps:
+def _steps(samples: Sequence[DecodeSample]) -> StepCounts:
     stats = [sample.stats for sample in samples if sample.stats is not None]
     total = {key: sum(s[key] for s in stats) for key in (*_ENTRIES, *_SECONDS)}
     drafters = [drafter for s in stats for drafter in s["drafters"].values()]
     decode = total["decode_seconds"]
-    return Steps(
+    return StepCounts(
         total["num_emitted_tokens"] / total["num_steps"],
         total["num_accepted_draft_tokens"] / max(total["num_draft_tokens"], 1),
         total["num_accepted_draft_tokens"] / max(total["num_evaluated_drafts"], 1),

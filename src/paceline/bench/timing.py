@@ -67,7 +67,7 @@ def interleave(
 
 
 @dataclass(frozen=True)
-class Interval:
+class BootstrapInterval:
     """The 95 % interval of a bootstrap."""
 
     low: float
@@ -111,10 +111,10 @@ def resamples(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
 
 
-def interval(estimates: NDArray[np.float64]) -> Interval:
+def interval(estimates: NDArray[np.float64]) -> BootstrapInterval:
     """The interval of a statistic from its estimates (1000,) over `resamples`."""
     low, high = np.quantile(estimates, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    return BootstrapInterval(float(low), float(high))
 
 
 def ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Ratio:

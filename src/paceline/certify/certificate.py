@@ -8,7 +8,7 @@ from typing import Any
 
 from paceline.certify.bytes import BytesResult
 from paceline.certify.harness import Tally
-from paceline.certify.plan import FORMAT, Case, Plan
+from paceline.certify.plan import FORMAT, Case, CertifyPlan
 from paceline.certify.ways import Way
 
 
@@ -40,7 +40,7 @@ class Agreement:
 class Certificate:
     """The findings. `verdict` follows from them."""
 
-    plan: Plan
+    plan: CertifyPlan
     model: dict[str, Any]
     provenance: dict[str, Any]
     bytes: dict[str, Any]

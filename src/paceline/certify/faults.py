@@ -22,7 +22,7 @@ from paceline.certify.controls import (
 from paceline.certify.harness import Harness, Ids, Plant
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.parting import PARTED
-from paceline.certify.plan import Case, Plan
+from paceline.certify.plan import Case, CertifyPlan
 from paceline.certify.ways import ways_for
 from paceline.engine.ports import Target
 from paceline.llm import LLM
@@ -42,7 +42,9 @@ Tell = Callable[[str], None]
 Try = Callable[[], Control]
 
 
-def run_controls(llm: LLM, plan: Plan, cases: Sequence[Case], prompts: Sequence[Ids], tell: Tell) -> list[Control]:
+def run_controls(
+    llm: LLM, plan: CertifyPlan, cases: Sequence[Case], prompts: Sequence[Ids], tell: Tell
+) -> list[Control]:
     """Each fault planted in turn; `tell` hears of each."""
     bench = FaultBench(llm, plan, cases, prompts)
     found = []
@@ -55,7 +57,7 @@ def run_controls(llm: LLM, plan: Plan, cases: Sequence[Case], prompts: Sequence[
 class FaultBench:
     """The faults of this model, each behind a function that plants it and runs the check."""
 
-    def __init__(self, llm: LLM, plan: Plan, cases: Sequence[Case], prompts: Sequence[Ids]) -> None:
+    def __init__(self, llm: LLM, plan: CertifyPlan, cases: Sequence[Case], prompts: Sequence[Ids]) -> None:
         self._llm, self._plan = llm, plan
         self._max_tokens = min(max(plan.max_tokens or _MAX_TOKENS, _FEWEST_TOKENS), _MAX_TOKENS)
         self._cases = [case for case in cases if "regex" not in case.sampling]

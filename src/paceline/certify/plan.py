@@ -39,7 +39,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CertifyPlan:
     """All that a certificate depends on beside the machine.
 
     Attributes:
@@ -80,7 +80,7 @@ class Plan:
         return asdict(self)
 
 
-def plan_from(found: Mapping[str, Any]) -> Plan:
+def plan_from(found: Mapping[str, Any]) -> CertifyPlan:
     """The plan of a certificate's JSON object.
 
     Raises:
@@ -94,7 +94,7 @@ def plan_from(found: Mapping[str, Any]) -> Plan:
         found["verdict"], found["model"]["numerics"]["path"], found["model"]["files"]  # what is compared afterwards
         found["provenance"]["versions"], found["bytes"]["fingerprint"], found["bytes"]["total"]["decisions"]
         plan |= {name: tuple(plan[name]) for name in ("drafters", "prompts")}
-        return Plan(**plan, sizes=sizes)
+        return CertifyPlan(**plan, sizes=sizes)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the certificate holds no plan that can be run again: {error}") from error
 

@@ -14,7 +14,7 @@ from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
 from paceline.certify.harness import Harness, Ids
 from paceline.certify.law import LawCheck, LawResult
-from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, Plan, Sizes, cases_for, plan_from
+from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, CertifyPlan, Sizes, cases_for, plan_from
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Way, ways_for
 from paceline.drafters import available
@@ -30,7 +30,7 @@ _MOST_LAW_ROUNDS = 12
 _LEAST_OUTPUTS = 60  # about so many does the least coverage decode, plain and speculative
 
 
-def certify(plan: Plan, on_progress: Progress = lambda what, share: None) -> Certificate:
+def certify(plan: CertifyPlan, on_progress: Progress = lambda what, share: None) -> Certificate:
     """The certificate of a plan. Runs for about `plan.seconds`, or as long as the least coverage takes."""
     with _Certifier(plan, on_progress) as certifier:
         return certifier.run()
@@ -51,7 +51,7 @@ def verify(then: Mapping[str, Any], on_progress: Progress = lambda what, share: 
 class _Certifier:
     """One run."""
 
-    def __init__(self, plan: Plan, on_progress: Progress) -> None:
+    def __init__(self, plan: CertifyPlan, on_progress: Progress) -> None:
         self._plan, self._on_progress = plan, on_progress
         self._started = time.perf_counter()
         self._left_out: dict[str, str] = {}

@@ -16,7 +16,7 @@ from paceline.errors import ConfigError
 
 if TYPE_CHECKING:
     from paceline.certify.certificate import Certificate
-    from paceline.certify.plan import Plan
+    from paceline.certify.plan import CertifyPlan
 
 
 def certify(
@@ -68,8 +68,8 @@ def _plan(
     prompts: Path | None,
     numerics: tuple[str, str],
     amounts: tuple[int | None, int, float],
-) -> Plan:
-    from paceline.certify.plan import Plan
+) -> CertifyPlan:
+    from paceline.certify.plan import CertifyPlan
     from paceline.text.prompt_sets import read_prompt_set
 
     chosen, draft_model = drafting
@@ -77,12 +77,12 @@ def _plan(
     texts = tuple(prompt.text for prompt in read_prompt_set(prompts or "bundled").prompts)
     dtype, device = numerics
     max_tokens, seed, seconds = amounts
-    return Plan(
+    return CertifyPlan(
         model or DEFAULT_TARGET, dtype, device, names, texts, max_tokens, seed, seconds, draft_model=draft_model
     )
 
 
-def _certify(plan: Plan) -> Certificate:
+def _certify(plan: CertifyPlan) -> Certificate:
     with progress("loading", 1.0) as bar:
         from paceline.certify.run import certify
 

@@ -25,7 +25,7 @@ TURN = 0.05  # seconds: long beside a step, so that little is lost by changing o
 class Racer:
     """A stream, its tokens so far, and the seconds that they took."""
 
-    def __init__(self, name: str, stream: Steps) -> None:
+    def __init__(self, name: str, stream: SteppedStream) -> None:
         self.name, self._stream = name, stream
         self.tokens: list[Token] = []
         self.seconds = 0.0
@@ -49,10 +49,10 @@ class Racer:
         return self._stream.output
 
 
-class Steps:
+class SteppedStream:
     """A request of an `LLM` that is decoded only while its next token is awaited, a step at a time.
 
-    Steps are taken in the `LLM`'s own thread, whose kernel workers then are the only ones.
+    SteppedStream are taken in the `LLM`'s own thread, whose kernel workers then are the only ones.
     """
 
     def __init__(self, llm: LLM, engine: Engine, ids: list[int], call: Call) -> None:
@@ -62,7 +62,7 @@ class Steps:
         self._output: Output | None = None
         self._runtime.thread.call(lambda: engine.add(self._request))
 
-    def __iter__(self) -> Steps:
+    def __iter__(self) -> SteppedStream:
         return self
 
     def __next__(self) -> Token:
@@ -104,7 +104,10 @@ def racers(llm: LLM, ids: list[int], params: SamplingParams) -> Iterator[tuple[R
 
     engine = Engine(llm.target, FixedPacer(0))
     plain, ours = read_call(params, {"drafters": "none", "tenant": "plain"}), read_call(params, {})
-    with closing(Steps(llm, engine, ids, plain)) as first, closing(Steps(llm, llm.engine, ids, ours)) as second:
+    with (
+        closing(SteppedStream(llm, engine, ids, plain)) as first,
+        closing(SteppedStream(llm, llm.engine, ids, ours)) as second,
+    ):
         yield Racer("plain decoding", first), Racer("Paceline", second)
 
 

@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedOutput:
     """One question and its answer."""
 
     question: Question
@@ -52,7 +52,7 @@ class Recording:
     prefill_seconds: float = 0.0
 
 
-def record(llm: LLM, question: Question, max_tokens: int) -> Recording:
+def record(llm: LLM, question: Question, max_tokens: int) -> RecordedOutput:
     """Decode a question plainly, or read its answer where that is given.
 
     Raises:
@@ -76,14 +76,14 @@ def _continuation(llm: LLM, question: Question, ids: Sequence[int]) -> tuple[int
     return tuple(output)
 
 
-def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[str, Any]) -> Recording:
+def _decoded(llm: LLM, question: Question, ids: tuple[int, ...], sampling: dict[str, Any]) -> RecordedOutput:
     recorder = _RowRecorder(FixedPacer(0))
     output = llm.generate(list(ids), drafters="none", tenant=fresh_tenant(), pacer=recorder, **sampling)
     seconds = output.stats.prefill_seconds
-    return Recording(question, ids, sampling, output.token_ids, tuple(recorder.rows), seconds)
+    return RecordedOutput(question, ids, sampling, output.token_ids, tuple(recorder.rows), seconds)
 
 
-def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int, ...]) -> Recording:
+def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int, ...]) -> RecordedOutput:
     """The answer as a draft that is always right, some dozens of tokens to a forward."""
     sampling = {"temperature": 0.0, "max_tokens": len(output), "ignore_eos": True}
     drafter = ScriptedDrafter(lambda request, budget: output[request.num_output_tokens :][:budget])
@@ -92,7 +92,7 @@ def _read(llm: LLM, question: Question, ids: tuple[int, ...], output: tuple[int,
         _ForcedTarget(llm.target, output), llm.tokenizer, drafters=[drafter], pacer=recorder
     ) as reader:
         read = reader.generate(list(ids), tenant=fresh_tenant(), max_tokens=len(output), ignore_eos=True)
-    return Recording(question, ids, sampling, output, tuple(recorder.rows), read.stats.prefill_seconds)
+    return RecordedOutput(question, ids, sampling, output, tuple(recorder.rows), read.stats.prefill_seconds)
 
 
 class _RowRecorder(WrappedPacer):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.doctor.costs import Seconds
-from paceline.doctor.recording import Recording, Row
+from paceline.doctor.recording import RecordedOutput, Row
 from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer, Target
 from paceline.engine.request import Request
@@ -65,7 +65,7 @@ class Replayed:
 class ReplayTarget(WrappedTarget):
     """A target that says what it said, and says it in no time but by the clock. One request at a time."""
 
-    def __init__(self, inner: Target, recordings: Sequence[Recording], clock: ReplayClock) -> None:
+    def __init__(self, inner: Target, recordings: Sequence[RecordedOutput], clock: ReplayClock) -> None:
         super().__init__(inner)
         self.cost: Seconds = lambda rows, context: 0.0
         self.forwards: list[tuple[int, int]] = []
@@ -159,7 +159,7 @@ class Replayer:
     """Decodes recordings again, under plain decoding and under a pacer of its own."""
 
     def __init__(
-        self, llm: LLM, recordings: Sequence[Recording], table: dict[int, ForwardCost], drafters: Drafters
+        self, llm: LLM, recordings: Sequence[RecordedOutput], table: dict[int, ForwardCost], drafters: Drafters
     ) -> None:
         self._clock = ReplayClock()
         self._target = ReplayTarget(llm.target, recordings, self._clock)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paceline.doctor.costs import MeasuredCosts, measured_costs
 from paceline.doctor.prediction import Prediction, predict
 from paceline.doctor.questions import Question
-from paceline.doctor.recording import Recording, record
+from paceline.doctor.recording import RecordedOutput, record
 from paceline.doctor.replay import Replayed, Replayer
 from paceline.llm import LLM
 from paceline.options import Drafters
@@ -21,7 +21,7 @@ _TURNS = 3  # replays under the pacer that count, after one in the other directi
 class Visit:
     """All that was found out."""
 
-    recordings: list[Recording]
+    recordings: list[RecordedOutput]
     costs: MeasuredCosts
     plain: list[Replayed]
     paced: list[list[Replayed]]  # by turn
@@ -58,7 +58,11 @@ def examine(
 
 
 def _replays(
-    llm: LLM, recordings: Sequence[Recording], costs: MeasuredCosts, drafters: Drafters, advance: Callable[[], None]
+    llm: LLM,
+    recordings: Sequence[RecordedOutput],
+    costs: MeasuredCosts,
+    drafters: Drafters,
+    advance: Callable[[], None],
 ) -> tuple[list[Replayed], list[list[Replayed]]]:
     usual, places = costs.usual(), range(len(recordings))
 

@@ -27,7 +27,7 @@ _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay 
 
 
 class AdaptivePacer(Pacer):
-    """Decides by measured cost and calibrated estimates, so that decoding is never slower than plain but by ε.
+    """Decides by measured cost and calibrated estimates, so that decoding loses at most ε against plain decoding.
 
     Args:
         costs: what forwards cost.
