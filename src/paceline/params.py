@@ -49,11 +49,11 @@ class SamplingOptions(TypedDict, total=False):
 class SamplingParams:
     """How the target's logits become tokens. Semantics are vLLM's (its V1 sampler), in vLLM's order.
 
-    Where vLLM and transformers differ, vLLM is followed: presence and frequency penalties count generated
-    tokens only, the repetition penalty counts prompt and generated tokens; `min_p` acts after temperature
-    and before `top_k` and `top_p` (transformers: after them); `top_k` keeps every token that ties with the
-    k-th; a stop string is cut from the text while its tokens stay in `token_ids`; `logprobs` are the
-    model's own, before any parameter.
+    Where vLLM and transformers differ, vLLM is followed. Presence and frequency penalties count generated
+    tokens only, the repetition penalty counts prompt and generated tokens. `min_p` acts after temperature and
+    before `top_k` and `top_p` (transformers: after them), and `top_k` keeps every token that ties with the k-th.
+    A stop string is cut from the text while its tokens stay in `token_ids`. `logprobs` are the model's own,
+    before any parameter.
 
     None is the default of every parameter, but for `max_tokens`. Numbers and lists of numpy and torch are kept
     as Python's own. Objects are equal if their parameters are, and hashable without `logit_bias` and
