@@ -43,8 +43,12 @@ class Runtime:
             self._loaded: Loaded | None = thread.call(load)
             self._begin(self._loaded, draft_model)
             self._chosen = self.resolve(_with_draft_model(drafters, self.environment, draft_model))
-        except BaseException:
+        except Exception:
             self.close()
+            raise
+        except BaseException:  # Ctrl-C, which need not wait until the model has been read
+            self._finalizer.detach()
+            self.thread.stop(wait=False)
             raise
 
     def _begin(self, loaded: Loaded, draft_model: Any) -> None:

@@ -13,6 +13,9 @@ import pytest
 from paceline import LLM, EngineError, RequestError
 from paceline.drafters import BaseDrafter
 from paceline.engine.tree import DraftTree
+from paceline.loading import Loaded
+from paceline.pacing import FixedPacer
+from paceline.runtime import Runtime
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
 from unit.stepped import SteppedTarget, counted, has_mail, until
 
@@ -97,6 +100,22 @@ def test_an_interrupted_stream_has_what_was_read_as_its_output() -> None:
     assert (stream.output.finish_reason, read) == ("abort", [2, 3])
     assert [token.id for token in stream.output.tokens][:2] == read
     assert target.num_held == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+def test_ctrl_c_does_not_wait_for_a_model_that_is_being_read() -> None:
+    goes_on, has_ended = threading.Event(), threading.Event()
+
+    def load() -> Loaded:
+        interrupt_main()
+        assert goes_on.wait(60), "the caller waited for the load"
+        has_ended.set()
+        return Loaded(counting(), None, FixedPacer())
+
+    with pytest.raises(KeyboardInterrupt):
+        Runtime(load, "none")
+    goes_on.set()
+    assert has_ended.wait(60)
 
 
 class Leaves(ScriptedDrafter):

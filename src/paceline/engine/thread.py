@@ -77,8 +77,11 @@ class EngineThread:
         """Decode requests, all of them from the same step on if there is room."""
         self._put(lambda: self._begin(jobs))
 
-    def stop(self, finally_do: Callable[[], None] = lambda: None) -> None:
-        """Let go of all requests, which end with a `StateError`, then of the engine, and end the thread."""
+    def stop(self, finally_do: Callable[[], None] = lambda: None, wait: bool = True) -> None:
+        """Let go of all requests, which end with a `StateError`, then of the engine, and end the thread.
+
+        `wait` until it has ended; if not, it does so behind what it is at, a model that is being read, say.
+        """
         if os.getpid() != self._pid:
             return  # the thread is not in this process
         with self._lock:
@@ -89,7 +92,7 @@ class EngineThread:
             self._inbox.put(None)
         for job in list(self._jobs):
             job.request.cancel(_closed())  # a long prompt is given up at its next chunk
-        if threading.current_thread() is not self._thread:
+        if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _put(self, task: Callable[[], None]) -> None:
