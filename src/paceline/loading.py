@@ -38,11 +38,11 @@ class PacingOptions:
     num_speculative_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        most = self.num_speculative_tokens
+        max_nodes = self.num_speculative_tokens
         if not 0.0 <= self.max_slowdown <= 10.0:
             raise ConfigError(f"max_slowdown is {self.max_slowdown!r}; allowed: a number in [0, 10]")
-        if most is not None and not 0 <= most <= MAX_DEPTH:
-            raise ConfigError(f"num_speculative_tokens is {most!r}; allowed: an integer from 0 to {MAX_DEPTH}")
+        if max_nodes is not None and not 0 <= max_nodes <= MAX_DEPTH:
+            raise ConfigError(f"num_speculative_tokens is {max_nodes!r}; allowed: an integer from 0 to {MAX_DEPTH}")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         trust_remote_code=source.trust_remote_code,
     )
     costs = CostTable(forward_costs(target, info.name))
-    most = pacing.num_speculative_tokens
-    pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if most is None else most)
+    max_nodes = pacing.num_speculative_tokens
+    pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes)
     tokenizer = load_tokenizer(_path(source.tokenizer or model), target, source.trust_remote_code)
     return Loaded(target, tokenizer, pacer, info)
 

@@ -236,8 +236,8 @@ def worth_measuring(run: PacerRun, task: str) -> list[str]:
     speaking = [name for name in run.fixed if any(prompt.swept[name].num_drafts for prompt in prompts)]
     seconds = {name: swept_seconds(prompts, name) for name in speaking}
     best = {drafter: _fastest(speaking, seconds, run, drafter) for drafter in set(run.drafter_of.values())}
-    least = min(seconds.values(), default=0.0)
-    return [name for name in run.fixed if name in best.values() and seconds[name] <= _HOPELESS * least]
+    fastest = min(seconds.values(), default=0.0)
+    return [name for name in run.fixed if name in best.values() and seconds[name] <= _HOPELESS * fastest]
 
 
 def _fastest(names: Sequence[str], seconds: dict[str, float], run: PacerRun, drafter: str) -> str | None:

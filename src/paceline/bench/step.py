@@ -105,8 +105,8 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan, others: _Other
         target, info = load_target(model, cache_tokens=max(4096, plan.context + 1024))
         bandwidth = measure_bandwidth(model.device)
     if plan.context + max(plan.rows) > target.max_length:
-        most = target.max_length - max(plan.rows)
-        raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {most}")
+        max_context = target.max_length - max(plan.rows)
+        raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {max_context}")
     with progress(f"{name}: forwards", plan.repeats + 1) as advance:
         rows = _time_rows(model, target, plan, others or {}, advance)
     return StepReport(name, info.numerics, rows, bandwidth, bytes_read(target.decoder.model), bytes_read(model))

@@ -64,10 +64,10 @@ class WatchedPacer(WrappedPacer):
         self._meter = meter
         self._modelled = 0.0  # seconds of this step's forwards while drafting
 
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         before = self._meter.seconds
-        trees = super().draft(requests, most, ask)
+        trees = super().draft(requests, max_nodes, ask)
         self._modelled = self._meter.seconds - before
         return trees
 

@@ -108,12 +108,12 @@ class FaultyPacer(WrappedPacer):
         request.sampler = recast(request.sampler, self._kind)
         super().start(request, prefill)
 
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         for request in requests:
             assert isinstance(request.sampler, SteppedLaw)  # since it began
             request.sampler.begin_step()
-        return super().draft(requests, most, ask)
+        return super().draft(requests, max_nodes, ask)
 
 
 class StaleRow(WrappedTarget):

@@ -85,7 +85,7 @@ class FaultBench:
         """In the model's dtype; where that hides it, in float32 on the same weights."""
         name, planted = "attention in slot order", "masked attention adds up keys in the order of their cache slots"
         target = cast(HFTarget, self._llm.target)
-        result = self._bytes(slot_order_target(target, _CACHE), most=_MOST_HIDDEN)
+        result = self._bytes(slot_order_target(target, _CACHE), max_comparisons=_MOST_HIDDEN)
         if result.is_equal and target.numerics()["dtype"] != "float32":
             target = load_target(self._plan.model, dtype="float32", device=self._plan.device)[0]
             result = self._bytes(slot_order_target(target, _CACHE))
@@ -135,12 +135,14 @@ class FaultBench:
         self,
         target: Target,
         plant: Plant = lambda pacer: pacer,
-        most: int = _MOST_COMPARISONS,
+        max_comparisons: int = _MOST_COMPARISONS,
         kind: str = "random trees",
     ) -> BytesResult:
         ways = [way for way in ways_for((), self._telling, False) if way.name.startswith(kind)]
         found = comparisons(ways, self._telling, self._prompts, self._plan.seed, min(LONG, self._longest))
-        return BytesCheck(self._harness(target, plant), self._plan.seed).run(found, partial(_until_different, most))
+        return BytesCheck(self._harness(target, plant), self._plan.seed).run(
+            found, partial(_until_different, max_comparisons)
+        )
 
     def _harness(self, target: Target, plant: Plant) -> Harness:
         llm = LLM.from_target(target, self._llm.tokenizer, drafters="none", pacer=FixedPacer())
@@ -171,8 +173,8 @@ def _telling_cases(prompts: Sequence[Ids]) -> list[Case]:
     ]
 
 
-def _until_different(most: int, result: BytesResult) -> bool:
-    return result.divergence is None and result.num_comparisons < most
+def _until_different(max_comparisons: int, result: BytesResult) -> bool:
+    return result.divergence is None and result.num_comparisons < max_comparisons
 
 
 def _until_unfair(result: LawResult) -> bool:

@@ -106,11 +106,11 @@ class Harness:
         """The plain samples of prompts, decoded one after the other."""
         self.pace(FixedPacer(0))
         scheduler = self.llm.engine.scheduler
-        most, scheduler.max_running = scheduler.max_running, 1
+        max_running, scheduler.max_running = scheduler.max_running, 1
         try:
             self.generate([list(p) for p in prompts], drafters="none", **{**options, "tenant": fresh_tenant()})
         finally:
-            scheduler.max_running = most
+            scheduler.max_running = max_running
         return list(self.recorder.traces)
 
     def compare(

@@ -101,13 +101,13 @@ class _Certifier:
         )
 
     def _compare(self, harness: Harness, ways: Sequence[Way]) -> BytesResult:
-        least = len(least_coverage(ways, self._cases))
+        min_runs = len(least_coverage(ways, self._cases))
         sizes = self._plan.sizes
 
         def goes_on(result: BytesResult) -> bool:
             self._tell(f"same bytes: {result.total.decisions:,} decisions")
             done = result.num_comparisons
-            return done < sizes.comparisons if sizes else done < least or self._share() < _BYTES_UNTIL
+            return done < sizes.comparisons if sizes else done < min_runs or self._share() < _BYTES_UNTIL
 
         with self._timed("same bytes"):
             found = comparisons(ways, self._cases, self._prompts, self._plan.seed, min(LONG, self._room))

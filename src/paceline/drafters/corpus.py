@@ -77,10 +77,10 @@ def _files(path: str) -> list[Path]:
     return files
 
 
-def _tokenized(files: list[Path], tokenizer: Any, most: int) -> tuple[list[NDArray[np.int32]], int]:
+def _tokenized(files: list[Path], tokenizer: Any, max_tokens: int) -> tuple[list[NDArray[np.int32]], int]:
     """The files' tokens, about `most` at most, and how many files were left out wholly or in part."""
     texts: list[NDArray[np.int32]] = []
-    room = most
+    room = max_tokens
     with progress("reading the corpus", sum(os.path.getsize(file) for file in files)) as advance:
         for index, file in enumerate(files):
             for part in _parts(file):

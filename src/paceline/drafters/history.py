@@ -95,8 +95,8 @@ class HistoryDrafter(BaseDrafter):
         """Save in another thread: disks are slow, and requests are waiting."""
         self._tell()
         self._num_unsaved = 0
-        snapshot, most = self._store.snapshot(), self._store.capacity
-        self._saving = threading.Thread(target=lambda: file.save(snapshot(), most))
+        snapshot, capacity = self._store.snapshot(), self._store.capacity
+        self._saving = threading.Thread(target=lambda: file.save(snapshot(), capacity))
         self._saving.start()
 
     def _is_saving(self) -> bool:

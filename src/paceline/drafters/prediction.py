@@ -100,7 +100,7 @@ class _Cursor:
                 self._lost_at = self._num_read + agreed
         self._num_read = len(tokens)
 
-    def places(self, tokens: Sequence[int], most: int) -> list[_Place]:
+    def places(self, tokens: Sequence[int], max_places: int) -> list[_Place]:
         """Where the output may stand, the best first: at most `most`, saying different things next."""
         if self._lost_at is None:
             known = self._next < len(self.prediction)
@@ -112,7 +112,7 @@ class _Cursor:
         if len(tokens) - self._lost_at <= 2:
             found += self._guesses(tokens[-1], len(tokens) - self._lost_at)
         different = {self.prediction[place.next]: place for place in reversed(found)}  # the first of each token stays
-        return sorted(different.values(), key=found.index)[:most]
+        return sorted(different.values(), key=found.index)[:max_places]
 
     def _agreed(self, tokens: Sequence[int], size: int) -> int:
         """How many of the `size` last tokens go on in the prediction."""

@@ -165,7 +165,7 @@ class _Table:
             self._tokens[rows] = tokens
             self._chances[rows] = chances
 
-    def children(self, before: int, last: int, least: float) -> list[Child]:
+    def children(self, before: int, last: int, min_score: float) -> list[Child]:
         """What may follow two tokens, best first, with scores of `least` and more; at most 1 together."""
         pair = before * self._size + last
         slot = self._size + pair % PAIRS
@@ -174,19 +174,19 @@ class _Table:
         followed, of_pair = int(self._followed[slot]) if is_known else -1, True
         if followed < 0:
             followed, of_pair = int(self._followed[last]), False
-        return self._weigh(slot if is_thought else last, is_thought, followed, of_pair, least)
+        return self._weigh(slot if is_thought else last, is_thought, followed, of_pair, min_score)
 
-    def _weigh(self, row: int, is_thought: bool, followed: int, of_pair: bool, least: float) -> list[Child]:
+    def _weigh(self, row: int, is_thought: bool, followed: int, of_pair: bool, min_score: float) -> list[Child]:
         """The tokens of a row and the one that followed, with their scores and buckets; the flags are of evidence."""
         children, belief = [], 0.0
         for token, chance in zip(self._tokens[row].tolist(), self._chances[row].tolist(), strict=True):
             score = THOUGHT[is_thought] * chance
             if token == followed:
                 belief = chance
-            elif score >= least:
+            elif score >= min_score:
                 children.append((score, token, int(is_thought) * _NUM_BINS + bisect(CHANCES, chance)))
         score = FOLLOWED[of_pair] + THOUGHT[is_thought] * belief
-        if followed >= 0 and score >= least:
+        if followed >= 0 and score >= min_score:
             children.append((score, followed, (2 + of_pair) * _NUM_BINS + bisect(CHANCES, belief)))
         return sorted(children, reverse=True)
 

@@ -74,13 +74,13 @@ class Decoder:
             if on_chunk is not None:
                 on_chunk(len(chunk))
 
-    def read(self, sequence: CachedSequence, tokens: Sequence[int], most: int) -> Sequence[int]:
+    def read(self, sequence: CachedSequence, tokens: Sequence[int], max_missing: int) -> Sequence[int]:
         """Commit those of `tokens` that `sequence` does not hold yet but the last, up to `most` of which are returned.
 
         For a draft model, whose bits nothing depends on: chunks are not those of a prompt read at once.
         """
         missing = tokens[sequence.length :]
-        while len(missing) > most:
+        while len(missing) > max_missing:
             room = PAGE_SIZE - sequence.length % PAGE_SIZE
             part = missing[: min(room, len(missing) - 1)]
             if room == PAGE_SIZE:

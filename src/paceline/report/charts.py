@@ -122,9 +122,9 @@ class Chart:
         self.x_marks = [Mark(self.x(tick / top), self.bottom, text(tick)) for tick in ticks(top)]
 
 
-def ticks(top: float, most: int = 6) -> list[float]:
+def ticks(top: float, max_ticks: int = 6) -> list[float]:
     """Round numbers from 0 to `top`, about `most` at most; to 7, they are 0, 2, 4 and 6."""
-    rough = top / most
+    rough = top / max_ticks
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
     return [step * i for i in range(int(top / step + 1e-9) + 1)]
@@ -168,12 +168,12 @@ def reliability_chart(bins: Sequence[Bin]) -> Chart:
     )
     if not bins:
         return chart
-    most = max(entry.count for entry in bins)
+    max_count = max(entry.count for entry in bins)
     chart.line([(0, 0), (1, 1)], "guide")
     chart.line([(entry.believed, entry.right) for entry in bins], "plain-line")
     for entry in bins:
         title = f"{entry.count} drafts believed {percent(entry.believed)}: {percent(entry.right)} right"
-        radius = round(2.5 + 8 * math.sqrt(entry.count / most), 1)
+        radius = round(2.5 + 8 * math.sqrt(entry.count / max_count), 1)
         chart.dots.append(Dot(chart.x(entry.believed), chart.y(entry.right), radius, title))
     chart.mark_x(1.0, percent)
     chart.mark_y(1.0, percent)

@@ -81,9 +81,9 @@ class WrappedPacer(Pacer):
         """See `Pacer`."""
         self.inner.start(request, prefill)
 
-    def draft(self, requests: Sequence[Request], most: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
-        return self.inner.draft(requests, most, ask)
+        return self.inner.draft(requests, max_nodes, ask)
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""

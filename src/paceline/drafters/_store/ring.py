@@ -106,9 +106,9 @@ class TextStore:
         wanted = array("i", after).tobytes()
         hits: dict[int, int] = {}  # place -> agreement
         for order, newest, previous in self._index.chains(after, owner):
-            least = max(order, min_match)
-            if newest and len(after) >= least:
-                for place in self._walk(newest, previous, wanted[-4 * least :], owner):
+            min_length = max(order, min_match)
+            if newest and len(after) >= min_length:
+                for place in self._walk(newest, previous, wanted[-4 * min_length :], owner):
                     if place not in hits:
                         hits[place] = self._agreement(place, order, wanted)
                     if len(hits) == MAX_HITS:
