@@ -93,7 +93,7 @@ class Decoder:
 
 
 class HFTarget:
-    """The `Target` port over a `Decoder`. See types.py for what each method promises."""
+    """The `Target` port over a `Decoder`. See engine/ports.py for what each method promises."""
 
     def __init__(self, decoder: Decoder, vocab_size: int, max_length: int, path_name: str) -> None:
         self.decoder = decoder

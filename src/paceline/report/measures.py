@@ -39,7 +39,7 @@ def measured(output: Output) -> list[MeasuredToken]:
 
 
 def is_fragile(margin: float, logit: float, dtype: str, temperature: float) -> bool:
-    """Whether a margin is at most the spacing of the dtype's numbers at the logit, in the law's units.
+    """Whether a margin is at most the spacing of the dtype's numbers at the logit, in the sampler's units.
 
     Two logits, each rounded to nearest, may come to differ by one spacing through rounding alone. For example,
     is_fragile(0.125, 16.2, "bfloat16", 0.0), since bfloat16's numbers between 16 and 32 lie 0.125 apart.

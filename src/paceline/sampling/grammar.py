@@ -113,7 +113,7 @@ class Grammar:
         """The tokens that must come next, as far as only one can at each place."""
         if self._has_ended:
             return ()
-        ahead = self._matcher.deep_copy()  # asking moves the matcher, and the law's must not depend on who asks
+        ahead = self._matcher.deep_copy()  # asking moves the matcher, and the sampler's must not depend on who asks
         tokens = ahead.compute_ff_tokens()
         ahead.consume_tokens(tokens)
         ends = self._eos if len(self._eos) == 1 and ahead.is_stopped() and ahead.is_accepting() else []

@@ -27,7 +27,7 @@ from paceline.sampling.noise import PART, Floats, Ids, Noise, Scores, largest, p
 class SampledToken:
     """The target's token at one place, and what the model thought there.
 
-    `logprob`, `entropy` (nats), `top` and `logit` are the model's own, before any parameter; `margin` is the law's.
+    `logprob`, `entropy` (nats), `top` and `logit` are the model's own, before any parameter; `margin` is the sampler's.
     """
 
     token: int
@@ -40,7 +40,7 @@ class SampledToken:
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What the law needs beside the parameters: token ids that the model and its tokenizer give meaning to."""
+    """What the sampler needs beside the parameters: token ids that the model and its tokenizer give meaning to."""
 
     vocab_size: int
     eos_token_ids: frozenset[int] = frozenset()
@@ -100,7 +100,7 @@ class Sampler:
             self._follow(self.grammar, token)
 
     def process(self, logits: Scores) -> Scores:
-        """Scores (V,) whose softmax is the law at this place; -inf where a token is forbidden.
+        """Scores (V,) whose softmax is the distribution at this place; -inf where a token is forbidden.
 
         Float64 of their own, or `logits` themselves where no parameter acts.
         """
