@@ -95,6 +95,7 @@ class ProgressBar:
         if sys.stderr.isatty():
             with suppress(ImportError):
                 self._drawn = _drawn(self._label, self._total, self._done)
+                self._drawn.start()  # kept before, so that `hide` finds it if Ctrl-C comes now
 
     def hide(self) -> None:
         """Take it away."""
@@ -110,7 +111,6 @@ def _drawn(label: str, total: float | None, done: float) -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     found = Progress(*columns, console=Console(stderr=True), transient=True)
     found.add_task(label, total=total, completed=done)  # type: ignore[arg-type]  # any number will do
-    found.start()
     return found
 
 
@@ -122,9 +122,9 @@ def progress(label: str, total: float | None = None) -> Iterator[ProgressBar]:
     None, and the bar is there at once.
     """
     bar = ProgressBar(label, total)
-    if total is None:
-        bar.draw()
     try:
+        if total is None:
+            bar.draw()
         yield bar
     finally:
         bar.hide()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from paceline.drafters import automatic, make
 from paceline.drafters.base import named
@@ -25,14 +26,14 @@ class DrafterSet:
 
     def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects for "auto", "none", a name, or a list."""
-        asked = [drafters] if isinstance(drafters, str) else list(drafters)
+        asked = _listed(drafters)
         if "none" in asked:
             if len(asked) > 1:
                 raise ConfigError("drafters has 'none' beside others; allowed: 'none' alone")
             return ()
         own = [spec for spec in asked if spec != "auto"]
         if len(own) < len(asked):
-            kinds = {spec.partition(":")[0] for spec in own if isinstance(spec, str)}
+            kinds = _kinds(own)
             own = [*(name for name in automatic(self._environment) if name not in kinds), *own]
         chosen: dict[str, Drafter] = {}
         for spec in own:
@@ -40,6 +41,13 @@ class DrafterSet:
                 drafter = self._drafter(spec, chosen)
                 chosen[drafter.name] = drafter
         return tuple(chosen.values())
+
+    def joined(self, drafters: Drafters) -> Drafters:
+        """Those that are asked for, and those that are automatic only since there is a draft model."""
+        asked = [spec for spec in _listed(drafters) if spec != "none"]
+        without = automatic(replace(self._environment, draft_model=None))
+        of_draft_model = [name for name in automatic(self._environment) if name not in without]
+        return asked if "auto" in asked else [*asked, *(name for name in of_draft_model if name not in _kinds(asked))]
 
     def close(self) -> None:
         """Release what the drafters hold; nothing is made any more."""
@@ -59,3 +67,12 @@ class DrafterSet:
         self._on_attached(drafter)
         self._made[key] = drafter
         return drafter
+
+
+def _listed(drafters: Drafters) -> list[str | Drafter]:
+    return [drafters] if isinstance(drafters, str) else list(drafters)
+
+
+def _kinds(specs: Sequence[str | Drafter]) -> set[str]:
+    """The names before the options; an object is no kind, but itself."""
+    return {spec.partition(":")[0] for spec in specs if isinstance(spec, str)}

@@ -95,7 +95,7 @@ class LLM:
         `engine` in place of a new one over the target and the pacer.
         """
         llm = cls.__new__(cls)
-        loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine)
+        loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine, is_shared=True)
         llm._runtime = Runtime(lambda: loaded, drafters, draft_model)
         return llm
 
@@ -260,7 +260,7 @@ class LLM:
     @property
     def target(self) -> Target:
         """The model as the engine knows it."""
-        return self._runtime.target
+        return self._runtime.loaded.target
 
     @property
     def engine(self) -> Engine:

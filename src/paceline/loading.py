@@ -54,6 +54,7 @@ class Loaded:
     pacer: Pacer
     info: ModelInfo | None = None
     engine: Engine | None = None  # in place of a new one
+    is_shared: bool = False  # the target is another's, and stays when this is closed
 
     @property
     def name(self) -> str:
@@ -81,7 +82,8 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     costs = CostTable(forward_costs(target, info.name))
     max_nodes = pacing.num_speculative_tokens
     pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes)
-    tokenizer = load_tokenizer(_path(source.tokenizer or model), target, source.trust_remote_code)
+    words = model if source.tokenizer is None else _path(source.tokenizer)
+    tokenizer = load_tokenizer(words, target, source.trust_remote_code)
     return Loaded(target, tokenizer, pacer, info)
 
 

@@ -7,15 +7,12 @@ import gc
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from paceline.bundled import draft_model_of
 from paceline.drafter_set import DrafterSet
-from paceline.drafters import automatic
 from paceline.engine.engine import Engine
-from paceline.engine.ports import Target
 from paceline.engine.request import Drafter, Environment, Request, Token
 from paceline.engine.thread import EngineThread
 from paceline.errors import ConfigError
@@ -37,12 +34,13 @@ class Runtime:
     """
 
     def __init__(self, load: Callable[[], Loaded], drafters: Drafters, draft_model: Any = None) -> None:
+        self._loaded: Loaded | None = None
         self.thread = thread = EngineThread()
         self._finalizer = weakref.finalize(self, thread.stop)
         try:
-            self._loaded: Loaded | None = thread.call(load)
+            self._loaded = thread.call(load)
             self._begin(self._loaded, draft_model)
-            self._chosen = self.resolve(_with_draft_model(drafters, self.environment, draft_model))
+            self._chosen = self.resolve(drafters if draft_model is None else self._drafters.joined(drafters))
         except Exception:
             self.close()
             raise
@@ -78,11 +76,6 @@ class Runtime:
         return self._factory
 
     @property
-    def target(self) -> Target:
-        """The model as the engine knows it."""
-        return self.loaded.target
-
-    @property
     def engine(self) -> Engine:
         """The engine, which belongs to its thread."""
         self.thread.check()
@@ -94,9 +87,7 @@ class Runtime:
         contents, is_batch = as_prompts(prompts)
         if call.params.n > 1 and not is_batch:
             raise ConfigError(f"n is {call.params.n}; allowed with a single prompt: 1. A list, [prompt], has n samples")
-        factory, drafters = self.factory, self._drafters_of(call)
-        hints = factory.hints(call)
-        return [r for one in contents for r in factory.requests(one, call.params, drafters, hints)], is_batch
+        return self._requests(contents, call), is_batch
 
     def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects. Made in the engine's thread: to be made may take files, and forwards for their time."""
@@ -104,8 +95,7 @@ class Runtime:
 
     def request(self, content: str | list[int], call: Call) -> Request:
         """The request of a stream."""
-        factory, drafters = self.factory, self._drafters_of(call)
-        [request] = factory.requests(content, call.params, drafters, factory.hints(call))
+        [request] = self._requests([content], call)
         return request
 
     def output(self, request: Request, tokens: Sequence[Token]) -> Output:
@@ -129,12 +119,17 @@ class Runtime:
     def close(self) -> None:
         """End the thread and free the model's memory."""
         self._finalizer()
+        is_freed = self._loaded is not None and not self._loaded.is_shared
         self._loaded = self._factory = None
         self._chosen = ()
-        _give_memory_back()
+        if is_freed:
+            _give_memory_back()
 
-    def _drafters_of(self, call: Call) -> tuple[Drafter, ...]:
-        return self._chosen if call.drafters is None else self.resolve(call.drafters)
+    def _requests(self, contents: Sequence[str | list[int]], call: Call) -> list[Request]:
+        factory = self.factory
+        drafters = self._chosen if call.drafters is None else self.resolve(call.drafters)
+        hints = factory.hints(call)
+        return [r for one in contents for r in factory.requests(one, call.params, drafters, hints)]
 
 
 def _give_memory_back() -> None:
@@ -150,13 +145,3 @@ def _environment(loaded: Loaded, draft_model: Any) -> Environment:
     inner = loaded.tokenizer.inner if loaded.tokenizer else None
     known = draft_model_of(loaded.name) if draft_model is None else draft_model
     return Environment(inner, loaded.target.vocab_size, str(loaded.target.numerics()["device"]), known)
-
-
-def _with_draft_model(drafters: Drafters, environment: Environment, draft_model: object) -> Drafters:
-    """The drafters that a caller asks for, and those that are automatic since there is the caller's draft model."""
-    if draft_model is None:
-        return drafters
-    asked = [drafters] if isinstance(drafters, str) else list(drafters)
-    without = automatic(replace(environment, draft_model=None))
-    added = [name for name in automatic(environment) if name not in without and name not in asked]
-    return asked if "auto" in asked else [*(spec for spec in asked if spec != "none"), *added]

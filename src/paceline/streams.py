@@ -27,9 +27,8 @@ def decode(thread: EngineThread, requests: Sequence[Request], pacer: Pacer | Non
     jobs = [Job(request, partial(news.put, None), pacer) for request in requests]
     try:
         thread.submit(jobs)
-        for _ in jobs:
+        while not _are_done(jobs):
             news.get()
-            _raise_first(requests)
     finally:
         _give_up(jobs)
 
@@ -40,10 +39,8 @@ async def adecode(thread: EngineThread, requests: Sequence[Request], pacer: Pace
     jobs = [Job(request, news.wake, pacer) for request in requests]
     try:
         thread.submit(jobs)
-        while not all(job.is_done for job in jobs):
+        while not _are_done(jobs):
             await news.wait()
-            _raise_first(requests)
-        _raise_first(requests)
     finally:
         _give_up(jobs)
 
@@ -173,7 +170,7 @@ class _Reader:
             self._seen.append(request.outbox.popleft())
             return self._seen[-1]
         if is_done:
-            _raise_first([request])
+            _raise_error_of(self._job)
             self.output()
             raise StopIteration
         return None
@@ -220,10 +217,17 @@ class _News:
         self._event.clear()
 
 
-def _raise_first(requests: Sequence[Request]) -> None:
-    for request in requests:
-        if request.error is not None:
-            raise request.error
+def _are_done(jobs: Sequence[Job]) -> bool:
+    """Whether all have ended; raises the error of the first that has one."""
+    are_done = all(job.is_done for job in jobs)  # asked first: what ends meanwhile is looked at the next time
+    for job in jobs:
+        _raise_error_of(job)
+    return are_done
+
+
+def _raise_error_of(job: Job) -> None:
+    if job.request.error is not None:
+        raise job.request.error
 
 
 def _give_up(jobs: Sequence[Job]) -> None:

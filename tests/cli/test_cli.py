@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.bundled import ROOT
-from paceline.cli import main
 from paceline.cli.options import parse_drafters
 from paceline.drafters import available
 from paceline.drafters._options import limits
@@ -26,29 +23,6 @@ from paceline.errors import ConfigError
 
 ANY = next(iter(available()))  # some drafter
 PACELINE = [sys.executable, "-m", "paceline"]
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """The command in this process, as `python -m paceline` runs it: importing torch anew takes seconds."""
-
-    def run(*args: str, stdin: str = "") -> Done:
-        monkeypatch.setattr(sys, "argv", ["paceline", *args])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            sys.exit(main())
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def test_the_command_runs_as_a_process_of_its_own() -> None:

@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from rich.console import Console
 
 import paceline
 from paceline.bundled import DEFAULT_DRAFT, bundled_path
-from paceline.cli import demo_view, main, race
+from paceline.cli import demo_view, race
 from paceline.cli.generate import coloured
 from paceline.engine.request import Token
 from paceline.pacing import FixedPacer
@@ -31,27 +32,10 @@ MOVES = re.compile(r"\x1b\[\d*[ABCDHJK]")
 COLOURS = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
 
 
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """The command in this process, as `python -m paceline` runs it: importing torch anew takes seconds."""
-
-    def run(*args: str, stdin: str = "") -> Done:
-        monkeypatch.setattr(sys, "argv", ["paceline", "demo", *args])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            sys.exit(main())
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+def run(run):
+    """`paceline demo` in this process."""
+    return partial(run, "demo")
 
 
 class Terminal:

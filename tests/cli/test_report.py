@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 
 import pytest
 
 from paceline.bundled import COMMANDS
-from paceline.cli import main
 
 SHORT = ("--max-tokens", "12", "--temperature", "0.8", "--seed", "3")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """The command in this process, in an empty folder: (exit code, standard output, standard error)."""
+def run(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """`paceline report` in this process, in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["paceline", "report", *args])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            sys.exit(main())
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+    def report(*args: str, stdin: str = "") -> tuple[int, str, str]:
+        done = run("report", *args, stdin=stdin)
+        return done.returncode, done.stdout, done.stderr
 
-    return run
+    return report
 
 
 def test_a_report_of_several_prompts_is_one_page(run, tmp_path: Path) -> None:

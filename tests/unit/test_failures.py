@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -107,6 +109,8 @@ def test_ctrl_c_does_not_wait_for_a_model_that_is_being_read() -> None:
     goes_on, has_ended = threading.Event(), threading.Event()
 
     def load() -> Loaded:
+        until(lambda: sys._current_frames()[threading.main_thread().ident].f_code.co_name == "wait")
+        time.sleep(0.1)  # a signal just before it waits would be seen behind the wait alone
         interrupt_main()
         assert goes_on.wait(60), "the caller waited for the load"
         has_ended.set()

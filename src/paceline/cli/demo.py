@@ -8,17 +8,16 @@ from json import dumps  # `json` is an option below
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
 from paceline.cli.demo_view import show_race, show_result
+from paceline.cli.loading import fitting
 from paceline.cli.race import Racer, first_difference, race, racers
+from paceline.console import ProgressBar, progress
 from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from paceline.llm import LLM
 
 _STORY = "Once upon a time, there was a little fox who wanted to learn how to swim."  # the first of the bundled prompts
@@ -53,9 +52,7 @@ def demo(
     asked = _asked(model, draft_model, size, dtype)
     with _load(asked) as llm:
         ids = llm.encode(text)
-        room = llm.target.max_length - len(ids)
-        if room > 0:  # so that the default never refuses a long prompt that fits
-            params = params.merged({"max_tokens": min(max_tokens, room)})
+        params = params.merged({"max_tokens": fitting(llm, len(ids), max_tokens)})
         with racers(llm, ids, params) as pair:
             if json:
                 for _ in race(pair):
@@ -81,18 +78,18 @@ def _asked(model: str | None, draft: str | None, size: str | None, dtype: str) -
 
 
 def _load(asked: _Model) -> LLM:
-    """The model with its costs measured, under a spinner on standard error where that is a terminal."""
-    with Console(stderr=True).status(f"loading {asked.name}") as status:
-        from paceline.llm import LLM  # imports torch and transformers: seconds, so within the spinner
+    """The model with its costs measured, under a progress bar."""
+    with progress(f"loading {asked.name}") as bar:
+        from paceline.llm import LLM  # imports torch and transformers: seconds, so under the bar
 
         if asked.size is None:
             return LLM(asked.name, draft_model=asked.draft, dtype=asked.dtype)
-        grown, cache_tokens = _grown(asked.size, asked.dtype, status)
-        status.update("reading the draft model, measuring what forwards cost")
+        grown, cache_tokens = _grown(asked.size, asked.dtype, bar)
+        bar.update(0.0, "reading the draft model, measuring what forwards cost")
         return LLM(grown, tokenizer=str(bundled_path(asked.name)), draft_model=asked.draft, cache_tokens=cache_tokens)
 
 
-def _grown(size: str, dtype: str, status: Status) -> tuple[Any, int]:
+def _grown(size: str, dtype: str, bar: ProgressBar) -> tuple[Any, int]:
     """The bundled model at another size, and positions of cache for two texts of its whole context."""
     from paceline.bundled.grow import SIZES, inflate, inflated_config, num_parameters
     from paceline.model.hf import SCRATCH
@@ -104,7 +101,7 @@ def _grown(size: str, dtype: str, status: Status) -> tuple[Any, int]:
     config = inflated_config(small.config, SIZES[size])
     count = num_parameters(config)
     _check_memory(size, count * small.dtype.itemsize, small.device)
-    status.update(f"growing {DEFAULT_TARGET} to {count / 1e6:.0f} M parameters")
+    bar.update(0.0, f"growing {DEFAULT_TARGET} to {count / 1e6:.0f} M parameters")
     return inflate(small, SIZES[size]), 2 * (config.max_position_embeddings + SCRATCH)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from paceline.cli.explain import show_explanation
-from paceline.cli.loading import load_with_progress, prefill_progress
+from paceline.cli.loading import fitting, load_with_progress, prefill_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
@@ -68,9 +68,7 @@ def generate(
     with load_with_progress(model, **loading) as llm:
         load_seconds = time.perf_counter() - started
         ids = llm.encode(text)
-        room = llm.target.max_length - len(ids)
-        if room > 0:  # so that the default never refuses a long prompt that fits
-            sampling["max_tokens"] = min(max_tokens, room)
+        sampling["max_tokens"] = fitting(llm, len(ids), max_tokens)
         with prefill_progress(llm, len(ids)):
             if json:
                 print(_to_json(llm.generate(ids, prediction=expected, **sampling), load_seconds))

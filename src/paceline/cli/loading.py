@@ -29,3 +29,9 @@ def prefill_progress(llm: LLM, num_tokens: int) -> Iterator[None]:
             yield
         finally:
             llm.on_prefill(None)
+
+
+def fitting(llm: LLM, num_prompt_tokens: int, max_tokens: int) -> int:
+    """At most as many tokens as the context has room for: so that a default never refuses a long prompt that fits."""
+    room = llm.target.max_length - num_prompt_tokens
+    return min(max_tokens, room) if room > 0 else max_tokens

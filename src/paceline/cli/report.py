@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paceline.bundled import COMMANDS
-from paceline.cli.loading import load_with_progress
+from paceline.cli.loading import fitting, load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.console import progress
 from paceline.errors import ConfigError
@@ -66,9 +66,7 @@ def _decode(llm: LLM, texts: Sequence[str], sampling: dict[str, Any]) -> list[Ou
     if not texts:
         return []
     ids = [llm.encode(text) for text in texts]
-    room = llm.target.max_length - max(map(len, ids))
-    if room > 0:  # as in `generate`: the default never refuses a long prompt that fits
-        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+    sampling["max_tokens"] = fitting(llm, max(map(len, ids)), sampling["max_tokens"])
     with Console(stderr=True).status("decoding"):
         outputs: list[Output] = llm.generate(ids, **sampling)
     return outputs
