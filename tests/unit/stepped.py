@@ -45,6 +45,14 @@ def has_mail(llm: LLM) -> None:
     until(lambda: not llm._runtime.thread._inbox.empty())
 
 
+def let_join(llm: LLM, target: SteppedTarget, count: int) -> None:
+    """Let a forward go for whoever waits to join, until so many requests run together: none is used up before."""
+    while target.num_held < count:
+        has_mail(llm)
+        target.let()
+        until(lambda: llm._runtime.thread._inbox.empty())
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():

@@ -19,7 +19,7 @@ from paceline.loading import Loaded
 from paceline.pacing import FixedPacer
 from paceline.runtime import Runtime
 from paceline.testing import ScriptedDrafter, ScriptedTarget, chain
-from unit.stepped import SteppedTarget, counted, has_mail, until
+from unit.stepped import SteppedTarget, counted, has_mail, let_join, until
 
 
 def counting(**options) -> ScriptedTarget:
@@ -76,9 +76,8 @@ def test_ctrl_c_ends_its_own_request_alone() -> None:
     with ThreadPoolExecutor(2) as threads:
         other = threads.submit(llm.generate, [2], max_tokens=9)
         target.waits.wait(60)
-        own = threads.submit(until, lambda: target.num_held == 3)  # the three run together
-        own.add_done_callback(lambda done: interrupt_main())
-        target.let(3)
+        together = threads.submit(let_join, llm, target, 3)
+        together.add_done_callback(lambda done: interrupt_main())
         with pytest.raises(KeyboardInterrupt):
             llm.generate([[1], [3]], max_tokens=9)
         target.let(20)
