@@ -12,7 +12,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 
 # A module may import from its own layer and from those before it, for type checkers too.
 LAYERS = [
-    {"errors", "_version", "bundled", "jsonl"},
+    {"errors", "_version", "bundled", "cache", "jsonl"},
     {"checks", "synonyms", "console", "provenance"},
     {"params", "text"},
     {"sampling"},
@@ -31,6 +31,7 @@ LAYERS = [
 TORCH_FREE = [
     "errors",
     "bundled/__init__",
+    "cache",
     "checks",
     "synonyms",
     "console",

@@ -14,9 +14,9 @@ import torch
 import typer
 from goals import print_goals
 
+from paceline.cache import cache_folder
 from paceline.console import progress, show, write_json
 from paceline.errors import ConfigError, PacelineError
-from paceline.pacing.measuring import cache_folder
 from paceline.provenance import provenance
 from peers.measure import Plan, line_up, measure
 from peers.process import PeerProcess
@@ -117,7 +117,7 @@ def main(
 ) -> None:
     """Let Paceline and its peers decode the same prompts with the same weights, in turns."""
     torch.set_num_threads(threads)
-    venue = Venue(cache_folder().parent / "peers", threads)
+    venue = Venue(cache_folder() / "peers", threads)
     installed = venue.install(_known(peers))
     for name, python in installed.items():
         typer.echo(f"{name}: {python}", err=True)

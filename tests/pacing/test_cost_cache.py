@@ -6,14 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from paceline.pacing import forward_costs
-from paceline.pacing.measuring import _FAR, _NEAR, cache_folder, measure, quickest
+from paceline.pacing.measuring import _FAR, _NEAR, measure, quickest
 
 NAME = "/home/somebody/models/secret-model"
 
@@ -176,25 +175,6 @@ def test_a_folder_that_cannot_be_written_is_no_error(folder, monkeypatch, what: 
     assert list(costs) == list(Timed.row_counts)
     if folder.is_dir():
         assert list(folder.iterdir()) == [path], "nothing half-written is left"
-
-
-def test_the_folder_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder() == tmp_path / "here" / "costs"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "here" / "costs"
-    monkeypatch.setenv("PACELINE_CACHE", "")
-    assert cache_folder() == tmp_path / "xdg" / "paceline" / "costs"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "paceline" / "costs"
-
-
-def test_tests_keep_out_of_the_users_cache() -> None:
-    code = "from paceline.pacing.measuring import cache_folder; print(cache_folder())"
-    environment = {key: value for key, value in os.environ.items() if key != "PACELINE_CACHE"}
-    users = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert not str(cache_folder()).startswith(str(Path(users.stdout.strip()).parent))
-    assert os.environ["PACELINE_CACHE"].startswith(tempfile.gettempdir())
 
 
 def test_file_names_and_files_say_nothing_of_the_models_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,8 @@ A model is measured once on a machine, and again when that is stale. All times a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paceline._version import __version__
+from paceline.cache import cache_file, read_json, write_json
 from paceline.engine.ports import Target
 from paceline.engine.request import Drafter, Hints, Request
 from paceline.engine.tree import MAX_DEPTH
@@ -50,7 +48,7 @@ def forward_costs(target: Target, name: str) -> dict[int, ForwardCost]:
 
     Every row count is run either way, so that nothing is left to be prepared while decoding.
     """
-    path = cache_folder() / f"{_key(target, name)}.json"
+    path = cache_file("costs", _identity(target, name))
     costs = _read(path)
     if costs is None or list(costs) != list(target.row_counts) or not _holds(costs, target):
         costs = measure(target)
@@ -113,20 +111,11 @@ def _known(count: int, measured: dict[int, float]) -> float:
     return measured[nearest] * max(1.0, count / nearest)
 
 
-def cache_folder() -> Path:
-    """`PACELINE_CACHE`, or `paceline` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PACELINE_CACHE") or Path(base) / "paceline") / "costs"
-
-
-def _key(target: Target, name: str) -> str:
-    what: dict[str, Any] = {
-        "name": name,
-        "release": __version__,
-        "host": os.uname().nodename if hasattr(os, "uname") else "",
-    }
-    what |= {"numerics": target.numerics(), "weights": target.memory()["weight_bytes"]}
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+def _identity(target: Target, name: str) -> dict[str, Any]:
+    """What costs depend on."""
+    host = os.uname().nodename if hasattr(os, "uname") else ""
+    weights = target.memory()["weight_bytes"]
+    return {"name": name, "release": __version__, "host": host, "numerics": target.numerics(), "weights": weights}
 
 
 def _holds(costs: Mapping[int, ForwardCost], target: Target) -> bool:
@@ -137,25 +126,17 @@ def _holds(costs: Mapping[int, ForwardCost], target: Target) -> bool:
 
 
 def _read(path: Path) -> dict[int, ForwardCost] | None:
+    says = read_json(path, _STALE_SECONDS)
     try:
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            return None
-        costs = {int(rows): ForwardCost(*map(float, cost)) for rows, cost in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # none, or none that can be read
+        costs = {int(rows): ForwardCost(*map(float, cost)) for rows, cost in says.items()} if says else {}
+    except (ValueError, TypeError, AttributeError):
         return None
     is_sound = all(cost.at(_NEAR) > 0.0 and cost.slope >= 0.0 for cost in costs.values())
-    return costs if is_sound else None
+    return costs if costs and is_sound else None
 
 
 def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
-    """Remember costs; a cache that cannot be written is none."""
-    text = json.dumps({rows: [cost.base, cost.slope] for rows, cost in costs.items()})
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            file = Path(folder) / path.name
-            file.write_text(text)
-            os.replace(file, path)
+    write_json(path, {rows: [cost.base, cost.slope] for rows, cost in costs.items()})
 
 
 def time_drafter(drafter: Drafter, target: Target, plain: float, statistics: DrafterStatistics, clock: Clock) -> None:
