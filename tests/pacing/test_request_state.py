@@ -14,7 +14,6 @@ from paceline.pacing.estimates import (
     RequestState,
     SuccessCounts,
 )
-from paceline.pacing.guard import Account
 from paceline.pacing.plan import Candidates
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import request_of
@@ -24,7 +23,7 @@ PLAIN = 1e-2
 
 def state_of(request: Request | None = None) -> RequestState:
     counts, statistics = SuccessCounts(SHARED_MEMORY), {ScriptedDrafter.name: DrafterStatistics(PLAIN / 2)}
-    return RequestState(request or request_of(5, 400), Account(0.02, PLAIN), PLAIN, counts, statistics)
+    return RequestState(request or request_of(5, 400), PLAIN, counts, statistics)
 
 
 def taught(
@@ -116,14 +115,18 @@ def test_a_long_text_is_read_only_for_an_output_that_is_long_enough() -> None:
     assert due_after(1000, 8) > 8
 
 
-def test_a_price_is_affordable_when_the_balance_has_grown_to_it() -> None:
-    state = state_of()
-    assert state.account.balance == pytest.approx(2e-2)
-    assert state.affordable(1e-2, 1e-4) == 0
-    assert state.affordable(3e-2, 1e-4) == pytest.approx(1 + 100, abs=1)
-    assert state.affordable(3e-2, 0.0) >= _NEVER
-    state.account.book(elapsed=2e-2, estimate=2e-2, plain=0.0)
-    assert state.affordable(1e-2, 1e-4) == pytest.approx(1 + 100, abs=1)
+def test_nobody_is_asked_before_the_allowance_covers_it() -> None:
+    state = state_of(request_of(5, 40, [ScriptedDrafter()]))
+    assert state.may_ask(0.0)
+    state.price = 1e-2
+    assert not state.may_ask(0.9e-2)
+    assert state.may_ask(1e-2)
+    state.next_ask = 1
+    assert not state.may_ask(1.0)
+    state.request.tokens.append(1)
+    assert state.may_ask(1.0)
+    state.request.drafters = ()
+    assert not state.may_ask(1.0)
 
 
 def test_a_token_saves_what_tokens_take_at_the_present_rate() -> None:

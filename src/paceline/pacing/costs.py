@@ -22,6 +22,7 @@ class Quantile:
     __slots__ = ("_rate", "_share", "value")
 
     RATE = 0.04
+    _RESTART = 0.3
 
     def __init__(self, value: float, share: float, is_guess: bool = False) -> None:
         self.value = value
@@ -35,6 +36,11 @@ class Quantile:
         else:
             self.value *= 1.0 + self._rate * (self._share - (sample < self.value))
         self._rate = max(self.RATE, self._rate * 0.7)
+
+    def restart(self, value: float) -> None:
+        """Start from a value that was learnt elsewhere: soon corrected, but not by one sample alone."""
+        self.value = value
+        self._rate = self._RESTART
 
 
 @dataclass(frozen=True)

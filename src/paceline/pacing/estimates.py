@@ -6,13 +6,14 @@ Drafts are judged by every emitted token, rows or none: full information in plac
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from paceline.engine.request import Drafter, Request
 from paceline.engine.tree import DraftTree
 from paceline.pacing.costs import Quantile
-from paceline.pacing.guard import Account
 
 Key = tuple[str, int]  # drafter, bucket
 
@@ -51,6 +52,10 @@ class Mean:
         self.total = self.total * self._keep + sample
         self.weight = self.weight * self._keep + 1.0
 
+    def restart(self, value: float) -> None:
+        """Start from another prior of the same weight."""
+        self.total = value * self.weight
+
 
 class SuccessCounts:
     """Trials and successes by (drafter, bucket), and probabilities from them: beta-binomial estimates.
@@ -77,6 +82,14 @@ class SuccessCounts:
         self._table[key] = (trials * self._keep + 1.0, successes * self._keep + is_right)
         if self._shared is not None:
             self._shared.add(key, is_right)
+
+    def put(self, key: Key, trials: float, successes: float) -> None:
+        """Take up what was counted elsewhere."""
+        self._table[key] = (trials, successes)
+
+    def items(self) -> Iterator[tuple[Key, tuple[float, float]]]:
+        """All keys, each with its (trials, successes)."""
+        yield from self._table.items()
 
     def probability(self, key: Key, score: float) -> float:
         """That a node of this drafter and bucket is right, given its parent is; `score` is the drafter's."""
@@ -128,14 +141,45 @@ def evaluated(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]
 class DrafterStatistics:
     """What asking one drafter takes, in seconds and as upper bounds, and what it brings: from all requests."""
 
-    def __init__(self, guess: float) -> None:
-        self.expected_tokens = Mean(1.0, 2.0, _SHARED_KEEP)  # a token where nobody has asked, but not for long
+    def __init__(self, guess: float, prior_tokens: float = 1.0) -> None:
+        self.expected_tokens = Mean(prior_tokens, 2.0, _SHARED_KEEP)  # before anybody has asked, but not for long
         self.next_stage = Quantile(guess, _UPPER, is_guess=True)
         self._first = Quantile(guess, _UPPER, is_guess=True)  # a proposal, the tokens since the last step read
         self._token = Quantile(_READING, _UPPER, is_guess=True)  # reading a token
         self._later = Quantile(guess, 0.5, is_guess=True)  # all further stages of a proposal together
         self._is_cold = True
         self._has_stages = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a proposal was ever timed."""
+        return not self._is_cold
+
+    def as_json(self) -> dict[str, float]:
+        """What to keep for another process: tokens and seconds."""
+        return {name: quantity.value for name, quantity in self._kept().items()}
+
+    def restore(self, kept: Any) -> bool:
+        """Take up what another process kept; False, and nothing is changed, if that is nothing of the kind."""
+        quantities = self._kept()
+        values = [kept.get(name) for name in quantities] if isinstance(kept, Mapping) else []
+        seconds = [value for value in values if isinstance(value, float) and 0.0 < value < math.inf]
+        if len(seconds) < len(quantities):
+            return False
+        for quantity, value in zip(quantities.values(), seconds, strict=True):
+            quantity.restart(value)
+        self._has_stages = self._later.value > 0.0
+        self._is_cold = False
+        return True
+
+    def _kept(self) -> dict[str, Mean | Quantile]:
+        return {
+            "tokens": self.expected_tokens,
+            "first": self._first,
+            "reading": self._token,
+            "stage": self.next_stage,
+            "later": self._later,
+        }
 
     @property
     def usual_seconds(self) -> float:
@@ -191,11 +235,10 @@ class DrafterState:
 
 
 class RequestState:
-    """One request's account, success counts, drafters and present rate.
+    """One request's success counts, drafters and present rate.
 
     Args:
         request: the request.
-        account: what it may spend.
         plain_step: seconds.
         counts: the shared success counts.
         statistics: what is known of drafters, by name; makes what it does not have.
@@ -206,10 +249,10 @@ class RequestState:
         "_seconds",
         "_statistics",
         "_tokens",
-        "account",
         "counts",
         "max_nodes",
         "next_ask",
+        "price",
         "request",
         "stops",
     )
@@ -217,15 +260,14 @@ class RequestState:
     def __init__(
         self,
         request: Request,
-        account: Account,
         plain_step: float,
         counts: SuccessCounts,
         statistics: Mapping[str, DrafterStatistics],
     ) -> None:
         self.request = request
-        self.account = account
         self.counts = SuccessCounts(REQUEST_MEMORY, counts)
         self.next_ask = 0  # output tokens from which a drafter may be worth asking
+        self.price = 0.0  # seconds that this takes, rows for its drafts included
         self.max_nodes = 16  # draft nodes to ask for: more than were of use lately
         self.stops: Counter[str] = Counter()  # why drafting went no further -> steps
         self._statistics = statistics
@@ -236,6 +278,11 @@ class RequestState:
     def seconds_per_token(self) -> float:
         """At the present rate: what a token saves."""
         return self._seconds.value / self._tokens.value
+
+    def may_ask(self, allowance: float) -> bool:
+        """Whether a drafter may be worth asking, and an allowance of so many seconds covers the most promising one."""
+        request = self.request
+        return bool(request.drafters) and request.num_output_tokens >= self.next_ask and self.price <= allowance
 
     def drafter(self, drafter: Drafter) -> DrafterState:
         """How a drafter has done for this request."""
@@ -269,13 +316,6 @@ class RequestState:
         if new_tokens * self.seconds_per_token > usual + reading / proposals:
             return 0
         return drafter.asked_at + (int((usual + reading) / probe_seconds) if probe_seconds > 0.0 else _NEVER)
-
-    def affordable(self, seconds: float, earning: float) -> int:
-        """The output length from which the balance covers `seconds`, if it grows by `earning` per token until then."""
-        missing = seconds - self.account.balance
-        if missing <= 0.0:
-            return 0
-        return self.request.num_output_tokens + 1 + (int(missing / earning) if earning > 0.0 else _NEVER)
 
     def learn_rate(self, seconds: float, num_tokens: int) -> None:
         """Take in what a step took and emitted."""

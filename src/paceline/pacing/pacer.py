@@ -7,21 +7,21 @@ cost (costs.py), within the request's balance (guard.py). Afterwards the pacer l
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from paceline.engine.ports import Ask, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
-from paceline.pacing.costs import CostTable, Quantile
-from paceline.pacing.estimates import SHARED_MEMORY, DrafterStatistics, RequestState, SuccessCounts
-from paceline.pacing.guard import Account
+from paceline.pacing.costs import CostTable
+from paceline.pacing.estimates import RequestState
+from paceline.pacing.experience import Experience
+from paceline.pacing.guard import Account, Guard
 from paceline.pacing.measuring import time_drafter
 from paceline.pacing.plan import Candidates, Plan, distinct
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which could not be timed when it joined
-_EARNING = 0.9  # of the allowed slowdown: what the balance grows by while nobody is asked
 _SELDOM = 4  # idle steps to one that is learnt from
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
 
@@ -34,6 +34,7 @@ class AdaptivePacer(Pacer):
         max_slowdown: ε, the share by which decoding may be slower than plain decoding.
         budget: draft nodes per request and step, at most.
         clock: seconds, the engine's clock.
+        kept: `experience.as_json()` of an earlier process, if there is one.
     """
 
     def __init__(
@@ -42,38 +43,39 @@ class AdaptivePacer(Pacer):
         max_slowdown: float = MAX_SLOWDOWN,
         budget: int = MAX_DEPTH,
         clock: Callable[[], float] = time.perf_counter,
+        kept: Any = None,
     ) -> None:
         self.costs = costs
-        guess = min(_GUESS, costs.plain(1, 0) / 2)
-        self._counts = SuccessCounts(SHARED_MEMORY)
-        self._statistics: dict[str, DrafterStatistics] = defaultdict(lambda: DrafterStatistics(guess))
+        plain = costs.plain(1, 0)
+        self.guard = Guard(max_slowdown, plain)
+        self.experience = Experience(min(_GUESS, plain / 2), kept)
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
-        self._overhead = Quantile(1e-4, 0.75)  # seconds that pacing takes in a step with proposals
-        self._idle_overhead = Quantile(1e-5, 0.5)  # the same where nobody is asked
         self._num_idle = 0  # steps
         self._states: dict[int, RequestState] = {}  # by request id
         self._plan: Plan | None = None  # this step's, from `draft` to `observe`; None if it is idle
 
     def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
-        if drafter.name not in self._statistics:
-            time_drafter(drafter, target, self.costs.plain(1, 0), self._statistics[drafter.name], self._clock)
+        if not self.experience.meet(drafter):
+            known = self.experience.drafters[drafter.name]
+            time_drafter(drafter, target, self.costs.plain(1, 0), known, self._clock)
 
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         plain = self.costs.plain(1, len(request.tokens))
-        account = Account(self._max_slowdown, plain)
-        account.book(elapsed=prefill, estimate=prefill, plain=prefill)
-        self._states[request.id] = RequestState(request, account, plain, self._counts, self._statistics)
+        self.guard.start(request, prefill, plain)
+        self._states[request.id] = RequestState(request, plain, self.experience.counts, self.experience.drafters)
 
     def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         self._plan = None  # the last step may have failed before it was observed
         states = [self._states[request.id] for request in requests]
-        if not any(r.drafters and r.num_output_tokens >= s.next_ask for r, s in zip(requests, states, strict=True)):
+        allowance = self.guard.allowance(requests)
+        if not any(state.may_ask(allowance) for state in states):
             return [EMPTY] * len(requests)
-        budget, probe_seconds = min(self._budget, max_nodes), self._probe_seconds(requests)
-        self._plan = plan = Plan(states, self.costs, self._clock, budget, self._overhead.value, probe_seconds)
+        budget, overhead = min(self._budget, max_nodes), self.experience.overhead.value
+        probe_seconds = self._probe_seconds(requests)
+        self._plan = plan = Plan(states, self.costs, self._clock, budget, overhead, probe_seconds, allowance)
         for drafter in plan.by_expected_saving():
             plan.ask(drafter, ask)
         return plan.trees()
@@ -89,12 +91,13 @@ class AdaptivePacer(Pacer):
     def finish(self, request: Request) -> None:
         """See `Pacer`."""
         state = self._states.pop(request.id, None)
-        if state is not None:
-            request.stats.pacing = state.account.as_dict() | {"stops": dict(state.stops)}
+        account = self.guard.finish(request)
+        if state is not None and account is not None:
+            request.stats.pacing = account.as_dict() | {"stops": dict(state.stops)}
 
     def account(self, request: Request) -> Account:
         """A running request's account."""
-        return self._states[request.id].account
+        return self.guard.account(request)
 
     def _observe_idle(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Enter a step in which nobody could be asked; few of them are learnt from, since that takes time."""
@@ -104,15 +107,15 @@ class AdaptivePacer(Pacer):
             self._learn_costs(outcomes, times)
         undrafted = times.observing - times.scoring
         own = times.scoring - times.drafting + self._clock() - times.observing
-        overhead = self._idle_overhead.value
+        overhead = self.experience.idle_overhead
+        self.guard.book_plain([o.request for o in outcomes], undrafted, own + undrafted, undrafted, overhead.value)
         for outcome in outcomes:
             state = self._states[outcome.request.id]
             state.stops["idle"] += 1
-            state.account.book(own + undrafted, undrafted, undrafted, overhead)
             if is_studied:
                 state.learn_rate(own + undrafted, len(outcome.tokens))
         if is_studied:
-            self._idle_overhead.learn(own)
+            overhead.learn(own)
 
     def _observe_plan(self, plan: Plan, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Enter a step in which drafters could be asked, and learn from it."""
@@ -125,15 +128,18 @@ class AdaptivePacer(Pacer):
         for state, candidates, outcome in zip(plan.states, plan.candidates, outcomes, strict=True):
             self._learn(state, candidates, outcome, plain, times.committing - times.scoring)
         own = times.scoring - times.drafting + self._clock() - times.observing
-        idle_overhead = self._idle_overhead.value
+        idle_overhead = self.experience.idle_overhead.value
         if plan.has_asked:
             estimate, idle_overhead = estimate + plan.asking_estimate + plan.overhead, 0.0
-            self._overhead.learn(own - plan.asking_seconds)
-        for state, outcome in zip(plan.states, outcomes, strict=True):
-            count = len(outcome.tokens)
+            self.experience.overhead.learn(own - plan.asking_seconds)
+        counts, elapsed = [len(outcome.tokens) for outcome in outcomes], own + undrafted
+        for state, count in zip(plan.states, counts, strict=True):
             state.stops[plan.stop] += 1
-            state.learn_rate(own + undrafted, count)
-            state.account.book(own + undrafted, estimate, count * plain if has_drafts else undrafted, idle_overhead)
+            state.learn_rate(elapsed, count)
+        if has_drafts:
+            self.guard.book_drafted(plan.requests, counts, plain, elapsed, estimate)
+        else:
+            self.guard.book_plain(plan.requests, undrafted, elapsed, estimate, idle_overhead)
 
     def _learn_costs(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Learn what a forward, and the rest of a step, take."""
@@ -153,21 +159,20 @@ class AdaptivePacer(Pacer):
             stats.drafter(source).earned_seconds -= max(forward - plain, 0.0) / len(tree)
         for node in outcome.path[: outcome.num_accepted_drafts]:
             stats.drafter(tree.sources[node]).earned_seconds += plain
-        state.next_ask = self._next_ask(state, plain)
+        if state.request.drafters:
+            state.next_ask, state.price = self._next_ask(state), self._price(state, plain)
 
-    def _next_ask(self, state: RequestState, plain: float) -> int:
-        """The output length from which a drafter is worth asking, or due, and the most promising one affordable.
-
-        With the rows to try its drafts in, or asking it would be for nothing; while that is saved up, nobody is asked.
-        """
-        drafters, context = state.request.drafters, len(state.request.tokens)
-        if not drafters:
-            return 0
-        price = state.first_seconds(max(drafters, key=state.expected_saving)) + self._overhead.value
-        price += max(self.costs.forward(2, context) - plain, 0.0) + self.costs.rest
+    def _next_ask(self, state: RequestState) -> int:
+        """The output length from which a drafter is worth asking, or due."""
         probe_seconds = self._probe_seconds([state.request])
-        due = min([state.due(d, d.expected_tokens, probe_seconds) for d in map(state.drafter, drafters)])
-        return max(due, state.affordable(price, _EARNING * self._max_slowdown * plain))
+        drafters = map(state.drafter, state.request.drafters)
+        return min([state.due(drafter, drafter.expected_tokens, probe_seconds) for drafter in drafters])
+
+    def _price(self, state: RequestState, plain: float) -> float:
+        """Seconds of asking the most promising drafter, with the rows to try its drafts in: else it is for nothing."""
+        first = state.first_seconds(max(state.request.drafters, key=state.expected_saving))
+        rows = max(self.costs.forward(2, len(state.request.tokens)) - plain, 0.0)
+        return first + rows + self.costs.rest + self.experience.overhead.value
 
     def _probe_seconds(self, requests: Sequence[Request]) -> float:
         """What asking a drafter may cost for each token although it does not pay."""

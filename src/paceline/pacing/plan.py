@@ -132,6 +132,7 @@ class Plan:
         max_nodes: draft nodes for each request, at most.
         overhead: seconds that pacing is estimated to take in this step.
         probe_seconds: that asking a drafter which does not pay may cost for each token.
+        allowance: seconds that the step may lose.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Plan:
         max_nodes: int,
         overhead: float,
         probe_seconds: float,
+        allowance: float,
     ) -> None:
         self.states = states
         self.requests = [state.request for state in states]
@@ -159,13 +161,15 @@ class Plan:
         # What a step loses if nothing is accepted, but for its forward; and all of it with one draft, or with none.
         self._base_loss = num_requests * costs.rest + overhead - costs.plain(num_requests, self.context)
         self._min_loss = max(costs.forward(num_requests + 1, self.context) + self._base_loss, overhead)
-        self._allowance = min(state.account.balance for state in states)
+        self._allowance = allowance
 
     def by_expected_saving(self) -> list[Drafter]:
         """The requests' drafters, the most promising first."""
-        return sorted(
-            distinct(self.requests), key=lambda drafter: -sum([state.expected_saving(drafter) for state in self.states])
-        )
+        return sorted(distinct(self.requests), key=lambda drafter: -self._expected_saving(drafter))
+
+    def _expected_saving(self, drafter: Drafter) -> float:
+        having = [state for state in self.states if any(d is drafter for d in state.request.drafters)]
+        return sum([state.expected_saving(drafter) for state in having])
 
     def ask(self, drafter: Drafter, ask: Ask) -> None:
         """Have a drafter propose for the requests in which that pays, or is due, if the balance covers it."""
@@ -211,7 +215,7 @@ class Plan:
         if max_size <= 0:
             return 0, "no drafts"
         plain = self._costs.forward(base, self.context)
-        left = self._allowance - self._spent
+        left = self._allowance - self.asking_estimate  # what asking took beyond that is no reason to waste it
         limit = min(max(_RISK * left, self._min_loss), left)
         best, size, saved, taken = 0.0, 0, 0.0, 0
         for rows in self._costs.sizes(base, base + max_size):
@@ -225,10 +229,6 @@ class Plan:
                 best, size = saved - (cost - plain) * base, taken
         return size, "all drafts taken" if size == max_size else "rows would not pay"
 
-    @property
-    def _spent(self) -> float:
-        return max(self.asking_estimate, self.asking_seconds)
-
     def _wants(self, index: int, drafter: Drafter) -> bool:
         request, state, candidates = self.requests[index], self.states[index], self.candidates[index]
         if candidates.max_nodes == 0 or not any(d is drafter for d in request.drafters):
@@ -239,7 +239,7 @@ class Plan:
 
     def _spend(self, price: float, expected_tokens: float, limit: float) -> bool:
         """Spend the price of a stage, if enough is left within the limit to try so many drafts; False if not."""
-        if self._spent + price + self._reserve(expected_tokens) > limit:
+        if self.asking_estimate + price + self._reserve(expected_tokens) > limit:
             return False
         self.asking_estimate += price
         return True
