@@ -6,13 +6,13 @@ does not has a subclass with a fixture `spec` beside its own tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import paceline
-from paceline.engine.request import StepOutcome
+from paceline.engine.request import DraftLimits, StepOutcome
 from paceline.engine.tree import DraftTree
 
 STORY = "Once upon a time, there was a little dog. The little dog had a red ball."
@@ -47,27 +47,23 @@ class Watcher:
         self.seen.add(request.id)
         return self.inner.start(request)
 
-    def propose(self, requests: Sequence[Any], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
+    def propose(self, requests: Sequence[Any], limits: Sequence[DraftLimits]) -> list[DraftTree]:
         before = [list(request.tokens) for request in requests]
-        last = [DraftTree() for _ in requests]
-        for trees in self.inner.propose(requests, budgets):
-            self._check(trees, budgets, last)
-            last = trees
-            yield trees
+        trees = self.inner.propose(requests, limits)
+        self._check(trees, limits)
         assert [list(request.tokens) for request in requests] == before, "a drafter may not change a request"
+        return trees
 
-    def _check(self, trees: Sequence[DraftTree], budgets: Sequence[int], last: Sequence[DraftTree]) -> None:
-        for tree, budget, before in zip(trees, budgets, last, strict=True):
-            assert len(tree) <= budget
-            size = len(before)
-            old = (before.tokens, before.parents, before.scores, before.buckets)
-            assert old == (tree.tokens[:size], tree.parents[:size], tree.scores[:size], tree.buckets[:size])
+    def _check(self, trees: Sequence[DraftTree], limits: Sequence[DraftLimits]) -> None:
+        for tree, limit in zip(trees, limits, strict=True):
+            assert len(tree) <= limit.max_nodes
+            assert max(tree.depths, default=0) <= limit.max_depth
             assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
             assert all(0 <= score <= 1 for score in tree.scores)
             assert set(tree.sources) <= {self.name}
             edges = list(zip(tree.parents, tree.tokens, strict=True))
             assert len(set(edges)) == len(edges), "a node is proposed once"
-            self.num_proposed += len(tree) - size
+            self.num_proposed += len(tree)
 
     def observe(self, outcome: StepOutcome) -> None:
         assert outcome.request.id in self.open

@@ -15,7 +15,7 @@ from paceline.doctor.replay import ReplayClock, Replayer
 from paceline.doctor.visit import examine, num_units
 from paceline.drafters import BaseDrafter
 from paceline.drafters.base import automatic
-from paceline.engine.request import Environment, Request
+from paceline.engine.request import DraftLimits, Environment, Request
 from paceline.engine.tree import DraftTree
 from paceline.errors import RequestError
 from paceline.pacing import ForwardCost
@@ -40,8 +40,8 @@ class Foreteller(BaseDrafter):
     def __init__(self, recording: RecordedOutput) -> None:
         self._tokens = recording.tokens
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
-        rest = self._tokens[request.num_output_tokens :][: max(budget - 1, 0)]
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
+        rest = self._tokens[request.num_output_tokens :][: max(min(limits.max_nodes - 1, limits.max_depth), 0)]
         if not rest:
             return DraftTree()
         line = chain(rest, self.name)

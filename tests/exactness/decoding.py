@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paceline.drafters import BaseDrafter
 from paceline.engine.engine import Engine
 from paceline.engine.ports import Target
-from paceline.engine.request import Request
+from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.pacing import FixedPacer
 from paceline.params import SamplingParams
@@ -156,10 +156,10 @@ class RandomTrees(BaseDrafter):
         self._rng = np.random.default_rng(seed)
         self._style, self._fill = style, fill
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         truth = self._truth[tuple(request.tokens[: request.num_prompt_tokens]), request.seed]
         ahead = truth[len(request.tokens) :]
-        size = budget if self._fill else int(self._rng.integers(0, budget + 1))
+        size = limits.max_nodes if self._fill else int(self._rng.integers(0, limits.max_nodes + 1))
         depth = min(size, len(ahead)) if self._style != "never" else 0
         if self._style == "mixed":
             depth = int(self._rng.integers(0, depth + 1))

@@ -11,6 +11,7 @@ from paceline.engine.request import Hints, Request, StepOutcome
 from paceline.engine.stats import Stats
 from paceline.engine.tree import MAX_DEPTH, merge
 from paceline.pacing import fixed
+from paceline.pacing.plan import max_depth
 from paceline.testing import ScriptedTarget
 
 
@@ -86,7 +87,7 @@ def _(patch: Patch) -> None:
 
 @fault("drafts as deep as the limit", checks.a_run_to_the_limit_cuts_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(fixed, "merge", lambda trees, budget, depth: merge(trees, budget, depth + 1))
+    patch.setattr(fixed, "max_depth", lambda request: max_depth(request) + 1)
 
 
 @fault(
@@ -176,7 +177,7 @@ def _(patch: Patch) -> None:
 
 @fault("an error of a drafter let through", checks.a_failing_drafter_changes_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(Engine, "_ask", lambda engine, drafter, *proposal: drafter.propose(*proposal))
+    patch.setattr(Engine, "_ask", lambda engine, drafter, *work: drafter.propose(*work))
 
 
 @fault("a drafter that failed asked again", checks.a_failing_drafter_changes_nothing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from law.support import Kind
 from paceline.engine.engine import Engine
-from paceline.engine.request import Request, StepOutcome
+from paceline.engine.request import DraftLimits, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.pacing import AdaptivePacer, CostTable
 from paceline.pacing.measuring import measure
@@ -81,30 +81,37 @@ class TimedTarget(ScriptedTarget):
 
 
 class TimedDrafter(ScriptedDrafter):
-    """A scripted drafter that takes `seconds` for each proposal, and as much for each of its further stages.
+    """A scripted drafter that takes `seconds` for a proposal of any depth, or for each of its levels.
 
-    Nodes of one depth succeed alike.
-
-    The first stage shows one token of the script's chain, each further one another.
+    Nodes of one depth succeed alike. One that has levels shows a token of the script's chain in each.
     """
 
-    def __init__(self, name: str, script, clock: Clock, seconds: float, num_stages: int = 1) -> None:
+    def __init__(self, name: str, script, clock: Clock, seconds: float, num_levels: int = 1) -> None:
         super().__init__(script)
         self.name = name  # type: ignore[misc]
-        self.clock, self.seconds, self.num_stages = clock, seconds, num_stages
+        self.clock, self.seconds, self.num_levels = clock, seconds, num_levels
         self.num_asked = self.num_shown = 0
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
-        trees = next(iter(super().propose(requests, budgets)))
+    def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
         trees = [
-            DraftTree(tree.tokens, tree.parents, tree.scores, (self.name,) * len(tree), tree.depths) for tree in trees
+            DraftTree(tree.tokens, tree.parents, tree.scores, (self.name,) * len(tree), tree.depths)
+            for tree in super().propose(requests, limits)
         ]
+        num_levels = max(self._num_levels(*work) for work in zip(trees, limits, strict=True))
         self.num_asked += 1
-        for stage in range(1, self.num_stages + 1):
-            self.clock.advance(self.seconds)
-            self.num_shown += 1
-            size = stage if self.num_stages > 1 else 64
-            yield [DraftTree(*(part[:size] for part in _parts(tree))) for tree in trees]
+        self.num_shown += num_levels
+        self.clock.advance(num_levels * self.seconds)
+        size = num_levels if self.num_levels > 1 else 64
+        return [DraftTree(*(part[:size] for part in _parts(tree))) for tree in trees]
+
+    def _num_levels(self, tree: DraftTree, limits: DraftLimits) -> int:
+        """How many levels of a chain to show: on while the next should bring enough, see `DraftLimits`."""
+        before = gain = 1.0
+        for level, score in enumerate(tree.scores[: min(self.num_levels, limits.max_depth)]):
+            if level and gain * min(gain / before, 1.0) <= limits.min_gain:
+                return level
+            before, gain = gain, gain * score
+        return max(min(self.num_levels, limits.max_depth, len(tree)), 1)
 
     def observe(self, outcome: StepOutcome) -> None:
         self.outcomes.append(outcome)

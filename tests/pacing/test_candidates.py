@@ -1,4 +1,4 @@
-"""Proposals taken in as they come: what they would bring, what they cover, and which of them get rows."""
+"""Proposals taken in: what they would bring, what they cover, and which of them get rows."""
 
 from __future__ import annotations
 
@@ -41,22 +41,21 @@ def test_coverage_is_the_probability_that_the_next_token_is_among_the_drafts() -
     assert candidates.coverage <= 1.0
 
 
-def test_a_stage_gains_what_its_own_nodes_would_bring() -> None:
-    candidates, drafter = candidates_of(), somebody()
-    nodes = [(-1, 1, 0.8), (0, 2, 0.5), (0, 3, 0.25), (1, 4, 0.5)]
-    gains = [candidates.add(drafter, tree_of("somebody", *nodes[:size])) for size in (1, 3, 3, 4)]
-    assert gains == pytest.approx([0.8, 0.8 * 0.75, 0.0, 0.8 * 0.5 * 0.5])
-    assert candidates.expected_tokens(drafter) == pytest.approx(sum(gains))
-    assert candidates.expected_tokens(somebody()) == 0.0
-    assert candidates.add(drafter, DraftTree()) == 0.0
+def test_a_proposal_is_expected_to_bring_what_its_paths_are_likely_to() -> None:
+    candidates, drafter, silent = candidates_of(), somebody(), somebody()
+    candidates.add(drafter, tree_of("somebody", (-1, 1, 0.8), (0, 2, 0.5), (0, 3, 0.25), (1, 4, 0.5)))
+    candidates.add(silent, DraftTree())
+    assert candidates.expected_tokens(drafter) == pytest.approx(0.8 * (1 + 0.5 + 0.25 + 0.5 * 0.5))
+    assert candidates.expected_tokens(silent) == candidates.expected_tokens(somebody()) == 0.0
 
 
 def test_probabilities_are_the_calibrated_ones_and_not_the_drafters_own() -> None:
     counts = SuccessCounts(1e9)
     for _ in range(400):
         counts.add(("somebody", 0), False)
-    candidates = candidates_of(shared=counts)
-    assert candidates.add(somebody(), tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0))) < 0.02
+    candidates, drafter = candidates_of(shared=counts), somebody()
+    candidates.add(drafter, tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0)))
+    assert candidates.expected_tokens(drafter) < 0.02
 
 
 def test_all_proposals_are_judged_and_agreement_by_itself() -> None:

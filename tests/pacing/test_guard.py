@@ -61,8 +61,8 @@ machines = st.builds(
 def timed(place: World, specs) -> list[TimedDrafter]:
     plain = place.target.costs.base
     return [
-        TimedDrafter(name, SCRIPTS[name](place.target), place.clock, share * plain / stages, stages)
-        for name, share, stages in specs
+        TimedDrafter(name, SCRIPTS[name](place.target), place.clock, share * plain / levels, levels)
+        for name, share, levels in specs
     ]
 
 

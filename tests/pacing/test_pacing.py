@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from law.support import target_of
 from paceline.engine.request import Request
+from paceline.engine.tree import DraftTree
 from paceline.pacing import FixedPacer
-from paceline.testing import ScriptedDrafter
+from paceline.testing import ScriptedDrafter, chain
 from pacing.simulated import Costs, TimedDrafter, World, request_of, world
 
 VOCAB = 13
@@ -17,10 +20,10 @@ def place_of(costs: Costs, budget: int = 64) -> World:
     return world(target_of(VOCAB).logits, VOCAB, costs, budget=budget)
 
 
-def perfect(place: World, name: str, share: float, num_stages: int = 1) -> TimedDrafter:
-    """Always right, at a share of a plain step for each stage."""
+def perfect(place: World, name: str, share: float, num_levels: int = 1) -> TimedDrafter:
+    """Always right, at a share of a plain step for each level."""
     script = ScriptedDrafter.perfect(place.target)._script
-    return TimedDrafter(name, script, place.clock, share * place.target.costs.base, num_stages)
+    return TimedDrafter(name, script, place.clock, share * place.target.costs.base, num_levels)
 
 
 def wrong(place: World, name: str, share: float) -> TimedDrafter:
@@ -62,10 +65,15 @@ def test_of_two_that_are_right_the_cheaper_is_asked_and_the_dearer_is_left_alone
 
 
 @pytest.mark.parametrize(("right", "least", "most"), [(12, 6, 12), (1, 1, 3)])
-def test_a_model_looks_further_as_long_as_a_stage_promises_more_than_it_costs(right, least, most) -> None:
+def test_a_model_looks_further_as_long_as_a_level_promises_more_than_it_costs(right, least, most) -> None:
     place = place_of(Costs(per_row=0.05))
-    script = ScriptedDrafter.adversarial(place.target, right)._script
-    drafter = TimedDrafter("staged", script, place.clock, 0.1 * place.target.costs.base, num_stages=12)
+    tokens = ScriptedDrafter.adversarial(place.target, right)._script
+
+    def script(request: Request, count: int) -> DraftTree:
+        drafts = chain(tokens(request, count))
+        return replace(drafts, scores=tuple(0.95 if depth < right else 0.05 for depth in range(len(drafts))))
+
+    drafter = TimedDrafter("levels", script, place.clock, 0.1 * place.target.costs.base, num_levels=12)
     decoded(place, [drafter], 900)
     assert least <= drafter.num_shown / drafter.num_asked <= most
 

@@ -26,20 +26,18 @@ def state_of(request: Request | None = None) -> RequestState:
     return RequestState(request or request_of(5, 400), PLAIN, counts, statistics)
 
 
-def taught(
-    cost: DrafterStatistics, first: float, later: float = 0.0, num_later: int = 0, unread: int = 1
-) -> DrafterStatistics:
+def taught(cost: DrafterStatistics, seconds: float, depth: int = 1, unread: int = 1) -> DrafterStatistics:
     for _ in range(30):
-        cost.learn_cost(unread, first, later, num_later)
+        cost.learn_cost(unread, depth, seconds)
     return cost
 
 
 def test_the_first_proposal_is_left_out_and_a_guess_stands_until_the_second() -> None:
     cost = DrafterStatistics(3e-3)
     assert cost.first_seconds(1) == 3e-3
-    cost.learn_cost(1, 9.0, 0.0, 0)
+    cost.learn_cost(1, 1, 9.0)
     assert cost.first_seconds(1) == 3e-3
-    cost.learn_cost(1, 1e-3, 0.0, 0)
+    cost.learn_cost(1, 0, 1e-3)
     assert cost.first_seconds(1) == 1e-3
 
 
@@ -52,11 +50,17 @@ def test_reading_a_long_text_is_told_from_proposing() -> None:
     assert cost.first_seconds(1000) == pytest.approx(1e-3 + 1000 * 2e-5, rel=0.1)
 
 
-def test_further_stages_cost_what_each_took_and_are_part_of_what_is_usual() -> None:
-    cost = taught(DrafterStatistics(3e-3), 1e-3, later=6e-3, num_later=3)
-    assert cost.next_stage.value == pytest.approx(2e-3, rel=0.1)
+def test_further_levels_cost_what_each_took_and_are_part_of_what_is_usual() -> None:
+    cost = taught(taught(DrafterStatistics(3e-3), 1e-3), 7e-3, depth=4)
+    assert cost.next_level.value == pytest.approx(2e-3, rel=0.1)
     assert cost.usual_seconds == pytest.approx(7e-3, rel=0.1)
     assert cost.first_seconds(1) == pytest.approx(1e-3, rel=0.1)
+
+
+def test_a_deep_proposal_that_took_less_than_one_level_says_that_a_level_takes_less() -> None:
+    cost = taught(DrafterStatistics(3e-3), 1e-3, depth=16)
+    assert cost.first_seconds(1) == pytest.approx(1e-3, rel=0.1)
+    assert cost.first_seconds(1) + 15 * cost.next_level.value == pytest.approx(1e-3, rel=0.1)
 
 
 def test_a_request_starts_from_what_all_requests_know_of_a_drafter_and_follows_its_own() -> None:

@@ -22,24 +22,24 @@ def timed(drafter) -> DrafterStatistics:
     return statistics
 
 
-@pytest.mark.parametrize("num_stages", [1, 3])
-def test_what_a_drafter_takes_is_known_before_its_first_request(num_stages: int) -> None:
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_what_a_drafter_takes_is_known_before_its_first_request(num_levels: int) -> None:
     clock, statistics = Clock(), DrafterStatistics(GUESS)
-    drafter = TimedDrafter("timed", lambda request, budget: [1] * budget, clock, 3e-3, num_stages)
+    drafter = TimedDrafter("timed", lambda request, budget: [1] * budget, clock, 3e-3, num_levels)
     time_drafter(drafter, TARGET, 1.0, statistics, clock)
     assert 2.9e-3 <= statistics.first_seconds(1) < 4.5e-3  # an upper bound, of few samples
-    assert statistics.next_stage.value == pytest.approx(3e-3 if num_stages > 1 else GUESS, rel=0.5)
+    assert statistics.next_level.value == pytest.approx(3e-3 if num_levels > 1 else 0.0, rel=0.5, abs=1e-4)
     assert not drafter.active
 
 
-@pytest.mark.parametrize(("plain", "num_forwards"), [(0.001, 7), (0.5, 0)])
+@pytest.mark.parametrize(("plain", "num_forwards"), [(0.001, 9), (0.5, 0)])
 def test_each_proposal_comes_after_a_forward_where_that_counts(plain: float, num_forwards: int) -> None:
     ran: list[int] = []
     target = ScriptedTarget(lambda history: np.zeros(VOCAB), VOCAB)
     target.dry_run = lambda rows, context: bool(ran.append(rows)) or True  # type: ignore[method-assign]
     drafter = ScriptedDrafter(lambda request, budget: bool(ran.append(0)) or [1] * budget)
     time_drafter(drafter, target, plain, DrafterStatistics(GUESS), Clock())
-    assert ran == ([1, 0] * num_forwards or [0] * 7)
+    assert ran == ([1, 0] * num_forwards or [0] * 9)
 
 
 class Silent(ScriptedDrafter):

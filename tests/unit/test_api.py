@@ -315,7 +315,7 @@ class Asks(ScriptedDrafter):
 
     llm: LLM
 
-    def propose_one(self, request, budget):
+    def propose_one(self, request, limits):
         self.llm.generate([1])
 
 

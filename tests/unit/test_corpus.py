@@ -12,7 +12,7 @@ from contract.keeping import STORY, DrafterContract
 from paceline import ConfigError
 from paceline.drafters import corpus
 from paceline.drafters.corpus import CorpusDrafter
-from paceline.engine.request import Environment, Hints
+from paceline.engine.request import DraftLimits, Environment, Hints
 
 
 class Letters:
@@ -35,7 +35,7 @@ def corpus_of(path: Path, **options: object) -> CorpusDrafter:
 def drafted(drafter: CorpusDrafter, context: str, budget: int = 5, tenant: str = "") -> str:
     request = SimpleNamespace(id=1, tokens=[ord(c) for c in context], hints=Hints(tenant=tenant))
     assert drafter.start(request)
-    tree = drafter.propose_one(request, budget)
+    tree = drafter.propose_one(request, DraftLimits(budget))
     drafter.finish(request)
     assert all(0 <= score <= 1 for score in tree.scores)
     return "".join(map(chr, tree.tokens))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paceline import ConfigError
 from paceline.drafters import BaseDrafter, automatic, available, make, named, option, register
 from paceline.drafters.base import _REGISTRY, options_of
-from paceline.engine.request import Environment
+from paceline.engine.request import DraftLimits, Environment
 from paceline.testing import ScriptedDrafter
 
 
@@ -240,4 +240,4 @@ def test_the_state_of_a_drafter_is_no_option() -> None:
 
 def test_the_base_drafter_learns_nothing_and_proposes_nothing_of_its_own() -> None:
     with pytest.raises(NotImplementedError):
-        list(BaseDrafter().propose([object()], [3]))
+        BaseDrafter().propose([object()], [DraftLimits(3)])

@@ -70,7 +70,7 @@ def tree(tokens, parents, scores=None, sources=None) -> DraftTree:
 
 
 BROKEN = {
-    "over its budget": (chain([1] * 8), "proposed 8 nodes; its budget was 7"),
+    "over its budget": (chain([1] * 8), "proposed 8 nodes; allowed: 7"),
     "a child before its parent": (tree((1, 2), (1, -1)), "a node that stands before its parent"),
     "its own parent": (tree((1,), (0,)), "a node that stands before its parent"),
     "a parent below the root": (tree((1,), (-2,)), "a node that stands before its parent"),
@@ -95,9 +95,8 @@ def test_a_drafter_that_breaks_its_port_is_dismissed_in_words(name: str) -> None
 
 def test_too_few_trees_for_the_requests_dismiss_the_drafter() -> None:
     class Short(ScriptedDrafter):
-        def propose(self, requests, budgets):
-            for trees in super().propose(requests, budgets):
-                yield trees[1:]
+        def propose(self, requests, limits):
+            return super().propose(requests, limits)[1:]
 
     target = target_of(VOCAB)
     plain = LLM.from_target(target, None, drafters="none").generate([[1, 2], [3]], **HOW)

@@ -170,7 +170,7 @@ def test_threads_get_their_whole_output_or_an_error() -> None:
     llm = LLM.from_target(target, None, drafters="none")
 
     class Moody(ScriptedDrafter):
-        def propose_one(self, request, budget):
+        def propose_one(self, request, limits):
             if len(request.tokens) % 5 == 4:
                 raise ValueError("not today")
             return chain([(request.tokens[-1] + 1) % 7])
@@ -219,8 +219,8 @@ class Broken(BaseDrafter):
         self.score = score
         self.finished = 0
 
-    def propose(self, requests, budgets):
-        yield [DraftTree((2,), (-1,), (self.score,), ("broken",)) for _ in requests]
+    def propose(self, requests, limits):
+        return [DraftTree((2,), (-1,), (self.score,), ("broken",)) for _ in requests]
 
     def finish(self, request):
         self.finished += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from paceline import ConfigError
 from paceline.drafters.history import HistoryDrafter
-from paceline.engine.request import Environment, Hints, StepOutcome, Token
+from paceline.engine.request import DraftLimits, Environment, Hints, StepOutcome, Token
 from paceline.engine.tree import DraftTree
 from paceline.pacing.estimates import DrafterStatistics
 from paceline.pacing.measuring import time_drafter
@@ -47,7 +47,7 @@ def tell(drafter: HistoryDrafter, text: list[int], tenant: str = "", num_prompt_
 def drafted(drafter: HistoryDrafter, context: list[int], tenant: str = "", budget: int = 5) -> DraftTree:
     request = asking(context, tenant)
     drafter.start(request)
-    tree = drafter.propose_one(request, budget)
+    tree = drafter.propose_one(request, DraftLimits(budget))
     drafter.finish(request)
     return tree
 
@@ -102,7 +102,7 @@ def test_what_was_of_use_is_kept_when_the_store_is_full() -> None:
     tell(drafter, [*range(600, 620)])
     request = asking([500, 501])
     drafter.start(request)
-    tree = drafter.propose_one(request, 2)
+    tree = drafter.propose_one(request, DraftLimits(2))
     request.tokens += [502, 503]
     emitted = (Token(502, "", "history", 0.0, 0.0), Token(503, "", "target", 0.0, 0.0))
     drafter.observe(StepOutcome(request, tree, (0,), emitted, np.zeros((3, 1000), np.float32)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from law.support import Kind
 from paceline.drafters import make
 from paceline.drafters.logitspec import LogitSpecDrafter
-from paceline.engine.request import Request, StepOutcome, Token
+from paceline.engine.request import DraftLimits, Request, StepOutcome, Token
 from paceline.engine.tree import EMPTY, DraftTree
 
 SIZE = 13
@@ -49,11 +49,11 @@ def test_trees_are_well_formed_and_their_chains_stand_in_the_text(data: st.DataO
     drafter = drafter_of(f"logitspec:guesses={data.draw(st.integers(1, 16))},min_chance=0.000001")
     request = request_of(drafter, *data.draw(st.lists(tokens, min_size=1, max_size=30)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    assert len(drafter.propose_one(request, 9)) == 0
+    assert len(drafter.propose_one(request, DraftLimits(9))) == 0
     for _ in range(5):
         step(drafter, request, data.draw(tokens), rng.normal(size=SIZE).astype(np.float32))
         budget = data.draw(st.integers(0, 20))
-        tree = drafter.propose_one(request, budget)
+        tree = drafter.propose_one(request, DraftLimits(budget))
         assert len(tree) <= budget
         assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
         assert len({*zip(tree.parents, tree.tokens, strict=True)}) == len(tree)
@@ -74,7 +74,7 @@ def test_a_guess_found_after_the_pending_token_comes_first_with_what_followed() 
     drafter = drafter_of()
     request = request_of(drafter, 1, 2, 3, 4, 5, 0)
     step(drafter, request, 1, row(1, 7, 2))
-    tree = drafter.propose_one(request, 4)
+    tree = drafter.propose_one(request, DraftLimits(4))
     assert tree.tokens == (2, 3, 4, 5)
     assert tree.parents == (-1, 0, 1, 2)
 
@@ -83,7 +83,7 @@ def test_a_guess_is_prolonged_from_its_last_occurrence_if_the_pair_is_new() -> N
     drafter = drafter_of()
     request = request_of(drafter, 2, 3, 2, 4, 0)
     step(drafter, request, 1, row(1, 2))
-    tree = drafter.propose_one(request, 2)
+    tree = drafter.propose_one(request, DraftLimits(2))
     assert tree.tokens[:2] == (2, 4)
 
 
@@ -91,7 +91,7 @@ def test_no_more_tokens_follow_a_guess_than_allowed() -> None:
     drafter = drafter_of("logitspec:length=1,guesses=1")
     request = request_of(drafter, 1, 2, 3, 4, 5, 0)
     step(drafter, request, 1, row(1, 2))
-    assert drafter.propose_one(request, 9).tokens == (2, 3)
+    assert drafter.propose_one(request, DraftLimits(9)).tokens == (2, 3)
 
 
 def test_the_guesses_are_of_the_last_accepted_nodes_row_and_only_of_the_step_before() -> None:
@@ -99,27 +99,27 @@ def test_the_guesses_are_of_the_last_accepted_nodes_row_and_only_of_the_step_bef
     request = request_of(drafter, 9)
     tree = DraftTree((5, 6), (-1, -1), (0.5, 0.4), ("other",) * 2)
     step(drafter, request, 1, row(6, 2), row(7, 3), row(1, 8), tree=tree, path=(1,))
-    assert drafter.propose_one(request, 1).tokens == (8,)
+    assert drafter.propose_one(request, DraftLimits(1)).tokens == (8,)
     request.tokens.append(4)  # a step in which it was not asked
-    assert len(drafter.propose_one(request, 9)) == 0
+    assert len(drafter.propose_one(request, DraftLimits(9))) == 0
 
 
 def test_the_text_of_missed_steps_is_caught_up_with() -> None:
     drafter = drafter_of()
     request = request_of(drafter, 9)
-    drafter.propose_one(request, 1)
+    drafter.propose_one(request, DraftLimits(1))
     request.tokens += [1, 2, 3, 4]
     step(drafter, request, 1, row(1, 2))
-    assert drafter.propose_one(request, 3).tokens == (2, 3, 4)
+    assert drafter.propose_one(request, DraftLimits(3)).tokens == (2, 3, 4)
 
 
 def test_requests_share_nothing_and_nothing_is_kept_of_a_finished_one() -> None:
     drafter = drafter_of("logitspec:guesses=1")
     first, second = request_of(drafter, 1, 2, 3, 0), request_of(drafter, 9)
     step(drafter, first, 1, row(1, 2))
-    assert len(drafter.propose_one(second, 9)) == 0
+    assert len(drafter.propose_one(second, DraftLimits(9))) == 0
     step(drafter, second, 1, row(1, 2))
-    assert drafter.propose_one(second, 9).tokens == (2,)  # the first's text would go on
+    assert drafter.propose_one(second, DraftLimits(9)).tokens == (2,)  # the first's text would go on
     drafter.finish(first)
     drafter.finish(first)
     drafter.finish(Kind({}).request(SIZE, 5))  # never started

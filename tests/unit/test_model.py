@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import paceline
 from paceline.bundled import DEFAULT_DRAFT, bundled_path
 from paceline.drafters import named
 from paceline.drafters.model import ModelDrafter
-from paceline.engine.request import NO_HINTS, Environment, Request, StepOutcome, Token
+from paceline.engine.request import NO_HINTS, DraftLimits, Environment, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
 from paceline.pacing import FixedPacer
 from paceline.params import SamplingParams
@@ -30,9 +29,9 @@ def drafter(bundled: paceline.LLM) -> ModelDrafter:
     return made
 
 
-def proposed(drafter: ModelDrafter, request: Request, num_stages: int) -> DraftTree:
-    *_, last = islice(drafter.propose([request], [14]), num_stages)
-    return last[0]
+def proposed(drafter: ModelDrafter, request: Request, depth: int) -> DraftTree:
+    [tree] = drafter.propose([request], [DraftLimits(14, depth)])
+    return tree
 
 
 def deepest_path(tree: DraftTree, rng: np.random.Generator) -> list[int]:
@@ -55,12 +54,12 @@ def decode_with(drafter: ModelDrafter, llm: paceline.LLM, seed: int, temperature
     compared = 0
     try:
         for _ in range(12):
-            num_stages = int(rng.integers(1, 7))
-            tree = proposed(drafter, request, num_stages)
+            depth = int(rng.integers(1, 7))
+            tree = proposed(drafter, request, depth)
             again = SamplingParams(max_tokens=9, temperature=temperature, seed=seed)
             [fresh] = factory.requests(request.tokens, again, [], NO_HINTS)
             drafter.start(fresh)
-            expected = proposed(drafter, fresh, num_stages)
+            expected = proposed(drafter, fresh, depth)
             drafter.finish(fresh)
             assert (tree.tokens, tree.parents) == (expected.tokens, expected.parents)
             assert tree.scores == pytest.approx(expected.scores, abs=0.02)  # reading and decoding may round differently

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.drafters.prediction import PredictionDrafter
-from paceline.engine.request import Environment, Hints
+from paceline.engine.request import DraftLimits, Environment, Hints
 from paceline.engine.tree import DraftTree
 
 WORDS = list(range(100, 160))
@@ -22,10 +22,10 @@ def asked(prediction: list[int], output: list[int], budget: int = 4, prompt: tup
     )
     drafter = PredictionDrafter()
     assert drafter.start(request)
-    tree = drafter.propose_one(request, budget)
+    tree = drafter.propose_one(request, DraftLimits(budget))
     for token in output:
         request.tokens.append(token)
-        tree = drafter.propose_one(request, budget)
+        tree = drafter.propose_one(request, DraftLimits(budget))
     drafter.finish(request)
     assert not drafter._cursors
     return tree
@@ -37,7 +37,7 @@ def asked_once(prediction: list[int], output: list[int], budget: int = 4) -> Dra
 
 def _late(prediction: list[int], output: list[int], budget: int) -> DraftTree:
     request = SimpleNamespace(id=0, tokens=[1, *output], num_prompt_tokens=1, hints=Hints(tuple(prediction)))
-    return PredictionDrafter().propose_one(request, budget)
+    return PredictionDrafter().propose_one(request, DraftLimits(budget))
 
 
 def paths(tree: DraftTree) -> list[list[int]]:
@@ -97,7 +97,7 @@ def test_what_the_model_cannot_say_and_what_follows_it_is_not_proposed() -> None
     drafter = PredictionDrafter()
     drafter.attach(Environment(None, 50, "cpu"))
     request = SimpleNamespace(id=0, tokens=[1], num_prompt_tokens=1, hints=Hints((3, 4, 50, 5)))
-    assert drafter.propose_one(request, 9).tokens == (3, 4)
+    assert drafter.propose_one(request, DraftLimits(9)).tokens == (3, 4)
 
 
 texts = st.lists(st.integers(0, 3), max_size=40)
@@ -111,7 +111,7 @@ def test_trees_are_well_formed_and_only_say_what_stands_in_the_prediction(
     drafter = PredictionDrafter()
     for token in [None, *more]:
         request.tokens += [] if token is None else [token]
-        tree = drafter.propose_one(request, budget)
+        tree = drafter.propose_one(request, DraftLimits(budget))
         assert len(tree) <= budget
         assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree)
         assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))

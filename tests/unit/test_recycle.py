@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from law.support import Kind
 from paceline.drafters import make
 from paceline.drafters.recycle import CHANCES, RecycleDrafter
-from paceline.engine.request import Environment, Hints, Request, StepOutcome, Token
+from paceline.engine.request import DraftLimits, Environment, Hints, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
 
 SIZE = 11
@@ -67,7 +67,7 @@ def test_trees_are_well_formed_whatever_has_been_observed(data: st.DataObject) -
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     for _ in range(6):
         budget = data.draw(st.integers(0, 12))
-        tree = drafter.propose_one(request, budget)
+        tree = drafter.propose_one(request, DraftLimits(budget))
         assert len(tree) <= budget
         assert all(-1 <= parent < node for node, parent in enumerate(tree.parents))
         assert len({*zip(tree.parents, tree.tokens, strict=True)}) == len(tree)
@@ -89,7 +89,7 @@ def test_a_rows_likeliest_tokens_are_proposed_when_its_token_comes_again() -> No
     request = request_of(drafter, 1, 2)
     step(drafter, request, DraftTree(), (), 5, row(t7=0.6, t8=0.3))
     request.tokens += [4, 2]  # 2 after another token than before
-    tree = drafter.propose_one(request, 3)
+    tree = drafter.propose_one(request, DraftLimits(3))
     assert children(tree)[:2] == [7, 8]
     assert tree.scores[0] > tree.scores[1]
 
@@ -101,9 +101,9 @@ def test_the_last_two_tokens_count_before_the_last_alone() -> None:
     request.tokens += [4, 2]
     step(drafter, request, DraftTree(), (), 3, row(t8=0.9))
     request.tokens += [1, 2]
-    assert children(drafter.propose_one(request, 1)) == [7]
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [7]
     request.tokens += [9, 2]
-    assert children(drafter.propose_one(request, 1)) == [8]
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [8]
 
 
 def test_rejected_nodes_are_learnt_from_and_the_path_has_the_last_word() -> None:
@@ -112,9 +112,9 @@ def test_rejected_nodes_are_learnt_from_and_the_path_has_the_last_word() -> None
     tree = DraftTree((3, 4, 3), (-1, -1, 1), (0.5,) * 3, ("other",) * 3)
     step(drafter, request, tree, (0,), 6, row(t3=0.9), row(t7=0.9), row(t8=0.9), row(t9=0.9))
     request.tokens += [0, 4]  # a rejected node's token
-    assert children(drafter.propose_one(request, 1)) == [8]
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [8]
     request.tokens += [0, 3]  # accepted as node 0, rejected as node 2
-    assert children(drafter.propose_one(request, 1)) == [7]
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [7]
 
 
 def test_no_more_rows_than_allowed_are_learnt_from() -> None:
@@ -122,9 +122,9 @@ def test_no_more_rows_than_allowed_are_learnt_from() -> None:
     request = request_of(drafter, 1, 2)
     step(drafter, request, chain(3, 4), (), 5, row(t6=0.9), row(t7=0.9), row(t8=0.9))
     request.tokens += [0, 3]
-    assert children(drafter.propose_one(request, 1)) == [7]
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [7]
     request.tokens += [0, 4]
-    assert len(drafter.propose_one(request, 1)) == 0
+    assert len(drafter.propose_one(request, DraftLimits(1))) == 0
 
 
 def test_chains_are_followed_from_row_to_row() -> None:
@@ -133,28 +133,28 @@ def test_chains_are_followed_from_row_to_row() -> None:
     rows = [row(t3=0.99), row(t4=0.99), row(t5=0.99), row(t6=0.99)]
     step(drafter, request, chain(3, 4, 5), (0, 1, 2), 6, *rows)
     request.tokens += [1, 2]
-    assert drafter.propose_one(request, 4).tokens == (3, 4, 5, 6)
+    assert drafter.propose_one(request, DraftLimits(4)).tokens == (3, 4, 5, 6)
 
 
 def test_the_prompt_and_steps_that_were_missed_are_caught_up_with() -> None:
     drafter = drafter_of()
     request = request_of(drafter, 1, 2, 3, 9, 1, 2)
-    assert drafter.propose_one(request, 2).tokens == (3, 9)
+    assert drafter.propose_one(request, DraftLimits(2)).tokens == (3, 9)
     request.tokens += [7, 8, 5, 7]  # not asked
-    assert children(drafter.propose_one(request, 2)) == [8]
+    assert children(drafter.propose_one(request, DraftLimits(2))) == [8]
     request.tokens += [1, 2]
-    assert children(drafter.propose_one(request, 1)) == [7]  # what followed last
+    assert children(drafter.propose_one(request, DraftLimits(1))) == [7]  # what followed last
 
 
 def test_one_tenant_never_drafts_for_another() -> None:
     drafter = drafter_of()
     mine, other = request_of(drafter, 1, 2, tenant="a"), request_of(drafter, 1, 2, tenant="b")
-    drafter.propose_one(mine, 4)
+    drafter.propose_one(mine, DraftLimits(4))
     step(drafter, mine, DraftTree(), (), 5, row(t7=0.9))
     request = request_of(drafter, 1, 2, tenant="a")
-    assert children(drafter.propose_one(request, 2))[0] == 7
-    assert len(drafter.propose_one(other, 9)) == 0
-    assert len(drafter.propose_one(request_of(drafter, 2), 9)) == 0
+    assert children(drafter.propose_one(request, DraftLimits(2)))[0] == 7
+    assert len(drafter.propose_one(other, DraftLimits(9))) == 0
+    assert len(drafter.propose_one(request_of(drafter, 2), DraftLimits(9))) == 0
 
 
 def test_the_tenant_served_longest_ago_is_forgotten_and_its_request_goes_on() -> None:
@@ -162,9 +162,9 @@ def test_the_tenant_served_longest_ago_is_forgotten_and_its_request_goes_on() ->
     first = request_of(drafter, 1, 2, tenant="a")
     step(drafter, first, DraftTree(), (), 2, row(t7=0.9))
     for tenant in "bc":
-        drafter.propose_one(request_of(drafter, 1, tenant=tenant), 1)
+        drafter.propose_one(request_of(drafter, 1, tenant=tenant), DraftLimits(1))
     assert len(drafter._tables) == 2
-    assert 7 not in drafter.propose_one(first, 9).tokens
+    assert 7 not in drafter.propose_one(first, DraftLimits(9)).tokens
 
 
 def test_a_slot_taken_by_another_pair_says_nothing_of_the_old_one(monkeypatch) -> None:
@@ -173,14 +173,14 @@ def test_a_slot_taken_by_another_pair_says_nothing_of_the_old_one(monkeypatch) -
     request = request_of(drafter, 1, 2)
     step(drafter, request, DraftTree(), (), 3, row(t7=0.9))
     request.tokens += [4, 5, 6, 1, 2]
-    [best, *_] = drafter.propose_one(request, 1).scores
+    [best, *_] = drafter.propose_one(request, DraftLimits(1)).scores
     assert best < 0.6  # the row of 2 alone
 
 
 def test_nothing_is_kept_of_a_finished_request() -> None:
     drafter = drafter_of()
     request = request_of(drafter, 1, 2)
-    drafter.propose_one(request, 2)
+    drafter.propose_one(request, DraftLimits(2))
     drafter.finish(request)
     drafter.finish(request)
     drafter.finish(Kind({}).request(SIZE, 5))  # never started

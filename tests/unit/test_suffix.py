@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from law.support import Kind, prepared
 from paceline import LLM
 from paceline.drafters.suffix import LONGEST, MANY, MAX_HITS, OwnText, SuffixDrafter
+from paceline.engine.request import DraftLimits
 from paceline.testing import ScriptedTarget
 
 texts = st.integers(1, 4).flatmap(lambda size: st.lists(st.integers(0, size - 1), min_size=1, max_size=60))
@@ -62,7 +63,7 @@ def test_every_drafted_path_followed_a_suffix_in_the_text(text: list[int], least
     drafter = SuffixDrafter(min_match=least, min_score=0.0)
     request = Kind({}).request(5, 50, prompt=prompt)
     drafter.start(request)
-    tree = drafter.propose_one(request, budget)
+    tree = drafter.propose_one(request, DraftLimits(budget))
     assert len(tree) <= budget
     assert sum(s for s, parent in zip(tree.scores, tree.parents, strict=True) if parent < 0) < 1  # chances
     paths: list[list[int]] = []
@@ -76,18 +77,18 @@ def test_a_text_that_repeats_itself_is_drafted_word_for_word() -> None:
     drafter = prepared("suffix", vocab_size=50)
     request = Kind({}).request(50, 50, prompt=[1, 2, 3, 4, 5, 6, 7, 8, 2, 3])
     drafter.start(request)
-    assert drafter.propose_one(request, 4).tokens == (4, 5, 6, 7)
+    assert drafter.propose_one(request, DraftLimits(4)).tokens == (4, 5, 6, 7)
     request.tokens += [4, 9]
-    assert len(drafter.propose_one(request, 4)) == 0
+    assert len(drafter.propose_one(request, DraftLimits(4))) == 0
     request.tokens += [6, 7]
-    assert drafter.propose_one(request, 2).tokens == (8, 2)
+    assert drafter.propose_one(request, DraftLimits(2)).tokens == (8, 2)
 
 
 def test_a_draft_branches_where_the_history_branched_the_more_frequent_first() -> None:
     drafter = SuffixDrafter(min_score=0.0)
     request = Kind({}).request(50, 50, prompt=[1, 2, 7, 1, 2, 8, 1, 2, 8, 1, 2])
     drafter.start(request)
-    tree = drafter.propose_one(request, 9)
+    tree = drafter.propose_one(request, DraftLimits(9))
     children = Counter(
         {
             token: score
@@ -102,14 +103,14 @@ def test_a_longer_agreement_is_believed_before_a_shorter_one() -> None:
     drafter = SuffixDrafter(min_score=0.0)
     request = Kind({}).request(50, 50, prompt=[6, 5, 3, 1, 9, 5, 3, 2, 4, 5, 3, 2, 6, 5, 3])
     drafter.start(request)
-    assert drafter.propose_one(request, 1).tokens == (1,)
+    assert drafter.propose_one(request, DraftLimits(1)).tokens == (1,)
 
 
 def test_what_a_node_rests_on_is_told_apart() -> None:
     drafter = SuffixDrafter()
     request = Kind({}).request(50, 50, prompt=[30, 31, 32, 33, 1, 2, 3, 4, 5, 40, 30, 31, 32, 33])
     drafter.start(request)
-    tree = drafter.propose_one(request, 5)
+    tree = drafter.propose_one(request, DraftLimits(5))
     assert tree.tokens == (1, 2, 3, 4, 5)
     assert tree.buckets[0] == tree.buckets[3] != tree.buckets[4]  # agreement of 4 to 7, and of 8
 
@@ -119,10 +120,10 @@ def test_nothing_is_kept_of_a_finished_request_and_another_is_not_touched() -> N
     first, second = (Kind({}).request(50, 50, prompt=prompt) for prompt in ([1, 2, 3, 1, 2], [4, 5, 6, 4, 5]))
     drafter.start(first)
     drafter.start(second)
-    [trees] = drafter.propose([first, second], [1, 1])
+    trees = drafter.propose([first, second], [DraftLimits(1)] * 2)
     assert [tree.tokens for tree in trees] == [(3,), (6,)]
     drafter.finish(first)
-    assert drafter.propose_one(second, 1).tokens == (6,)
+    assert drafter.propose_one(second, DraftLimits(1)).tokens == (6,)
     drafter.finish(second)
     drafter.finish(second)  # once more does nothing
     assert not drafter._texts

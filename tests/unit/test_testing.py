@@ -11,6 +11,7 @@ import pytest
 from law.support import Kind, target_of
 from paceline import LLM, EngineError
 from paceline.engine.ports import Pacer, Target
+from paceline.engine.request import DraftLimits
 from paceline.engine.tree import DraftTree
 from paceline.pacing import FixedPacer
 from paceline.testing import (
@@ -129,7 +130,7 @@ def test_a_queue_of_proposals_is_proposed_in_order_and_then_nothing() -> None:
     tree = DraftTree((5, 6), (-1, -1), (0.5, 0.25), ("x", "x"))
     drafter = ScriptedDrafter([[1, 2, 3], (), tree, [4]])
     request = Kind({}).request(VOCAB, 20)
-    proposals = [drafter.propose_one(request, 2) for _ in range(6)]
+    proposals = [drafter.propose_one(request, DraftLimits(2)) for _ in range(6)]
     assert proposals == [chain([1, 2]), DraftTree(), tree, chain([4]), DraftTree(), DraftTree()]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from paceline.certify.plan import Case
 from paceline.drafters import BaseDrafter
 from paceline.engine.ports import Pacer
-from paceline.engine.request import Drafter, Request, fresh_tenant
+from paceline.engine.request import Drafter, DraftLimits, Request, fresh_tenant
 from paceline.engine.tree import DraftTree
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
@@ -71,9 +71,9 @@ class TreeDrafter(BaseDrafter):
     name = "random trees"
     trees: RandomTrees
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """See `BaseDrafter`."""
-        return self.trees.grow(request, budget)
+        return self.trees.grow(request, limits.max_nodes)
 
 
 class Harness:

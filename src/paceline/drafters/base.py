@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from itertools import count
 from typing import Any, TypeVar
 
 from paceline.drafters._options import check, option, options_of, parse, unknown
-from paceline.engine.request import Drafter, Environment, Request, StepOutcome
+from paceline.engine.request import Drafter, DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.errors import ConfigError, first_line
 
@@ -50,12 +50,12 @@ class BaseDrafter:
         """See `Drafter`: takes up every request."""
         return True
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
-        """See `Drafter`: here once, one request at a time."""
-        yield [self.propose_one(request, budget) for request, budget in zip(requests, budgets, strict=True)]
+    def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+        """See `Drafter`: here one request at a time."""
+        return [self.propose_one(request, limit) for request, limit in zip(requests, limits, strict=True)]
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
-        """A tree of at most `budget` nodes for one request."""
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
+        """A tree for one request, within the limits."""
         raise NotImplementedError
 
     def observe(self, outcome: StepOutcome) -> None:

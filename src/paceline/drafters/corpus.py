@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from paceline.console import progress
 from paceline.drafters._store import BYTES_PER_TOKEN, TextStore, draft
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request
+from paceline.engine.request import DraftLimits, Environment, Request
 from paceline.engine.tree import DraftTree
 from paceline.errors import ConfigError, first_line
 
@@ -58,10 +58,10 @@ class CorpusDrafter(BaseDrafter):
             )
         self._store = _store_of(texts, max_bytes)
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """What followed the end of the text in the corpus."""
         hits = self._store.find(request.tokens, EVERYBODY, self.min_match)
-        return draft(self._store, hits, budget, self.min_score, self.name)
+        return draft(self._store, hits, limits, self.min_score, self.name)
 
 
 def _files(path: str) -> list[Path]:

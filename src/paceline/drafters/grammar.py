@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.drafters.base import BaseDrafter, register
-from paceline.engine.request import Request
-from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree, TreeBuilder
+from paceline.engine.request import DraftLimits, Request
+from paceline.engine.tree import EMPTY, DraftTree, TreeBuilder
 
 _FORCED = 0.9  # the chance that forced text is spelled as the tokenizer would
 _LAST_SIGN = 7
@@ -25,13 +25,13 @@ class GrammarDrafter(BaseDrafter):
         """See `Drafter`: only for structured output."""
         return request.sampler.grammar is not None
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """A chain of the forced tokens, if any."""
         grammar = request.sampler.grammar
         if grammar is None:  # complete
             return EMPTY
         builder = TreeBuilder(self.name)
         parent = -1
-        for depth, token in enumerate(grammar.forced()[: min(budget, MAX_DEPTH)]):
+        for depth, token in enumerate(grammar.forced()[: min(limits.max_nodes, limits.max_depth)]):
             parent = builder.add(parent, token, _FORCED, min(depth, _LAST_SIGN))
         return builder.build()

@@ -15,7 +15,7 @@ from typing import Any
 
 from paceline.drafters._store import Hit, StoreFile, TextStore, Vocabulary, draft, owner_key
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 
 
@@ -60,11 +60,11 @@ class HistoryDrafter(BaseDrafter):
         self._open[request.id] = _Open(owner_key(request.hints.tenant, self._salt), [])
         return not self._store.is_empty
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """What followed the end of the text in the tenant's earlier requests."""
         known = self._open[request.id]
         known.hits = self._store.find(request.tokens, known.owner, self.min_match)
-        return draft(self._store, known.hits, budget, self.min_score, self.name)
+        return draft(self._store, known.hits, limits, self.min_score, self.name)
 
     def observe(self, outcome: StepOutcome) -> None:
         """See `Drafter`: texts that were of use are kept for longer."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.sampling.topk import likeliest
 
@@ -51,17 +51,17 @@ class LogitSpecDrafter(BaseDrafter):
         self._texts[request.id] = _Text()
         return True
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """The guesses, each with what followed it in the text, likeliest first."""
         text, builder = self._texts[request.id], TreeBuilder(self.name)
         heap = text.entries(request.tokens)
         heapq.heapify(heap)
-        while heap and len(builder) < budget:
+        while heap and len(builder) < limits.max_nodes:
             negative, depth, rank, parent, token, score, bucket, place, find = heapq.heappop(heap)
             if -negative < self.min_chance:
                 break
             node = builder.add(parent, token, score, bucket)
-            if place < len(request.tokens) and depth <= self.length:
+            if place < len(request.tokens) and depth <= min(self.length, limits.max_depth - 1):
                 further, score = request.tokens[place], GOES_ON[find]
                 bucket = _bucket_of_further(find, depth + 1)
                 heapq.heappush(heap, (negative * score, depth + 1, rank, node, further, score, bucket, place + 1, find))

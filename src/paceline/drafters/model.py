@@ -8,7 +8,7 @@ Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from paceline.bundled import DEFAULT_DRAFT
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.errors import ConfigError, DrafterError, ModelError
 from paceline.sampling.noise import largest
@@ -103,19 +103,18 @@ class ModelDrafter(BaseDrafter):
         """See `Drafter`."""
         self._decoder = None
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
-        """One tree per request, grown depth by depth; all requests share each forward of the draft model."""
+    def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+        """One tree per request, grown level by level; all requests share each forward of the draft model."""
         growing = [
-            _Growth(self, request, self._states[request.id], budget)
-            for request, budget in zip(requests, budgets, strict=True)
+            _Growth(self, request, self._states[request.id], limit)
+            for request, limit in zip(requests, limits, strict=True)
         ]
         fits = [g for g in growing if len(g.request.tokens) + self.depth < self._max_length]
         self._catch_up(fits)
-        yield [g.builder.build() for g in growing]
-        for _ in range(self.depth - 1):
-            if not self._descend(fits):
-                return
-            yield [g.builder.build() for g in growing]
+        min_gain = sum(g.limits.min_gain for g in fits)
+        while sum(g.promise for g in fits) > min_gain:
+            self._descend([g for g in fits if g.promise > 0.0])
+        return [g.builder.build() for g in growing]
 
     def _catch_up(self, growing: Sequence[_Growth]) -> None:
         """Feed each request's tokens that are not cached yet, the pending one last, and branch from it."""
@@ -136,16 +135,13 @@ class ModelDrafter(BaseDrafter):
             g.state.sequence.length += len(item.tokens)
             g.branch(-1, 1.0, logits[end - 1])
 
-    def _descend(self, growing: Sequence[_Growth]) -> bool:
-        """Feed each request's best new nodes in one forward, and branch from them; False if there are none."""
+    def _descend(self, growing: Sequence[_Growth]) -> None:
+        """Feed each request's best new nodes in one forward, and branch from them."""
         from paceline.model.rows import TreeWork
 
         decoder = self._attached()
-        width = min(self.width, decoder.max_rows // max(len(growing), 1))
+        width = min(self.width, decoder.max_rows // len(growing))
         chosen = [(g, g.take(width)) for g in growing]
-        chosen = [(g, nodes) for g, nodes in chosen if nodes]
-        if not chosen:
-            return False
         work = [
             TreeWork(g.state.sequence, g.state.tokens, g.state.parents, len(g.state.tokens) - len(nodes))
             for g, nodes in chosen
@@ -154,7 +150,6 @@ class ModelDrafter(BaseDrafter):
         for g, nodes in chosen:
             for node, score in nodes:
                 g.branch(node, score, next(rows))
-        return True
 
     def _attached(self) -> Decoder:
         if self._decoder is None:
@@ -201,30 +196,43 @@ class _State:
 class _Growth:
     """One request's tree while it grows."""
 
-    def __init__(self, drafter: ModelDrafter, request: Request, state: _State, budget: int) -> None:
-        self.request, self.state, self.budget = request, state, budget
+    def __init__(self, drafter: ModelDrafter, request: Request, state: _State, limits: DraftLimits) -> None:
+        self.request, self.state, self.limits = request, state, limits
         self.builder = TreeBuilder(drafter.name)
-        self._branch = drafter.branch
+        self._branch, self._max_depth = drafter.branch, min(drafter.depth, limits.max_depth)
+        self._level, self._before, self._gain = 1, 1.0, 0.0  # of nodes; tokens expected of the last one, and of this
         self._depth_of = {-1: 0}
         self._parent_of: dict[int, int] = {}
         self._token_of: dict[int, int] = {}
         self._new: list[tuple[float, int]] = []  # (score, node) not fed yet, of the newest depth
 
+    @property
+    def promise(self) -> float:
+        """Tokens that a further level should bring; 0 if there may be none.
+
+        It should bring less than this one by as much as this one brings less than the last.
+        """
+        if self._level >= self._max_depth or len(self.builder) >= self.limits.max_nodes:
+            return 0.0
+        return self._gain * min(self._gain / self._before, 1.0)
+
     def branch(self, node: int, score: float, logits: NDArray[np.float32]) -> None:
         """Add the children of a node that was fed, from its logits (V,)."""
         depth = self._depth_of[node]
-        room = self.budget - len(self.builder)
+        room = self.limits.max_nodes - len(self.builder)
         if node < 0 and self.request.sampler.grammar is not None:  # deeper the draft model must follow it by itself
             logits = np.where(self.request.sampler.grammar.mask(), logits, np.float32(-np.inf))
         for token, share in self._children(logits, len(self.request.tokens) + depth)[:room]:
             child = self.builder.add(node, token, share, _bucket(share, depth))
             self._depth_of[child], self._parent_of[child], self._token_of[child] = depth + 1, node, token
             self._new.append((score * share, child))
+            self._gain += score * share
 
     def take(self, width: int) -> list[tuple[int, float]]:
         """The best nodes of the newest depth, marked as fed: (node, score)."""
         best = sorted(self._new, reverse=True)[:width]
         self._new = []
+        self._level, self._before, self._gain = self._level + 1, self._gain, 0.0
         for _, node in best:
             self.state.feed(node, self._token_of[node], self._parent_of[node])
         return [(node, score) for score, node in best]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request
+from paceline.engine.request import DraftLimits, Environment, Request
 from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder
 
 FIRM = 8  # tokens of agreement from which a place is followed without looking at others
@@ -60,7 +60,7 @@ class PredictionDrafter(BaseDrafter):
         """See `Drafter`."""
         self._cursors.pop(request.id, None)
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """The prediction from where the output stands; branches while that is in doubt."""
         cursor = self._cursors.get(request.id)
         if cursor is None:
@@ -69,8 +69,10 @@ class PredictionDrafter(BaseDrafter):
         cursor.read(request.tokens)
         places = cursor.places(request.tokens, self.max_places)
         if len(places) == 1:
-            return _chain(cursor.prediction, places[0], min(budget, MAX_DEPTH), cursor.at_start, self.name)
-        return _branches(cursor.prediction, places, budget, self.name)
+            return _chain(
+                cursor.prediction, places[0], min(limits.max_nodes, limits.max_depth), cursor.at_start, self.name
+            )
+        return _branches(cursor.prediction, places, limits, self.name)
 
 
 class _Cursor:
@@ -184,7 +186,7 @@ def _chain(prediction: tuple[int, ...], place: _Place, size: int, at_start: bool
     return DraftTree(tokens, tuple(range(-1, size - 1)), scores, (source,) * size, buckets)
 
 
-def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int, source: str) -> DraftTree:
+def _branches(prediction: tuple[int, ...], places: Sequence[_Place], limits: DraftLimits, source: str) -> DraftTree:
     """The prediction from several places, the likeliest node of all first; what follows them differs."""
     builder = TreeBuilder(source)
     left = 1.0  # of the chance that the first token is from one of the places not yet entered
@@ -194,13 +196,13 @@ def _branches(prediction: tuple[int, ...], places: Sequence[_Place], budget: int
         left -= score
         heap.append((-score, rank, -1, 0, score))
     heapq.heapify(heap)
-    while heap and len(builder) < budget:
+    while heap and len(builder) < limits.max_nodes:
         chance, rank, parent, depth, score = heapq.heappop(heap)
         place = places[rank]
         bucket = _BINS[place.agreement + depth] + (SECOND if rank else 0)
         node = builder.add(parent, prediction[place.next + depth], score, bucket)
         depth += 1
-        if depth < MAX_DEPTH and place.next + depth < len(prediction):
+        if depth < limits.max_depth and place.next + depth < len(prediction):
             score = _SCORES[place.agreement + depth]
             heapq.heappush(heap, (chance * score, rank, node, depth, score))
     return builder.build()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Environment, Request, StepOutcome
+from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import DraftTree, TreeBuilder
 from paceline.sampling.topk import likeliest
 
@@ -61,12 +61,12 @@ class RecycleDrafter(BaseDrafter):
         self._read[request.id] = 0
         return True
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """The continuations with the highest products of scores, best first."""
         table = self._table(request)
         table.read(request.tokens, self._read[request.id])
         self._read[request.id] = len(request.tokens) - 1  # what follows the pending token is not known yet
-        return self._grow(table, (_before(request.tokens, len(request.tokens) - 1), request.tokens[-1]), budget)
+        return self._grow(table, (_before(request.tokens, len(request.tokens) - 1), request.tokens[-1]), limits)
 
     def observe(self, outcome: StepOutcome) -> None:
         """See `Drafter`: the rows of the path, then of rejected nodes, as far as `rows` goes."""
@@ -96,19 +96,22 @@ class RecycleDrafter(BaseDrafter):
         self._tables.move_to_end(tenant)
         return self._tables[tenant]
 
-    def _grow(self, table: _Table, root: tuple[int, int], budget: int) -> DraftTree:
+    def _grow(self, table: _Table, root: tuple[int, int], limits: DraftLimits) -> DraftTree:
         builder = TreeBuilder(self.name)
+        depths: list[int] = []
         # (-chance from the root, tie-break, parent node, its token, its chance, its children, which of them)
         heap: list[tuple[float, int, int, int, float, list[Child], int]] = []
         _push(heap, (-1, root[1], 1.0), table.children(*root, self.min_chance), 0)
-        while heap and len(builder) < budget:
+        while heap and len(builder) < limits.max_nodes:
             negative, _, parent, above, mass, children, place = heapq.heappop(heap)
             if -negative < self.min_chance:
                 break
             score, token, bucket = children[place]
             node = builder.add(parent, token, score, bucket)
             _push(heap, (parent, above, mass), children, place + 1)
-            _push(heap, (node, token, -negative), table.children(above, token, self.min_chance / -negative), 0)
+            depths.append(depths[parent] + 1 if parent >= 0 else 1)
+            if depths[node] < limits.max_depth:
+                _push(heap, (node, token, -negative), table.children(above, token, self.min_chance / -negative), 0)
         return builder.build()
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from paceline.drafters._store import Hit, draft
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import Request
+from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree
 
 MAX_HITS = 16  # places looked at for one proposal: the longest agreements, of equals the newest
@@ -42,11 +42,11 @@ class SuffixDrafter(BaseDrafter):
         """See `Drafter`."""
         self._texts.pop(request.id, None)
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """What followed earlier places with the same end, likeliest first."""
         text = self._texts[request.id]
         text.read(request.tokens)
-        return draft(text, text.find(self.min_match), budget, self.min_score, self.name)
+        return draft(text, text.find(self.min_match), limits, self.min_score, self.name)
 
 
 class OwnText:

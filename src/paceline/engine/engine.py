@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.engine.ports import Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
 from paceline.engine.scheduler import Scheduler
 from paceline.engine.trace import StepRecord
 from paceline.engine.tree import EMPTY, DraftTree
@@ -129,19 +129,17 @@ class Engine:
                     request.drafters = tuple(d for d in request.drafters if d is not drafter)
         request.stats.prefill_seconds = self._clock() - started
 
-    def _ask(self, drafter: Drafter, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
-        """A drafter's proposals, stage by stage; one that fails ends them and is left out of the requests."""
+    def _ask(self, drafter: Drafter, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+        """A drafter's proposals; of one that fails empty ones, and it is left out of the requests."""
         self._asked += [(drafter, request) for request in requests]
         for request in requests:
             request.stats.drafter(drafter.name).num_proposals += 1
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._guarded(drafter, requests))
-            last: list[DraftTree] = [EMPTY] * len(requests)
-            for trees in drafter.propose(requests, budgets):
-                for tree, budget, known in zip(trees, budgets, last, strict=True):
-                    _check_proposal(drafter, tree, budget, self.target.vocab_size, len(known))
-                last = trees
-                yield trees
+        with self._guarded(drafter, requests):
+            trees = list(drafter.propose(requests, limits))
+            for tree, limit in zip(trees, limits, strict=True):
+                _check_proposal(drafter, tree, limit.max_nodes, self.target.vocab_size)
+            return trees
+        return [EMPTY] * len(requests)
 
     def _commit(self, request: Request, tree: DraftTree, logits: NDArray[np.float32]) -> StepOutcome:
         """Verify a tree and commit what the target says; a request that cannot go on fails alone."""
@@ -193,7 +191,7 @@ class Engine:
         except Exception as error:
             for request in requests:
                 self._dismiss(drafter, request, error)
-        finally:  # also where a proposal is closed before its last stage
+        finally:
             seconds = (self._clock() - started) / len(requests)
             for request in requests:
                 request.stats.drafter(drafter.name).seconds += seconds
@@ -216,14 +214,14 @@ def _record(outcome: StepOutcome, times: StepTimes, end: float) -> StepRecord:
     return StepRecord(outcome.tree, outcome.path, len(outcome.tokens), *seconds)
 
 
-def _check_proposal(drafter: Drafter, tree: DraftTree, budget: int, vocab_size: int, start: int) -> None:
-    """Refuse a tree whose nodes from `start` on, or whose size, break the port."""
+def _check_proposal(drafter: Drafter, tree: DraftTree, max_nodes: int, vocab_size: int) -> None:
+    """Refuse a tree that breaks the port."""
     size = len(tree)
     if not len(tree.parents) == len(tree.scores) == len(tree.sources) == size:
         raise DrafterError(f"drafter {drafter.name!r} proposed a tree whose fields differ in length")
-    if size > budget:
-        raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; its budget was {budget}")
-    for node in range(start, size):
+    if size > max_nodes:
+        raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; allowed: {max_nodes}")
+    for node in range(size):
         if not -1 <= tree.parents[node] < node:
             raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
         if not 0 <= tree.scores[node] <= 1:

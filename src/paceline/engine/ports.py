@@ -5,18 +5,18 @@ Knows nothing of models, sampling or files. R rows, V vocabulary throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 
-# Has a drafter propose; a drafter that fails stops proposing, and is left out of the requests from then on.
-Ask = Callable[[Drafter, Sequence[Request], Sequence[int]], Iterator[list[DraftTree]]]
+# Has a drafter propose; one that fails proposes nothing, and is left out of the requests from then on.
+Ask = Callable[[Drafter, Sequence[Request], Sequence[DraftLimits]], list[DraftTree]]
 
 
 @dataclass(frozen=True, slots=True)

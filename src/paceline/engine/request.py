@@ -9,7 +9,7 @@ import itertools
 import math
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paceline.engine.stats import Stats
 from paceline.engine.trace import StepRecord
-from paceline.engine.tree import DraftTree
+from paceline.engine.tree import MAX_DEPTH, DraftTree
 from paceline.errors import PacelineError
 from paceline.sampling.sampler import SampledToken, Sampler
 from paceline.text.stream import TextStream
@@ -194,6 +194,17 @@ class Environment:
     draft_model: Any = None  # a small model known to draft for the target: a name, a folder, or a model in memory
 
 
+@dataclass(frozen=True, slots=True)
+class DraftLimits:
+    """How far a drafter may look ahead for one request."""
+
+    max_nodes: int
+    max_depth: int = MAX_DEPTH  # that at most
+    # Tokens: a further level of depth that should bring fewer is not worth its time. What a level should bring is the
+    # sum of its nodes' path probabilities, by the drafter's own scores.
+    min_gain: float = 0.0
+
+
 class Drafter(Protocol):
     """Proposes what the target may say. It can be anything at all: exactness never depends on it.
 
@@ -210,11 +221,10 @@ class Drafter(Protocol):
     def start(self, request: Request) -> bool:
         """Take up a request, without reading it yet; False if there is nothing for this drafter to do."""
 
-    def propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> Iterator[list[DraftTree]]:
-        """Yield one tree per request, of at most `budgets[i]` nodes; an empty one is always allowed.
+    def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+        """One tree per request, of at most `limits[i].max_nodes` nodes; an empty one is always allowed.
 
-        Who can look further at a price yields again: trees that go on where the last ones ended, their nodes first and
-        unchanged. Whoever asks takes the next only if it promises to pay, so closing the iterator early is usual.
+        Nodes deeper than `max_depth` are dropped. Who takes more time the deeper it looks keeps to `min_gain` too.
         """
 
     def observe(self, outcome: StepOutcome) -> None:

@@ -91,16 +91,14 @@ class TreeUnion:
         self._best: list[float] = []  # the highest probability given to it
         self._misses: list[float] = []  # the probability that all who proposed it are wrong, were they independent
         self._index: dict[tuple[int, int], int] = {}
-        self._places: dict[int, list[int]] = {}  # drafter -> where its nodes stand here; -1 if too deep
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, drafter: int, tree: DraftTree, probabilities: Sequence[float]) -> None:
-        """Take up what is new in a drafter's tree; probabilities, one for each new node, are given its parent."""
-        places = self._places.setdefault(drafter, [])
-        for node, probability in enumerate(probabilities, len(places)):
-            parent = tree.parents[node]
+    def add(self, tree: DraftTree, probabilities: Sequence[float]) -> None:
+        """Take up a drafter's tree; probabilities, one for each node, are given its parent."""
+        places: list[int] = []  # where its nodes stand here; -1 if too deep
+        for node, (parent, probability) in enumerate(zip(tree.parents, probabilities, strict=True)):
             above = places[parent] if parent >= 0 else -1
             depth = self.depths[above] + 1 if above >= 0 else 1
             if (parent >= 0 and above < 0) or depth > self._max_depth:
@@ -172,7 +170,7 @@ class TreeUnion:
 def merge(trees: Sequence[DraftTree], budget: int, max_depth: int = MAX_DEPTH) -> DraftTree:
     """One tree of at most `budget` nodes, none deeper than `max_depth`: those likeliest by the drafters' own scores."""
     union = TreeUnion(max_depth)
-    for drafter, tree in enumerate(trees):
-        union.add(drafter, tree, tree.scores)
+    for tree in trees:
+        union.add(tree, tree.scores)
     union.weigh(lambda sources, probability: probability)
     return union.cut(sorted(range(len(union)), key=lambda i: (-union.path_probabilities[i], i))[:budget])

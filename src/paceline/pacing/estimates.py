@@ -97,10 +97,11 @@ class SuccessCounts:
         trials, successes = self._table.get(key, (0.0, 0.0))
         return (self._prior_weight * prior + successes) / (self._prior_weight + trials)
 
-    def probabilities(self, name: str, tree: DraftTree, start: int) -> list[float]:
-        """Those of a drafter's nodes from `start` on."""
-        buckets = buckets_of(tree)
-        return [self.probability((name, buckets[i]), tree.scores[i]) for i in range(start, len(tree))]
+    def probabilities(self, name: str, tree: DraftTree) -> list[float]:
+        """Those of a drafter's nodes."""
+        return [
+            self.probability((name, bucket), score) for bucket, score in zip(buckets_of(tree), tree.scores, strict=True)
+        ]
 
     def agreed(self, sources: Sequence[str], independent: float) -> float:
         """That of a node that several drafters proposed, from what it would be were they independent."""
@@ -143,12 +144,11 @@ class DrafterStatistics:
 
     def __init__(self, guess: float, prior_tokens: float = 1.0) -> None:
         self.expected_tokens = Mean(prior_tokens, 2.0, _SHARED_KEEP)  # before anybody has asked, but not for long
-        self.next_stage = Quantile(guess, _UPPER, is_guess=True)
-        self._first = Quantile(guess, _UPPER, is_guess=True)  # a proposal, the tokens since the last step read
+        self.next_level = Quantile(0.0, _UPPER, is_guess=True)  # each level of depth after the first
+        self._first = Quantile(guess, _UPPER, is_guess=True)  # a proposal one level deep, the last step's tokens read
         self._token = Quantile(_READING, _UPPER, is_guess=True)  # reading a token
-        self._later = Quantile(guess, 0.5, is_guess=True)  # all further stages of a proposal together
+        self._later = Quantile(0.0, 0.5, is_guess=True)  # all further levels of a proposal together
         self._is_cold = True
-        self._has_stages = False
 
     @property
     def is_known(self) -> bool:
@@ -163,12 +163,11 @@ class DrafterStatistics:
         """Take up what another process kept; False, and nothing is changed, if that is nothing of the kind."""
         quantities = self._kept()
         values = [kept.get(name) for name in quantities] if isinstance(kept, Mapping) else []
-        seconds = [value for value in values if isinstance(value, float) and 0.0 < value < math.inf]
+        seconds = [value for value in values if isinstance(value, float) and 0.0 <= value < math.inf]
         if len(seconds) < len(quantities):
             return False
         for quantity, value in zip(quantities.values(), seconds, strict=True):
             quantity.restart(value)
-        self._has_stages = self._later.value > 0.0
         self._is_cold = False
         return True
 
@@ -177,39 +176,40 @@ class DrafterStatistics:
             "tokens": self.expected_tokens,
             "first": self._first,
             "reading": self._token,
-            "stage": self.next_stage,
+            "level": self.next_level,
             "later": self._later,
         }
 
     @property
     def usual_seconds(self) -> float:
-        """What a proposal takes, with as many further stages as there usually are, but for long reading."""
-        return self._first.value + (self._later.value if self._has_stages else 0.0)
+        """What a proposal takes, as deep as it usually is, but for long reading."""
+        return self._first.value + self._later.value
 
     def reading_seconds(self, num_unread: int) -> float:
-        """What reading takes that a first stage does not."""
+        """What reading takes that a proposal one level deep does not."""
         return self._token.value * num_unread if num_unread >= _LONG else 0.0
 
     def first_seconds(self, num_unread: int) -> float:
-        """What a first stage takes."""
+        """What a proposal one level deep takes."""
         return self._first.value + self.reading_seconds(num_unread)
 
-    def learn_cost(self, num_unread: int, first: float, later: float, num_later: int) -> None:
-        """Take in the seconds of a proposal: of its first stage, and of `num_later` others together.
+    def learn_cost(self, num_unread: int, depth: int, seconds: float) -> None:
+        """Take in the seconds of a proposal and how deep it was; an empty one took as long as one level.
 
         The very first one is left out: what is prepared at first use makes it slower than any other.
         """
         if self._is_cold:
             self._is_cold = False
             return
-        if num_unread < _LONG:
-            self._first.learn(first)
+        levels = max(depth - 1, 0)
+        if num_unread >= _LONG:
+            rest = seconds - self._first.value - levels * self.next_level.value
+            self._token.learn(max(rest, 0.1 * seconds) / num_unread)
+        elif levels == 0 or seconds <= self._first.value:
+            self._first.learn(seconds)
         else:
-            self._token.learn(max(first - self._first.value, 0.1 * first) / num_unread)
-        if num_later:
-            self._has_stages = True
-            self._later.learn(later)
-            self.next_stage.learn(later / num_later)
+            self._later.learn(seconds - self._first.value)
+            self.next_level.learn((seconds - self._first.value) / levels)
 
 
 class DrafterState:
@@ -297,7 +297,7 @@ class RequestState:
         return state.expected_tokens * self.seconds_per_token - state.shared.usual_seconds
 
     def first_seconds(self, drafter: Drafter) -> float:
-        """Seconds that a drafter's first stage takes, with what it has not read yet."""
+        """Seconds that a drafter's proposal one level deep takes, with what it has not read yet."""
         state = self.drafter(drafter)
         return state.shared.first_seconds(len(self.request.tokens) - state.num_read)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from paceline.engine.ports import Ask, Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
 from paceline.engine.tree import DraftTree, merge
 from paceline.pacing.plan import distinct, max_depth
 
@@ -25,17 +24,15 @@ class FixedPacer(Pacer):
         """See `Pacer`."""
 
     def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
-        """See `Pacer`: each drafter is asked every time, and goes on for as many stages as there are nodes."""
+        """See `Pacer`: each drafter is asked every time, for trees as deep as they have nodes."""
         budget = min(self.budget, max_nodes)
         depths = [max_depth(request) for request in requests]
         proposals: list[list[DraftTree]] = [[] for _ in requests]
         for drafter in distinct(requests) if budget > 0 else ():
             asked = [i for i, request in enumerate(requests) if depths[i] > 0 and drafter in request.drafters]
-            trees: list[DraftTree] = []
-            stages = ask(drafter, [requests[i] for i in asked], [budget] * len(asked)) if asked else ()
-            for trees in islice(stages, self.budget):  # noqa: B007 - the last one is wanted
-                pass
-            for i, tree in zip(asked, trees, strict=False):
+            limits = [DraftLimits(budget, min(depths[i], budget)) for i in asked]
+            trees = ask(drafter, [requests[i] for i in asked], limits) if asked else []
+            for i, tree in zip(asked, trees, strict=True):
                 proposals[i].append(tree)
         return [merge(trees, budget, depth) for trees, depth in zip(proposals, depths, strict=True)]
 

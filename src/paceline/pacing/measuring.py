@@ -18,7 +18,7 @@ from typing import Any
 from paceline._version import __version__
 from paceline.cache import cache_file, read_json, write_json
 from paceline.engine.ports import Target
-from paceline.engine.request import Drafter, Hints, Request
+from paceline.engine.request import Drafter, DraftLimits, Hints, Request
 from paceline.engine.tree import MAX_DEPTH
 from paceline.pacing.costs import ForwardCost
 from paceline.pacing.estimates import DrafterStatistics
@@ -36,8 +36,7 @@ _CONTRADICTED = 1.5  # times slower or faster than remembered: another machine, 
 _TENANT = "\0warm-up"  # nobody's: what drafters learn here drafts for no one
 _WORDS = 16  # different tokens of the text, so that it repeats itself
 _SHORT_PROMPT, _LONG_PROMPT = 24, 256  # tokens
-_PROPOSALS = 5
-_STAGES = 4
+_DEPTHS = (1, 1, 4, 1, 4, 1, 4)  # of proposals for one request; the first reads its prompt
 _SHORT_FORWARD = 0.02  # seconds
 
 Clock = Callable[[], float]
@@ -147,7 +146,7 @@ def time_drafter(drafter: Drafter, target: Target, plain: float, statistics: Dra
     """
     with suppress(Exception):
         # The first proposal of all is not counted, for what is prepared at first use: so it is a long one.
-        for length, num_proposals in ((_LONG_PROMPT, 1), (_SHORT_PROMPT, _PROPOSALS), (_LONG_PROMPT, 1)):
+        for length, num_proposals in ((_LONG_PROMPT, 1), (_SHORT_PROMPT, len(_DEPTHS)), (_LONG_PROMPT, 1)):
             request = _made_up(length, target.vocab_size)
             _propose(drafter, request, num_proposals, statistics, clock, partial(evict_caches, target, plain))
 
@@ -163,7 +162,7 @@ def evict_caches(target: Target, seconds: float) -> None:
 
 def _made_up(num_tokens: int, vocab_size: int) -> Request:
     tokens = random.Random(0).choices(range(min(_WORDS, vocab_size)), k=num_tokens)
-    sampler = Sampler(SamplingParams(max_tokens=_PROPOSALS + MAX_DEPTH), SamplerContext(vocab_size), tokens, 0)
+    sampler = Sampler(SamplingParams(max_tokens=len(_DEPTHS) + MAX_DEPTH), SamplerContext(vocab_size), tokens, 0)
     return Request(tokens, sampler, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=Hints(tenant=_TENANT))
 
 
@@ -177,12 +176,11 @@ def _propose(
 ) -> None:
     try:
         unread = len(request.tokens)
-        for _ in range(num_proposals if drafter.start(request) else 0):
+        for depth in _DEPTHS[: num_proposals if drafter.start(request) else 0]:
             prepare()
-            times = [clock()]
-            for _, _ in zip(drafter.propose([request], [MAX_DEPTH // 4]), range(_STAGES), strict=False):
-                times.append(clock())
-            statistics.learn_cost(unread, times[1] - times[0], times[-1] - times[1], len(times) - 2)
+            started = clock()
+            [tree] = drafter.propose([request], [DraftLimits(MAX_DEPTH // 4, depth)])
+            statistics.learn_cost(unread, max(tree.depths, default=0), clock() - started)
             request.tokens.append(request.tokens[0])
             unread = 1
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from paceline.engine.ports import Ask
-from paceline.engine.request import Drafter, Request
+from paceline.engine.request import Drafter, DraftLimits, Request
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree, TreeUnion
 from paceline.pacing.costs import CostTable
 from paceline.pacing.estimates import RequestState, SuccessCounts, evaluated
@@ -37,7 +37,6 @@ class Candidates:
         "_counts",
         "_expected_tokens",
         "_is_weighed",
-        "_paths",
         "_proposals",
         "_union",
         "max_depth",
@@ -50,13 +49,12 @@ class Candidates:
         self._counts = counts
         self._union = TreeUnion(max_depth)
         self._is_weighed = True
-        self._proposals: dict[int, tuple[Drafter, DraftTree]] = {}  # id of the drafter -> its newest tree
-        self._paths: dict[int, list[float]] = {}  # of its nodes, the path probabilities in its own tree
-        self._expected_tokens: dict[int, float] = {}
+        self._proposals: list[tuple[Drafter, DraftTree]] = []
+        self._expected_tokens: dict[int, float] = {}  # id of the drafter -> of its proposal
 
     @property
     def union(self) -> TreeUnion:
-        """All proposals as one, weighed when it is looked at: stages may follow each other unseen."""
+        """All proposals as one, weighed when it is looked at."""
         if not self._is_weighed:
             self._union.weigh(self._counts.agreed)
             self._is_weighed = True
@@ -72,30 +70,26 @@ class Candidates:
         """Of tokens that a drafter is expected to bring, those not yet here: where these miss, or beyond their ends."""
         return max(expected * (1.0 - self.coverage), expected - sum(self.union.path_probabilities))
 
-    def add(self, drafter: Drafter, tree: DraftTree) -> float:
-        """Take in a drafter's tree; the tokens that its new nodes may be expected to bring, were they alone."""
-        key = id(drafter)
-        paths = self._paths.setdefault(key, [])
-        start = len(paths)
-        probabilities = self._counts.probabilities(drafter.name, tree, start)
-        for node, probability in enumerate(probabilities, start):
-            parent = tree.parents[node]
+    def add(self, drafter: Drafter, tree: DraftTree) -> None:
+        """Take in a drafter's proposal."""
+        if not tree.tokens:
+            return
+        probabilities = self._counts.probabilities(drafter.name, tree)
+        paths: list[float] = []
+        for parent, probability in zip(tree.parents, probabilities, strict=True):
             paths.append(probability * paths[parent] if parent >= 0 else probability)
-        self._proposals[key] = (drafter, tree)
-        if probabilities:
-            self._union.add(key, tree, probabilities)
-            self._is_weighed = False
-        gain = sum(paths[start:])
-        self._expected_tokens[key] = self._expected_tokens.get(key, 0.0) + gain
-        return gain
+        self._expected_tokens[id(drafter)] = sum(paths)
+        self._proposals.append((drafter, tree))
+        self._union.add(tree, probabilities)
+        self._is_weighed = False
 
     def expected_tokens(self, drafter: Drafter) -> float:
-        """Tokens that all nodes of a drafter's proposal together may be expected to bring."""
+        """Tokens that a drafter's proposal may be expected to bring, were it alone."""
         return self._expected_tokens.get(id(drafter), 0.0)
 
     def judge(self, said: Sequence[int]) -> None:
         """Learn from the tokens that the target said about every proposal, and about what several agreed on."""
-        for drafter, tree in self._proposals.values():
+        for drafter, tree in self._proposals:
             self._counts.judge(drafter.name, tree, said)
         if len(self._proposals) < 2:
             return  # nobody to agree with
@@ -184,18 +178,18 @@ class Plan:
             self._run(drafter, wanted, ask)
 
     def _run(self, drafter: Drafter, wanted: Sequence[int], ask: Ask) -> None:
-        """Take a drafter's stages as long as they pay."""
-        budgets = [self.candidates[i].max_nodes for i in wanted]
+        """Have a drafter propose, as deep as the balance covers; what that is estimated to take is spent."""
+        price = sum(self.states[i].drafter(drafter).shared.next_level.value for i in wanted)
+        num_levels = self._affordable_levels(drafter, wanted, price)
+        limits = [self._limits(i, drafter, num_levels) for i in wanted]
         started = self._clock()
-        ends: list[float] = []  # of stages, in seconds from there
-        before = float(len(wanted))
-        for trees in ask(drafter, [self.requests[i] for i in wanted], budgets):
-            gain = sum(self.candidates[i].add(drafter, tree) for i, tree in zip(wanted, trees, strict=True))
-            ends.append(self._clock() - started)
-            if not self._goes_on(drafter, wanted, gain, before):
-                break
-            before = gain
-        self._learn(drafter, wanted, ends, self._clock() - started)
+        trees = ask(drafter, [self.requests[i] for i in wanted], limits)
+        seconds = self._clock() - started
+        for i, tree in zip(wanted, trees, strict=True):
+            self.candidates[i].add(drafter, tree)
+        depth = min(max(max(tree.depths, default=1) for tree in trees), num_levels)
+        self.asking_estimate += (depth - 1) * price
+        self._learn(drafter, wanted, depth, seconds)
 
     def trees(self) -> list[DraftTree]:
         """One for each request: as many of the likeliest nodes as are worth their rows and within the balance."""
@@ -238,23 +232,23 @@ class Plan:
         return state.due(known, new_tokens, self._probe_seconds) <= request.num_output_tokens
 
     def _spend(self, price: float, expected_tokens: float, limit: float) -> bool:
-        """Spend the price of a stage, if enough is left within the limit to try so many drafts; False if not."""
+        """Spend a price, if enough is left within the limit to try so many drafts; False if not."""
         if self.asking_estimate + price + self._reserve(expected_tokens) > limit:
             return False
         self.asking_estimate += price
         return True
 
-    def _goes_on(self, drafter: Drafter, wanted: Sequence[int], gain: float, before: float) -> bool:
-        """Whether to take a further stage: if it should save more than it costs, that is spent.
+    def _affordable_levels(self, drafter: Drafter, wanted: Sequence[int], price: float) -> int:
+        """How deep a proposal may be whose first level is paid, each further one at a price, in seconds."""
+        expected_tokens = sum(self.states[i].drafter(drafter).expected_tokens for i in wanted)
+        left = self._allowance - self.asking_estimate - self._reserve(expected_tokens)
+        return 1 + (min(int(max(left, 0.0) / price), MAX_DEPTH) if price > 0.0 else MAX_DEPTH)
 
-        It is expected to gain less than this one by as much as this one gained less than the last.
-        """
-        state = self.states[wanted[0]]
-        price = state.drafter(drafter).shared.next_stage.value * len(wanted)
-        next_gain = gain * min(gain / before, 1.0) if before > 0.0 else 0.0
-        if next_gain * state.seconds_per_token <= price:
-            return False
-        return self._spend(price, sum(self.candidates[i].expected_tokens(drafter) for i in wanted), self._allowance)
+    def _limits(self, index: int, drafter: Drafter, num_levels: int) -> DraftLimits:
+        """How far a drafter may look ahead for a request: while a level should save more than it takes."""
+        state, candidates = self.states[index], self.candidates[index]
+        min_gain = state.drafter(drafter).shared.next_level.value / state.seconds_per_token
+        return DraftLimits(candidates.max_nodes, min(candidates.max_depth, num_levels), min_gain)
 
     def _reserve(self, expected_tokens: float) -> float:
         """What asking must leave: for as many drafts as it may bring, but no more than rows may lose at once."""
@@ -266,13 +260,12 @@ class Plan:
         """What a request that accepts nothing pays for its neighbours, should they accept everything."""
         return num_drafts * self._costs.rest if len(self.states) > 1 else 0.0
 
-    def _learn(self, drafter: Drafter, wanted: Sequence[int], ends: Sequence[float], seconds: float) -> None:
+    def _learn(self, drafter: Drafter, wanted: Sequence[int], depth: int, seconds: float) -> None:
         """Remember what asking took and what it brought."""
         self.asking_seconds += seconds
-        first, num_later = ends[0] if ends else 0.0, max(len(ends) - 1, 0)
         for i in wanted:
             request, state = self.requests[i], self.states[i].drafter(drafter)
             num_unread = len(request.tokens) - state.num_read
-            state.shared.learn_cost(num_unread, first / len(wanted), (seconds - first) / len(wanted), num_later)
+            state.shared.learn_cost(num_unread, depth, seconds / len(wanted))
             state.asked_at, state.num_read = request.num_output_tokens, len(request.tokens)
             state.learn(self.candidates[i].expected_tokens(drafter))

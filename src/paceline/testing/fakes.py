@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from paceline.drafters import BaseDrafter
-from paceline.engine.request import Request, StepOutcome
+from paceline.engine.request import DraftLimits, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 
 Logits = Callable[[tuple[int, ...]], ArrayLike]
@@ -133,9 +133,9 @@ class ScriptedTarget:
 
 
 class ScriptedDrafter(BaseDrafter):
-    """Proposes what a script says: a function of the request and its budget, or proposals in their order.
+    """Proposes what a script says: a function of the request and its draft nodes, or proposals in their order.
 
-    A proposal is a `DraftTree`, passed on as it is, or tokens for a chain, cut to the budget. A script that
+    A proposal is a `DraftTree`, passed on as it is, or tokens for a chain, cut to the limits. A script that
     has run out proposes nothing.
     """
 
@@ -167,10 +167,12 @@ class ScriptedDrafter(BaseDrafter):
         self.active.add(request.id)
         return True
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """The script's next proposal."""
-        proposal = self._script(request, budget)
-        return proposal if isinstance(proposal, DraftTree) else chain(proposal[:budget], self.name)
+        proposal = self._script(request, limits.max_nodes)
+        if isinstance(proposal, DraftTree):
+            return proposal
+        return chain(proposal[: min(limits.max_nodes, limits.max_depth)], self.name)
 
     def observe(self, outcome: StepOutcome) -> None:
         """See `Drafter`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.drafters import BaseDrafter, option
-from paceline.engine.request import Request
+from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree, TreeBuilder
 
 
@@ -15,9 +15,9 @@ class ExampleDrafter(BaseDrafter):
 
     period: int = option(8, ge=1, le=64, help="tokens that are repeated")
 
-    def propose_one(self, request: Request, budget: int) -> DraftTree:
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """A chain of the last tokens, once more."""
         builder, node = TreeBuilder(self.name), -1
-        for depth, token in enumerate(request.tokens[-self.period :][:budget]):
+        for depth, token in enumerate(request.tokens[-self.period :][: min(limits.max_nodes, limits.max_depth)]):
             node = builder.add(node, token, score=0.2, bucket=depth)
         return builder.build()

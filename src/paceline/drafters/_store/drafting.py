@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from paceline.drafters._store.ring import Hit
-from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder
+from paceline.engine.request import DraftLimits
+from paceline.engine.tree import DraftTree, TreeBuilder
 
 _SHARE_BINS = 5  # a single place; then by the share of the weight
 _LENGTH_BINS = 5  # agreement 2, 4, 8, 16, 32
@@ -25,18 +26,18 @@ class Places(Protocol):
         """The token at a place; -1 behind a text's end."""
 
 
-def draft(texts: Places, hits: Sequence[Hit], budget: int, min_score: float, source: str) -> DraftTree:
-    """The likeliest continuations of the hits, best first, at most `budget`, none less likely than `min_score`.
+def draft(texts: Places, hits: Sequence[Hit], limits: DraftLimits, min_score: float, source: str) -> DraftTree:
+    """The likeliest continuations of the hits, best first, none less likely than `min_score`.
 
     A bucket names how long the agreement is, up to the node, and how large a share of the places goes on with it.
     """
     builder = TreeBuilder(source)
     heap: list[tuple[float, int, int, int, int, float, int, Sequence[Hit]]] = []
     _push(heap, texts, hits, (-1.0, -1, 0), min_score)
-    while heap and len(builder) < budget:
+    while heap and len(builder) < limits.max_nodes:
         chance, _, parent, depth, token, score, bucket, group = heapq.heappop(heap)
         node = builder.add(parent, token, score, bucket)
-        if depth < MAX_DEPTH:
+        if depth < limits.max_depth:
             _push(heap, texts, group, (chance, node, depth), min_score)
     return builder.build()
 
