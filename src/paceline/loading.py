@@ -11,7 +11,7 @@ from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer, Target
 from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
-from paceline.pacing import AdaptivePacer, CostTable, forward_costs
+from paceline.pacing import AdaptivePacer, CostTable, experience_file, forward_costs
 from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     )
     costs = CostTable(forward_costs(target, info.name))
     max_nodes = pacing.num_speculative_tokens
-    pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes)
+    file = experience_file(target, info.name)
+    pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes, file=file)
     words = model if source.tokenizer is None else _path(source.tokenizer)
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
     return Loaded(target, tokenizer, pacer, info)

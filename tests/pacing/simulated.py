@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,11 +147,13 @@ class World:
             on_step(self.clock.now - before)
 
 
-def world(logits, vocab: int, costs: Costs, max_slowdown: float = 0.02, budget: int = 64) -> World:
+def world(
+    logits, vocab: int, costs: Costs, max_slowdown: float = 0.02, budget: int = 64, file: Path | None = None
+) -> World:
     """A target of these costs, measured, and a pacer that has learnt nothing yet."""
     clock = Clock()
     target = TimedTarget(logits, vocab, clock, costs)
-    pacer = AdaptivePacer(CostTable(measure(target, clock), rest=1e-6), max_slowdown, budget, clock)
+    pacer = AdaptivePacer(CostTable(measure(target, clock), rest=1e-6), max_slowdown, budget, clock, file)
     return World(clock, target, pacer, Engine(target, pacer, clock=clock))
 
 

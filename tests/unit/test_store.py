@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from paceline.drafters._store import Texts, TextStore, draft, owner_key
 from paceline.drafters._store.drafting import NUM_SIGNS
 from paceline.drafters._store.ring import BYTES_PER_TOKEN, GRANULE, MAX_HITS
+from paceline.engine.request import DraftLimits
 
 SMALL = 40 * GRANULE * 25  # bytes; forty granules
 texts = st.lists(st.lists(st.integers(0, 5), max_size=30), max_size=6)
@@ -60,7 +61,7 @@ def test_all_places_of_the_longest_hashed_suffix_are_found_and_shares_are_freque
 @given(owned, contexts.filter(lambda c: len(c) > 1), st.integers(1, 20))
 def test_trees_are_well_formed_and_say_only_what_followed(pairs: Owned, context, budget: int) -> None:
     store = store_of(pairs)
-    tree = draft(store, store.find(context, 1), budget, 0.0, "me")
+    tree = draft(store, store.find(context, 1), DraftLimits(budget), 0.0, "me")
     assert len(tree) <= budget
     assert set(tree.sources) <= {"me"}
     assert all(0 <= bucket < NUM_SIGNS for bucket in tree.buckets)
@@ -77,22 +78,22 @@ def test_trees_are_well_formed_and_say_only_what_followed(pairs: Owned, context,
 
 def test_the_more_frequent_continuation_is_likelier_and_an_unlikely_one_is_left_out() -> None:
     store = store_of([(1, [7, 8, 1]), (1, [7, 8, 2]), (1, [7, 8, 2])])
-    tree = draft(store, store.find([7, 8], 1), 9, 0.0, "me")
+    tree = draft(store, store.find([7, 8], 1), DraftLimits(9), 0.0, "me")
     assert tree.tokens == (2, 1)
     assert tree.scores[0] == pytest.approx(2 * tree.scores[1])
-    assert draft(store, store.find([7, 8], 1), 9, tree.scores[1] + 0.01, "me").tokens == (2,)
+    assert draft(store, store.find([7, 8], 1), DraftLimits(9), tree.scores[1] + 0.01, "me").tokens == (2,)
 
 
 def test_a_long_agreement_decides_where_it_says_anything() -> None:
     long = list(range(20, 40))
     store = store_of([(1, [*long, 1]), *[(1, [38, 39, 2])] * 5])
-    assert draft(store, store.find(long, 1), 1, 0.0, "me").tokens == (1,)
+    assert draft(store, store.find(long, 1), DraftLimits(1), 0.0, "me").tokens == (1,)
 
 
 def test_nothing_of_one_owner_is_found_for_another_though_the_texts_are_alike() -> None:
     store = store_of([(1, [1, 2, 3, 4]), (2, [1, 2, 3, 5])])
-    assert draft(store, store.find([1, 2, 3], 1), 9, 0.0, "me").tokens == (4,)
-    assert draft(store, store.find([1, 2, 3], 2), 9, 0.0, "me").tokens == (5,)
+    assert draft(store, store.find([1, 2, 3], 1), DraftLimits(9), 0.0, "me").tokens == (4,)
+    assert draft(store, store.find([1, 2, 3], 2), DraftLimits(9), 0.0, "me").tokens == (5,)
     assert not store.find([1, 2, 3], 3)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from paceline.drafters._options import check, option, options_of, parse, unknown
 from paceline.engine.request import Drafter, DraftLimits, Environment, Request, StepOutcome
@@ -32,6 +33,17 @@ class BaseDrafter:
     """A drafter that proposes nothing and learns nothing. Subclasses override what they need."""
 
     name: str = "base"  # the class's own; an instance beside another of the kind has one of its own, see `named`
+
+    prior_tokens: ClassVar[float] = 1.0  # tokens that a proposal may be expected to bring, before anything is known
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others in other processes too: what is learnt of it is kept under this, or not if empty.
+
+        Its kind and its options; a class that is no dataclass may be made of anything.
+        """
+        options = [f"{field.name}={getattr(self, field.name)!r}" for field in options_of(type(self))]
+        return f"{type(self).name}({', '.join(options)})" if is_dataclass(self) else ""
 
     def __post_init__(self) -> None:
         """ConfigError if an option is out of bounds."""

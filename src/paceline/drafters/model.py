@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class ModelDrafter(BaseDrafter):
     depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
     branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
+    prior_tokens: ClassVar[float] = 2.0  # a draft model of the target's family is right more often than not
+    _source_name: str = field(default="", init=False, repr=False)
     _decoder: Decoder | None = field(default=None, init=False, repr=False)
     _max_length: int = field(default=0, init=False, repr=False)
     _states: dict[int, _State] = field(default_factory=dict, init=False, repr=False)
@@ -65,6 +67,7 @@ class ModelDrafter(BaseDrafter):
 
         source = _source(self.path, environment.draft_model)
         target = load_draft(source, environment.device)
+        self._source_name = f"{_called(source)}, {target.memory()['weight_bytes']} bytes"
         if target.vocab_size != environment.vocab_size:
             raise ModelError(
                 f"the draft model {_called(source)} has a vocabulary of {target.vocab_size}, the target one of "
@@ -76,6 +79,11 @@ class ModelDrafter(BaseDrafter):
         for count in target.row_counts:
             target.dry_run(count, 0)  # what is prepared at the first use of a row count is prepared now
         self._decoder, self._max_length = target.decoder, target.max_length
+
+    @property
+    def identity(self) -> str:
+        """See `BaseDrafter`: whatever the draft model was named by, and its size."""
+        return f"{type(self).name}({self._source_name}, {self.depth}, {self.width}, {self.branch})"
 
     def start(self, request: Request) -> bool:
         """See `Drafter`: sets cache aside; the prompt is read when the first draft is asked for."""

@@ -89,3 +89,9 @@ class Pacer(Protocol):
 
     def finish(self, request: Request) -> None:
         """Forget a request; also one that never started."""
+
+    def rest(self) -> None:
+        """Nothing is being decoded: do what can wait, in a few milliseconds."""
+
+    def close(self) -> None:
+        """Nothing will be decoded any more."""

@@ -103,6 +103,8 @@ class EngineThread:
     def _run(self) -> None:
         while True:
             while not self._jobs or not self._inbox.empty():
+                if self._inbox.empty():
+                    self._rest()
                 task = self._inbox.get()
                 if task is None:
                     return
@@ -126,6 +128,11 @@ class EngineThread:
             self.engine.step()
         self._tell()
 
+    def _rest(self) -> None:
+        if self.engine is not None:
+            with contextlib.suppress(Exception):  # nobody waits for it
+                self.engine.pacer.rest()
+
     def _tell(self) -> None:
         """Wake whoever waits for a request that has ended, or for tokens that have come."""
         for job in self._jobs:
@@ -140,6 +147,9 @@ class EngineThread:
         if self.engine is not None and self._jobs:
             self.engine.sweep()
         self._tell()
+        if self.engine is not None:
+            with contextlib.suppress(Exception):
+                self.engine.pacer.close()
         self.engine = None
         finally_do()
 

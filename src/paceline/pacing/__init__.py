@@ -3,7 +3,16 @@
 from paceline.engine.ports import Pacer
 from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.fixed import FixedPacer
-from paceline.pacing.measuring import forward_costs
+from paceline.pacing.measuring import experience_file, forward_costs
 from paceline.pacing.pacer import MAX_SLOWDOWN, AdaptivePacer
 
-__all__ = ["MAX_SLOWDOWN", "AdaptivePacer", "CostTable", "FixedPacer", "ForwardCost", "Pacer", "forward_costs"]
+__all__ = [
+    "MAX_SLOWDOWN",
+    "AdaptivePacer",
+    "CostTable",
+    "FixedPacer",
+    "ForwardCost",
+    "Pacer",
+    "experience_file",
+    "forward_costs",
+]

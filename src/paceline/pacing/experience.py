@@ -14,6 +14,7 @@ from paceline.pacing.costs import Quantile
 from paceline.pacing.estimates import SHARED_MEMORY, DrafterStatistics, SuccessCounts
 
 _KEPT_TRIALS = 64.0  # the most that a bucket's trials weigh in another process
+_AND = "\n"  # between identities, which may have any other character
 _PRIOR_TOKENS = 1.0  # of a drafter that says nothing of itself
 
 Bucket = tuple[int, float, float]  # number, trials, successes
@@ -45,7 +46,7 @@ class Experience:
         known = DrafterStatistics(self._guess, getattr(drafter, "prior_tokens", _PRIOR_TOKENS))
         self.drafters[name] = known
         identity = getattr(drafter, "identity", None)  # an object that has no more than the verbs is kept no account of
-        if not isinstance(identity, str):
+        if not identity or not isinstance(identity, str):
             return False
         self._identities[name] = identity
         self._restore_counts(name)
@@ -61,7 +62,7 @@ class Experience:
         counts: dict[str, list[Bucket]] = {}
         for (names, bucket), (trials, successes) in self.counts.items():
             if all(name in self._identities for name in names.split("+")):
-                who = "+".join(self._identities[name] for name in names.split("+"))
+                who = _AND.join(self._identities[name] for name in names.split("+"))
                 counts.setdefault(who, []).append((bucket, trials, successes))
         return {"drafters": self._kept_drafters | drafters, "counts": self._kept_counts | counts}
 
@@ -69,7 +70,7 @@ class Experience:
         """Those of a drafter that has just been met, and of its agreeing with others met before."""
         names = {identity: name for name, identity in self._identities.items()}
         for who, buckets in self._kept_counts.items():
-            together = [names.get(identity) for identity in who.split("+")]
+            together = [names.get(identity) for identity in who.split(_AND)]
             if name in together and None not in together:
                 for bucket, trials, successes in _sound(buckets):
                     weight = min(1.0, _KEPT_TRIALS / trials)

@@ -41,3 +41,9 @@ class FixedPacer(Pacer):
 
     def finish(self, request: Request) -> None:
         """See `Pacer`."""
+
+    def rest(self) -> None:
+        """See `Pacer`."""
+
+    def close(self) -> None:
+        """See `Pacer`."""

@@ -55,6 +55,11 @@ def forward_costs(target: Target, name: str) -> dict[int, ForwardCost]:
     return costs
 
 
+def experience_file(target: Target, name: str) -> Path:
+    """Where what pacing learns of a target's drafters is kept."""
+    return cache_file("pacing", _identity(target, name))
+
+
 def measure(target: Target, clock: Clock = time.perf_counter) -> dict[int, ForwardCost]:
     """Time forwards at the target's row counts and two context lengths, within about two seconds.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
+from paceline.cache import read_json, write_json
 from paceline.engine.ports import Ask, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
@@ -22,6 +23,7 @@ from paceline.pacing.plan import Candidates, Plan, distinct
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which could not be timed when it joined
+_KEEP_SECONDS = 10.0  # at least, between two times that what was learnt is kept, but for the end
 _SELDOM = 4  # idle steps to one that is learnt from
 _PROBING = 0.5  # of the allowed slowdown: what asking drafters that do not pay may cost together
 
@@ -34,7 +36,7 @@ class AdaptivePacer(Pacer):
         max_slowdown: ε, the share by which decoding may be slower than plain decoding.
         budget: draft nodes per request and step, at most.
         clock: seconds, the engine's clock.
-        kept: `experience.as_json()` of an earlier process, if there is one.
+        file: where what was learnt is kept for the next process; None keeps nothing.
     """
 
     def __init__(
@@ -43,14 +45,16 @@ class AdaptivePacer(Pacer):
         max_slowdown: float = MAX_SLOWDOWN,
         budget: int = MAX_DEPTH,
         clock: Callable[[], float] = time.perf_counter,
-        kept: Any = None,
+        file: Path | None = None,
     ) -> None:
         self.costs = costs
         plain = costs.plain(1, 0)
         self.guard = Guard(max_slowdown, plain)
-        self.experience = Experience(min(_GUESS, plain / 2), kept)
+        self.experience = Experience(min(_GUESS, plain / 2), None if file is None else read_json(file))
+        self._file, self._kept_at = file, -_KEEP_SECONDS
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock
         self._num_idle = 0  # steps
+        self._has_learnt = False  # anything that is not in the file
         self._states: dict[int, RequestState] = {}  # by request id
         self._plan: Plan | None = None  # this step's, from `draft` to `observe`; None if it is idle
 
@@ -63,6 +67,8 @@ class AdaptivePacer(Pacer):
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         plain = self.costs.plain(1, len(request.tokens))
+        for drafter in request.drafters:
+            self.experience.meet(drafter)
         self.guard.start(request, prefill, plain)
         self._states[request.id] = RequestState(request, plain, self.experience.counts, self.experience.drafters)
 
@@ -83,6 +89,7 @@ class AdaptivePacer(Pacer):
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""
         plan, self._plan = self._plan, None
+        self._has_learnt = True
         if plan is None:
             self._observe_idle(outcomes, times)
         else:
@@ -94,6 +101,17 @@ class AdaptivePacer(Pacer):
         account = self.guard.finish(request)
         if state is not None and account is not None:
             request.stats.pacing = account.as_dict() | {"stops": dict(state.stops)}
+
+    def rest(self) -> None:
+        """See `Pacer`: keeps what was learnt, now and then."""
+        if self._clock() - self._kept_at >= _KEEP_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """See `Pacer`: keeps what was learnt."""
+        if self._file is not None and self._has_learnt:
+            write_json(self._file, self.experience.as_json())
+            self._kept_at, self._has_learnt = self._clock(), False
 
     def account(self, request: Request) -> Account:
         """A running request's account."""

@@ -92,3 +92,11 @@ class WrappedPacer(Pacer):
     def finish(self, request: Request) -> None:
         """See `Pacer`."""
         self.inner.finish(request)
+
+    def rest(self) -> None:
+        """See `Pacer`."""
+        self.inner.rest()
+
+    def close(self) -> None:
+        """See `Pacer`."""
+        self.inner.close()
