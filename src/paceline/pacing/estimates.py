@@ -167,7 +167,8 @@ class DrafterStatistics:
         if len(seconds) < len(quantities):
             return False
         for quantity, value in zip(quantities.values(), seconds, strict=True):
-            quantity.restart(value)
+            if value > 0.0:  # else it was never seen
+                quantity.restart(value)
         self._is_cold = False
         return True
 
