@@ -130,11 +130,12 @@ def test_on_another_numeric_path_other_bytes_are_no_failure(found: dict[str, Any
 
 
 def certificate(
-    *, is_equal: bool = True, is_right: bool = True, caught: tuple[bool, ...] = (True, True)
+    *, is_equal: bool = True, is_right: bool = True, caught: tuple[bool, ...] = (True, True), is_shown: bool = True
 ) -> Certificate:
     controls = [Control(f"fault {i}", "", "same bytes", is_caught, "") for i, is_caught in enumerate(caught)]
     plan = CertifyPlan("m", "auto", "cpu", (), ("a",))
-    return Certificate(plan, {}, {}, {"is_equal": is_equal}, {"is_right": is_right}, controls, {}, [], {})
+    compared = {"is_equal": is_equal, "ways": [{"name": "paced", "is_required": True, "is_shown": is_shown}]}
+    return Certificate(plan, {}, {}, compared, {"is_right": is_right}, controls, {}, [], {})
 
 
 def test_the_verdict():
@@ -143,6 +144,8 @@ def test_the_verdict():
     assert certificate(is_right=False).verdict == "FAIL"
     assert certificate(caught=(True, False)).verdict == "VOID"
     assert certificate(caught=()).verdict == "VOID"
+    assert certificate(is_shown=False).verdict == "VOID"
+    assert certificate(is_shown=False, is_equal=False).verdict == "FAIL"
     assert certificate(is_equal=False, caught=(False, False)).verdict == "FAIL"
     verified = certificate()
     verified.agreements = [Agreement("a", "1", "2", False, False)]
@@ -159,6 +162,30 @@ def test_a_void_certificate_says_so(found: dict[str, Any]):
     assert "NOT FOUND" in text
     assert void["controls"][2]["name"] in claim(void)
     assert "This certificate is void." not in page(found)
+
+
+def test_a_row_that_showed_nothing_is_never_green(found: dict[str, Any]):
+    """Its cells are dashed, the row says so, and so does the verdict; one that pacing needs makes it void."""
+    idle = copy.deepcopy(found)
+    for one in (*idle["bytes"]["ways"], *idle["bytes"]["cells"]):
+        if "all, paced" in (one.get("name"), one.get("way")):
+            one["is_shown"] = False
+    idle["verdict"] = "VOID"
+    row = page(idle).split(">all, paced</th>")[1].split("</tr>")[0]
+    assert 'class="idle"' in row
+    assert 'class="good"' not in row
+    assert "not shown" in row
+    assert "No draft was verified in all, paced: it shows nothing of pacing." in page(idle)
+    assert claim(idle).endswith("in these rows: all, paced.")
+    row = page(found).split(">all, paced</th>")[1].split("</tr>")[0]
+    assert 'class="good"' in row
+    assert "not shown" not in row
+
+
+def test_the_default_certificate_exercises_pacing(found: dict[str, Any]):
+    paced = [way for way in found["bytes"]["ways"] if way["is_required"]]
+    assert [way["name"] for way in paced] == ["all, paced", "all, paced batch"]
+    assert all(way["is_shown"] for way in paced)
 
 
 def failing(found: dict[str, Any]) -> dict[str, Any]:

@@ -53,11 +53,12 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """PASS, FAIL, or VOID: nothing was found, but a planted fault was not found either."""
+        """PASS, FAIL, or VOID: nothing was found, but a planted fault was not either, or pacing was not exercised."""
         is_kept = all(point.is_equal for point in self.agreements if point.is_required)
         if not (self.bytes["is_equal"] and self.law["is_right"] and is_kept):
             return "FAIL"
-        return "PASS" if self.controls and all(control.is_caught for control in self.controls) else "VOID"
+        is_sound = self.controls and all(control.is_caught for control in self.controls)
+        return "PASS" if is_sound and not unexercised(self.bytes) else "VOID"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object."""
@@ -74,20 +75,39 @@ class Certificate:
 
 
 def bytes_as_dict(result: BytesResult, ways: Sequence[Way], cases: Sequence[Case]) -> dict[str, Any]:
-    """The comparisons, cell by cell."""
+    """The comparisons, cell by cell; a cell or a way "is shown" if what it is about has happened in it."""
+    by_name = {way.name: way for way in ways}
+    shown = {key for key, tally in result.tallies.items() if by_name[key[0]].is_shown_by(tally)}
     return {
         "is_equal": result.is_equal,
         "total": _counts(result.total),
-        "ways": [{"name": way.name, "text": way.text} for way in ways],
+        "shown_decisions": sum(result.tallies[key].decisions for key in shown),
+        "ways": [_way(way, way.name in {name for name, _ in shown}) for way in ways],
         "cases": [{"name": case.name, "sampling": _jsonable(case.sampling)} for case in cases],
         "cells": [
-            {"way": way, "case": case, "is_equal": tally.is_equal, **_counts(tally)}
+            {
+                "way": way,
+                "case": case,
+                "is_equal": tally.is_equal,
+                "is_shown": (way, case) in shown,
+                **_counts(tally),
+            }
             for (way, case), tally in result.tallies.items()
         ],
         "divergence": asdict(result.divergence) if result.divergence else None,
         "num_comparisons": result.num_comparisons,
         "fingerprint": result.fingerprint,
     }
+
+
+def unshown(compared: Mapping[str, Any]) -> list[str]:
+    """The ways that have shown nothing: no draft was verified in them, or nothing found in the prefix cache."""
+    return [way["name"] for way in compared["ways"] if not way["is_shown"]]
+
+
+def unexercised(compared: Mapping[str, Any]) -> list[str]:
+    """Those of them without which a certificate does not stand."""
+    return [way["name"] for way in compared["ways"] if way["is_required"] and not way["is_shown"]]
 
 
 def agreements(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Agreement]:
@@ -105,6 +125,10 @@ def agreements(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Agreemen
     found = [Agreement(what, str(a), str(b), a == b, required) for what, a, b, required in points]
     files = [one["model"]["files"] for one in (then, now)]
     return [*found, Agreement("model files", _short(files[0]), _short(files[1]), files[0] == files[1], True)]
+
+
+def _way(way: Way, is_shown: bool) -> dict[str, Any]:
+    return {"name": way.name, "text": way.text, "is_required": way.is_required, "is_shown": is_shown}
 
 
 def _decisions(found: Mapping[str, Any]) -> str:

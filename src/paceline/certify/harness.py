@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paceline.certify.plan import Case
+from paceline.certify.slow_machine import SlowMachinePacer
 from paceline.drafters import BaseDrafter
 from paceline.engine.ports import Pacer
 from paceline.engine.request import Drafter, DraftLimits, Request, fresh_tenant
@@ -87,6 +88,7 @@ class Harness:
         self.trees = TreeDrafter()
         self.max_tokens = max_tokens
         self.pacer = llm.engine.pacer  # the LLM's own
+        self.slow_pacer = SlowMachinePacer(llm.target)
         self._plant = plant
         self._tenant = fresh_tenant()
         self.recorder = Recorder(self.pacer)

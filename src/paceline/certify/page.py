@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from paceline.certify.certificate import unexercised, unshown
 from paceline.certify.plan import EMBEDDED
 
 _TEMPLATE = Path(__file__).with_name("template.html")
@@ -35,6 +36,8 @@ def page(found: Mapping[str, Any]) -> str:
         drawn=sum(draws["tokens"] for draws in found["law"]["draws"]),
         caught=sum(control["is_caught"] for control in found["controls"]),
         grid=_grid(found["bytes"]),
+        unshown=unshown(found["bytes"]),
+        unexercised=unexercised(found["bytes"]),
         tag=_tag,
         embedded=_embedded(found),
     )
@@ -45,13 +48,13 @@ def claim(found: Mapping[str, Any]) -> str:
     total, audit = found["bytes"]["total"], found["law"]["audit"]
     if found["verdict"] == "PASS":
         return (
-            f"In {total['decisions']:,} decisions speculative decoding chose plain decoding's tokens, from logits of "
-            f"the same bits. Plain decoding follows the fp32 reference in {audit['decisions']:,} greedy decisions, and "
-            "its samples the exact probabilities. Every planted fault was found."
+            f"In {found['bytes']['shown_decisions']:,} decisions speculative decoding chose plain decoding's tokens, "
+            f"from logits of the same bits. Plain decoding follows the fp32 reference in {audit['decisions']:,} greedy "
+            "decisions, and its samples the exact probabilities. Every planted fault was found."
+            + "".join(f" {text}" for text in _caveats(unshown(found["bytes"])))
         )
     if found["verdict"] == "VOID":
-        names = ", ".join(control["name"] for control in found["controls"] if not control["is_caught"])
-        return f"Nothing was found, but neither was a planted fault: {names}."
+        return f"Nothing was found, but {' and '.join(_voids(found))}."
     wrong = []
     if not found["bytes"]["is_equal"]:
         bits, tokens = (total["decisions"] - total[name] for name in ("equal_bits", "equal_tokens"))
@@ -66,6 +69,18 @@ def claim(found: Mapping[str, Any]) -> str:
         wrong.append(f"it is not the certificate that was verified: other {', other '.join(points)}")
     text = "; ".join(wrong)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _caveats(names: list[str]) -> list[str]:
+    return [f"Not shown, since what they are about did not happen: {'; '.join(names)}."] if names else []
+
+
+def _voids(found: Mapping[str, Any]) -> list[str]:
+    """Why a certificate is void."""
+    faults = ", ".join(control["name"] for control in found["controls"] if not control["is_caught"])
+    rows = "; ".join(unexercised(found["bytes"]))
+    reasons = [f"neither was a planted fault: {faults}"] if faults or not found["controls"] else []
+    return reasons + ([f"pacing was not exercised, no draft being verified in these rows: {rows}"] if rows else [])
 
 
 def _grid(compared: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,10 +16,11 @@ from paceline.certify.harness import Harness, Ids, Tally
 from paceline.certify.parting import parted_prompts
 from paceline.certify.plan import Case
 from paceline.engine.ports import Pacer
-from paceline.engine.request import fresh_tenant
+from paceline.engine.request import Drafter, fresh_tenant
 from paceline.pacing import FixedPacer
 from paceline.streams import Stream
 from paceline.testing import RandomTrees
+from paceline.testing.recorder import Trace
 
 _BUDGET, _LARGE_BUDGET = 7, 15
 _HEAD_START = 5  # tokens that a stream has emitted when the next one joins
@@ -32,43 +33,34 @@ Run = Callable[[Harness, Sequence[Ids], Case, int], Tally]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to decode; one that `is_alone` takes a single prompt."""
+    """A way to decode; one that `is_alone` takes a single prompt.
+
+    It has shown nothing where its `evidence`, a count of `Tally`, is 0. A certificate stands only on ways that have
+    shown something if they are `required`.
+    """
 
     name: str
     text: str
     run: Run
     is_alone: bool
     applies_to: Callable[[Case], bool] = lambda case: True
+    evidence: str = "draft_tokens"
+    is_required: bool = False
+
+    def is_shown_by(self, tally: Tally) -> bool:
+        """Whether what this way is about has happened."""
+        return int(getattr(tally, self.evidence)) > 0
 
 
 def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding: bool) -> list[Way]:
     """The ways to try; `cases` are for requests of several kinds in one batch."""
-    found = [
-        Way(
-            f"{name} alone",
-            f"{name}, {_BUDGET} draft nodes a step",
-            partial(_alone, (name,), FixedPacer(_BUDGET)),
-            True,
-        )
-        for name in drafters
-    ]
-    if drafters:
-        found += [
-            Way("all, paced", "all drafters, the pacer decides", partial(_alone, tuple(drafters), None), True),
-            Way("all, paced batch", "the same, three prompts in one batch", partial(_batch, drafters, None), False),
-            Way(
-                "all, large trees",
-                f"all drafters, {_LARGE_BUDGET} draft nodes a step, three prompts in one batch",
-                partial(_batch, drafters, FixedPacer(_LARGE_BUDGET)),
-                False,
-            ),
-        ]
+    found = [*_drafted_ways(drafters), *_paced_ways(drafters)]
     found += [
         Way("random trees", "the truth hidden in random trees", _random_trees, True),
         Way("random trees, batch", "the same, three prompts in one batch", _random_trees, False),
         Way(
             "streams that join",
-            "three streams, each beginning while the others run, each with other sampling parameters",
+            "three streams, paced, each beginning while the others run, each with other sampling parameters",
             partial(_streams, drafters, cases),
             False,
         ),
@@ -77,12 +69,14 @@ def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding
             "prompts read before, whole and cut short, found in the prefix cache, in one batch",
             partial(_cached, drafters),
             False,
+            evidence="cached_tokens",
         ),
         Way(
             "parting prefixes",
             "prompts that begin alike and then part, in one batch, and samples of one of them",
             partial(_parting, drafters),
             False,
+            evidence="cached_tokens",
         ),
         Way("samples", f"{_SAMPLES} samples of a prompt, n = {_SAMPLES}", partial(_samples, drafters), True),
     ]
@@ -99,6 +93,55 @@ def ways_for(drafters: Sequence[str], cases: Sequence[Case], prefill_is_decoding
     return found
 
 
+def _drafted_ways(drafters: Sequence[str]) -> list[Way]:
+    """Each drafter alone, and all of them together."""
+    found = [
+        Way(
+            f"{name} alone",
+            f"{name}, {_BUDGET} draft nodes a step",
+            partial(_alone, (name,), FixedPacer(_BUDGET)),
+            True,
+        )
+        for name in drafters
+    ]
+    if drafters:
+        found += [
+            Way(
+                "all, large trees",
+                f"all drafters, {_LARGE_BUDGET} draft nodes a step, three prompts in one batch",
+                partial(_batch, drafters, FixedPacer(_LARGE_BUDGET)),
+                False,
+            ),
+            Way(
+                "all, paced as here",
+                "all drafters, the pacer decides by what forwards cost on this machine",
+                partial(_alone, tuple(drafters), None),
+                True,
+            ),
+        ]
+    return found
+
+
+def _paced_ways(drafters: Sequence[str]) -> list[Way]:
+    """The pacer where drafts pay, without which nothing is shown of it."""
+    return [
+        Way(
+            "all, paced",
+            "all drafters and random trees, the pacer decides as on a slow machine, where drafts pay",
+            partial(_paced, drafters),
+            True,
+            is_required=True,
+        ),
+        Way(
+            "all, paced batch",
+            "the same, three prompts in one batch",
+            partial(_paced, drafters),
+            False,
+            is_required=True,
+        ),
+    ]
+
+
 def _alone(
     drafters: Sequence[str], pacer: Pacer | None, harness: Harness, prompts: Sequence[Ids], case: Case, seed: int
 ) -> Tally:
@@ -109,7 +152,12 @@ def _alone(
 
 
 def _batch(
-    drafters: Sequence[str], pacer: Pacer | None, harness: Harness, prompts: Sequence[Ids], case: Case, seed: int
+    drafters: Sequence[str | Drafter],
+    pacer: Pacer | None,
+    harness: Harness,
+    prompts: Sequence[Ids],
+    case: Case,
+    seed: int,
 ) -> Tally:
     expected = [harness.plain(prompt, case, seed) for prompt in prompts]
     # A prediction with a mistake in it, for whoever drafts from one; the others do not look.
@@ -118,11 +166,22 @@ def _batch(
     return harness.compare(prompts, expected, drafters, pacer or harness.pacer, options)
 
 
+def _paced(drafters: Sequence[str], harness: Harness, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
+    """Random trees, which hold the truth, take part: so there are drafts to decide about on every text."""
+    _grow_trees(harness, prompts, [harness.plain(prompt, case, seed) for prompt in prompts], seed)
+    return _batch([*drafters, harness.trees], harness.slow_pacer, harness, prompts, case, seed)
+
+
 def _random_trees(harness: Harness, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
     expected = [harness.plain(prompt, case, seed) for prompt in prompts]
+    _grow_trees(harness, prompts, expected, seed)
+    return harness.compare(prompts, expected, [harness.trees], FixedPacer(_LARGE_BUDGET), harness.options(case, seed))
+
+
+def _grow_trees(harness: Harness, prompts: Sequence[Ids], expected: Sequence[Trace], seed: int) -> None:
+    """Let trees be grown around these outputs from now on."""
     truth = {prompt: trace.tokens for prompt, trace in zip(prompts, expected, strict=True)}
     harness.trees.trees = RandomTrees(truth, harness.llm.target.vocab_size, seed)
-    return harness.compare(prompts, expected, [harness.trees], FixedPacer(_LARGE_BUDGET), harness.options(case, seed))
 
 
 def _samples(drafters: Sequence[str], harness: Harness, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
@@ -179,11 +238,12 @@ def _streams(
     first = next((i for i, one in enumerate(cases) if one.name == case.name), 0)
     mixed = [cases[(first + i) % len(cases)] for i in range(len(prompts))]
     expected = [harness.plain(prompt, kind, seed) for prompt, kind in zip(prompts, mixed, strict=True)]
-    harness.pace(harness.pacer, expected)
+    _grow_trees(harness, prompts, expected, seed)
+    harness.pace(harness.slow_pacer, expected)
     open_streams: list[Stream] = []
     for prompt, kind in zip(prompts, mixed, strict=True):
         options = harness.options(kind, seed)
-        open_streams.append(harness.stream(list(prompt), drafters=list(drafters), **options))
+        open_streams.append(harness.stream(list(prompt), drafters=[*drafters, harness.trees], **options))
         for stream in open_streams:
             for _ in islice(stream, _HEAD_START):
                 pass
