@@ -1,4 +1,4 @@
-"""Finds the compiled kernels, chooses an instruction set, and borrows PyTorch's threads.
+"""Finds the compiled kernels, chooses an instruction set and a number of workers.
 
 `PACELINE_NATIVE=0` turns the kernels off; the name of an instruction set chooses that one.
 """
@@ -21,14 +21,7 @@ from paceline.native.layout import LAYOUT, layout_of
 
 VARIABLE = "PACELINE_NATIVE"
 INSTRUCTION_SETS = ("avx512-bf16", "avx512", "avx2", "portable")  # the best first
-_SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 _LINE = 64
-
-
-class _Runtime(ctypes.Structure):
-    """How to start workers: PyTorch's own OpenMP. A second runtime's idle workers would spin on the same cores."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in _SYMBOLS)
 
 
 class Library:
@@ -41,18 +34,16 @@ class Library:
         self._run = handle.paceline_run
         self._run.restype = None
         pointer, size = ctypes.c_void_p, ctypes.c_int64
-        self._run.argtypes = [pointer, pointer, size, ctypes.c_int, pointer, size, pointer]
+        self._run.argtypes = [pointer, pointer, size, ctypes.c_int, pointer, size]
         self._scratch_bytes = handle.paceline_scratch_bytes
         self._scratch_bytes.restype = size
         self._advise = handle.paceline_advise
         self._advise.restype, self._advise.argtypes = None, [pointer, size]
-        self._runtime = _openmp()
-        self._runtime_address = ctypes.addressof(self._runtime)
 
     @property
     def num_threads(self) -> int:
-        """Workers of a run: what `torch.set_num_threads` or OMP_NUM_THREADS say, within the container's limit."""
-        return min(torch.get_num_threads(), _quota()) if self._runtime.GOMP_parallel else 1
+        """Workers of a run: what `torch.set_num_threads` or OMP_NUM_THREADS say, within what the process may use."""
+        return min(torch.get_num_threads(), _processors())
 
     def scratch_bytes(self, op: ctypes.Structure) -> int:
         """Bytes of scratch that each worker needs for an operation."""
@@ -65,7 +56,7 @@ class Library:
         workers = self.num_threads
         memory = scratch(workers * scratch_bytes)
         address = ctypes.addressof(ops)
-        self._run(self._table, address, count, workers, memory.data_ptr(), scratch_bytes, self._runtime_address)
+        self._run(self._table, address, count, workers, memory.data_ptr(), scratch_bytes)
 
     def advise(self, memory: torch.Tensor) -> None:
         """Ask for large pages under a tensor that will be read as a stream."""
@@ -127,20 +118,12 @@ def _compiled() -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _openmp() -> _Runtime:
-    """Addresses in the OpenMP runtime that PyTorch loaded; zeros, and one worker, where it has another kind."""
-    torch_library = ctypes.CDLL(torch._C.__file__)  # looks through all that it depends on
-    try:
-        return _Runtime(*(ctypes.cast(getattr(torch_library, name), ctypes.c_void_p) for name in _SYMBOLS))
-    except AttributeError:
-        return _Runtime()
-
-
 @functools.cache
-def _quota() -> int:
-    """Processors that the container may use, rounded up; OpenMP knows of affinity only."""
+def _processors() -> int:
+    """Processors that the process may use: those it may run on, within the container's limit, rounded up."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, math.ceil(int(limit) / int(period)))
+        return min(count, max(1, math.ceil(int(limit) / int(period))))
     except (OSError, ValueError):  # no container, or "max"
-        return os.cpu_count() or 1
+        return count

@@ -1,7 +1,7 @@
 """A recorded forward, ready to run: where each value lives, which operations need to wait for others.
 
 Values that depend on the inputs live in one arena, whose blocks are used again once what they held has been read.
-An operation waits for all workers only if it touches what another worker may still be reading or writing.
+An operation waits for all before it only if it touches what another worker may still be reading or writing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from paceline.native.recording import Recording, Step, storage_of
 _SERIAL = 8192  # elements: sharing less among workers costs more than it saves
 _SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE)
 _SMALLEST = 256  # bytes of a block
+_MANY = -1  # not a stretch: several workers, or several stretches
 
 
 class Program:
@@ -119,23 +120,30 @@ def _block_size(tensor: torch.Tensor) -> int:
 
 
 class _Waits:
-    """What has been touched since all workers last met."""
+    """What has been touched since everything was last waited for, and by which operations.
+
+    Small operations that follow each other are one piece of work for one worker: they need not wait for each other.
+    """
 
     def __init__(self) -> None:
-        self._read: dict[Hashable, bool] = {}  # memory -> whether worker 0 alone did it
-        self._written: dict[Hashable, bool] = {}
+        self._stretch = 0  # of small operations without a wait between them
+        self._read: dict[Hashable, int] = {}  # memory -> the stretch that did it, or _MANY
+        self._written: dict[Hashable, int] = {}
 
     def must_wait(self, step: Step, layout: _Layout, is_serial: bool) -> bool:
-        """True if the step must wait for all workers; notes what it touches."""
+        """True if the step must wait for all before it; notes what it touches."""
         reads = {layout.key(tensor) for tensor in step.reads}
         writes = {layout.key(tensor) for tensor in step.writes}
         found = [self._written[k] for k in reads | writes if k in self._written]
         found += [self._read[k] for k in writes if k in self._read]
-        must = not all(alone and is_serial for alone in found)
+        must = not all(is_serial and stretch == self._stretch for stretch in found)
         if must:
             self._read.clear()
             self._written.clear()
+        if must or not is_serial:
+            self._stretch += 1
+        own = self._stretch if is_serial else _MANY
         for memory, keys in ((self._read, reads), (self._written, writes)):
             for key in keys:
-                memory[key] = memory.get(key, True) and is_serial
+                memory[key] = own if memory.get(key, own) == own else _MANY
         return must

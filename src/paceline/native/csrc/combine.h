@@ -35,14 +35,17 @@ static void add_chunks(Chunks chunks, float *out) {
     for (int64_t i = 0; i < width; i += LANES) vf_store(out + i, vf_div(vf_load(out + i), vf_set1(total)));
 }
 
+/* Items: heads of rows. */
+static int64_t combine_items(const Op *op) { return frame_of(&op->views[4], op->shape[0]).num_rows * op->shape[1]; }
+
 /* After a barrier, with the views and numbers of `attend`. */
-static void combine(const Op *op, const Worker *worker) {
+static void combine(const Op *op, Worker *worker, Range items) {
     const Frame frame = frame_of(&op->views[4], op->shape[0]);
     const View *out = &op->views[0];
-    const int64_t heads = op->shape[1], total = frame.num_rows * heads;
+    const int64_t heads = op->shape[1];
     float *sums = (float *)worker->scratch;
-    const int64_t last = share(total, worker->index + 1, worker->count);
-    for (int64_t i = share(total, worker->index, worker->count); i < last; i++) {
+    worker->prepared = NULL;
+    for (int64_t i = items.first; i < items.end; i++) {
         const int64_t row = i / heads, head = i % heads;
         add_chunks(chunks_of(op, &frame, row, head), sums);
         store_floats((char *)element(out, row, head, 0), out->dtype, sums, op->shape[4]);

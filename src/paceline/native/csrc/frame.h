@@ -66,12 +66,15 @@ static void write_row(const View *pool, const View *rows, int64_t row, int64_t h
     }
 }
 
+/* Items: heads of rows. */
+static int64_t write_items(const Op *op) { return frame_of(&op->views[4], op->shape[0]).num_rows * op->shape[1]; }
+
 /* views: keys pool, values pool, key rows (R, H_kv, D), value rows (R, H_kv, D_v), frame; shape R, H_kv, D, D_v. */
-static void write_rows(const Op *op, const Worker *worker) {
+static void write_rows(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const Frame frame = frame_of(&op->views[4], op->shape[0]);
-    const int64_t heads = op->shape[1], total = frame.num_rows * heads;
-    const int64_t last = share(total, worker->index + 1, worker->count);
-    for (int64_t i = share(total, worker->index, worker->count); i < last; i++) {
+    const int64_t heads = op->shape[1];
+    for (int64_t i = items.first; i < items.end; i++) {
         const int64_t row = i / heads, head = i % heads, slot = frame.slots[row];
         write_row(&op->views[0], &op->views[2], row, head, slot, op->shape[2]);
         write_row(&op->views[1], &op->views[3], row, head, slot, op->shape[3]);

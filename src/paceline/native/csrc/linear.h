@@ -135,39 +135,52 @@ static Input prepare(const View *x, int64_t rows, int64_t k, char *scratch) {
     return in;
 }
 
+/* Items of what works on rows, or on panels. */
+static int64_t rows_of(const Op *op) { return op->shape[0]; }
+static int64_t panels_of(const Op *op) { return (op->shape[1] + PANEL - 1) / PANEL; }
+
+/* Items: panels, for MAX_ROWS rows after MAX_ROWS rows. */
+static int64_t linear_items(const Op *op) { return (op->shape[0] + MAX_ROWS - 1) / MAX_ROWS * panels_of(op); }
+
+/* The input of `count` rows from `row` on, prepared once for all of a worker's tickets. */
+static Input input_of(const Op *op, Worker *worker, int64_t row, int64_t count) {
+    const Input kept = {(const float *)worker->scratch, input_floats(op->shape[2])};
+    if (worker->prepared == op && worker->prepared_row == row) return kept;
+    View part = op->views[1];
+    part.data += row * part.strides[0] * width_of(part.dtype);
+    worker->prepared = op, worker->prepared_row = row;
+    return prepare(&part, count, op->shape[2], worker->scratch);
+}
+
 /* views: y (M, N), x (M, K), packed weight, bias (N) or none; shape M, N, K. */
-static void linear(const Op *op, const Worker *worker) {
-    const int64_t rows = op->shape[0], columns = op->shape[1], k = op->shape[2];
-    const View *y = &op->views[0], *x = &op->views[1], *w = &op->views[2], *bias = &op->views[3];
+static void linear(const Op *op, Worker *worker, Range items) {
+    const int64_t rows = op->shape[0], columns = op->shape[1], k = op->shape[2], panels = panels_of(op);
+    const View *y = &op->views[0], *w = &op->views[2], *bias = &op->views[3];
     const int is_bf16 = w->dtype == BF16;
-    const int64_t steps = is_bf16 ? (k + 1) / 2 : k, panels = (columns + PANEL - 1) / PANEL;
+    const int64_t steps = is_bf16 ? (k + 1) / 2 : k;
     float *sums = (float *)(worker->scratch + MAX_ROWS * input_floats(k) * 4);
-    for (int64_t row = 0; row < rows; row += MAX_ROWS) {
+    for (int64_t i = items.first; i < items.end; i++) {
+        const int64_t row = i / panels * MAX_ROWS, p = i % panels;
         const int64_t count = rows - row < MAX_ROWS ? rows - row : MAX_ROWS;
-        View part = *x;
-        part.data += row * x->strides[0] * width_of(x->dtype);
-        const Input in = prepare(&part, count, k, worker->scratch);
-        const int64_t last = share(panels, worker->index + 1, worker->count);
-        for (int64_t p = share(panels, worker->index, worker->count); p < last; p++) {
-            const char *packed = w->data + p * steps * STEP_BYTES;
-            if (is_bf16) panel(count, 1, in, packed, steps, sums);
-            else panel(count, 0, in, packed, steps, sums);
-            const int64_t width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
-            for (int64_t r = 0; r < count; r++)
-                finish(sums + r * PANEL, bias, p * PANEL, width, y->dtype,
-                       y->data + ((row + r) * y->strides[0] + p * PANEL) * width_of(y->dtype));
-        }
+        const Input in = input_of(op, worker, row, count);
+        const char *packed = w->data + p * steps * STEP_BYTES;
+        if (is_bf16) panel(count, 1, in, packed, steps, sums);
+        else panel(count, 0, in, packed, steps, sums);
+        const int64_t width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
+        for (int64_t r = 0; r < count; r++)
+            finish(sums + r * PANEL, bias, p * PANEL, width, y->dtype,
+                   y->data + ((row + r) * y->strides[0] + p * PANEL) * width_of(y->dtype));
     }
 }
 
 /* Rows of a packed weight (an embedding that shares it): views y (M, K), tokens (M) int64, packed; shape M, N, K.
  * A token outside [0, N) reads the nearest row. */
-static void embed(const Op *op, const Worker *worker) {
-    const int64_t rows = op->shape[0], k = op->shape[2];
+static void embed(const Op *op, Worker *worker, Range items) {
+    (void)worker;
+    const int64_t k = op->shape[2];
     const View *y = &op->views[0], *tokens = &op->views[1], *w = &op->views[2];
     const int64_t parts = w->dtype == BF16 ? 2 : 1, width = width_of(w->dtype), steps = (k + parts - 1) / parts;
-    const int64_t last = share(rows, worker->index + 1, worker->count);
-    for (int64_t r = share(rows, worker->index, worker->count); r < last; r++) {
+    for (int64_t r = items.first; r < items.end; r++) {
         const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->shape[1]);
         const char *from = w->data + token / PANEL * steps * STEP_BYTES + token % PANEL * 4;
         char *to = y->data + r * y->strides[0] * width;

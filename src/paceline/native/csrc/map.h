@@ -11,6 +11,13 @@ enum function {
 
 #define BLOCK 256
 
+/* Items of what works on rows of the last dimension: how many there are. */
+static int64_t outer_of(const Op *op) {
+    int64_t outer = 1;
+    for (int64_t d = 0; d + 1 < op->ndim; d++) outer *= op->shape[d];
+    return outer;
+}
+
 static const char *row_of(const View *view, const Op *op, int64_t outer) {
     int64_t offset = 0;
     for (int64_t d = op->ndim - 2; d >= 0; d--) {
@@ -96,34 +103,41 @@ static void apply(int64_t function, float *a, const float *b, int64_t count) {
 #undef EACH_PAIR
 }
 
+/* Blocks of a row. */
+static int64_t blocks_of(const Op *op) { return (op->shape[op->ndim - 1] + BLOCK - 1) / BLOCK; }
+
+/* Items: blocks, row by row. */
+static int64_t map_items(const Op *op) { return outer_of(op) * blocks_of(op); }
+
 /* views: result, first, second or none; one shape for all (a stride of 0 repeats). Without a second view, the second
  * argument is number[0]; the second argument is multiplied by number[1] first. */
-static void map(const Op *op, const Worker *worker) {
+static void map(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const View *out = &op->views[0], *left = &op->views[1], *right = &op->views[2];
-    const int64_t last = op->ndim - 1, inner = op->shape[last];
+    const int64_t last = op->ndim - 1, inner = op->shape[last], blocks = blocks_of(op);
     const float scale = (float)op->number[1];
-    int64_t outer = 1;
-    for (int64_t d = 0; d < last; d++) outer *= op->shape[d];
+    const char *l = NULL, *r = NULL;
+    char *o = NULL;
     float a[BLOCK] = {0}, b[BLOCK];
     if (right->data == NULL) for (int i = 0; i < BLOCK; i++) b[i] = (float)op->number[0] * scale;
-    const int64_t end = share(outer, worker->index + 1, worker->count);
-    for (int64_t row = share(outer, worker->index, worker->count); row < end; row++) {
-        const char *l = row_of(left, op, row), *r = right->data != NULL ? row_of(right, op, row) : NULL;
-        char *o = (char *)row_of(out, op, row);
-        for (int64_t first = 0; first < inner; first += BLOCK) {
-            const int64_t count = inner - first < BLOCK ? inner - first : BLOCK;
-            load_block(a, left, l, left->strides[last], first, count);
-            if (r != NULL) {
-                load_block(b, right, r, right->strides[last], first, count);
-                for (int64_t i = 0; scale != 1.0f && i < count; i++) b[i] *= scale;
-            }
-            for (int64_t i = count; i < round_up(count, LANES); i++) {
-                a[i] = 1.0f;
-                if (r != NULL) b[i] = 1.0f;
-            }
-            apply(op->function, a, b, count);
-            store_block(a, out, o, out->strides[last], first, count);
+    for (int64_t i = items.first; i < items.end; i++) {
+        const int64_t row = i / blocks, first = i % blocks * BLOCK;
+        const int64_t count = inner - first < BLOCK ? inner - first : BLOCK;
+        if (first == 0 || i == items.first) {
+            l = row_of(left, op, row), o = (char *)row_of(out, op, row);
+            if (right->data != NULL) r = row_of(right, op, row);
         }
+        load_block(a, left, l, left->strides[last], first, count);
+        if (r != NULL) {
+            load_block(b, right, r, right->strides[last], first, count);
+            for (int64_t j = 0; scale != 1.0f && j < count; j++) b[j] *= scale;
+        }
+        for (int64_t j = count; j < round_up(count, LANES); j++) {
+            a[j] = 1.0f;
+            if (r != NULL) b[j] = 1.0f;
+        }
+        apply(op->function, a, b, count);
+        store_block(a, out, o, out->strides[last], first, count);
     }
 }
 
@@ -144,26 +158,22 @@ static float sum_of(const View *view, const char *row, int64_t stride, int64_t n
 }
 
 /* views: result (..., 1), x (..., N): the mean of the last dimension. */
-static void mean(const Op *op, const Worker *worker) {
+static void mean(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const View *out = &op->views[0], *x = &op->views[1];
     const int64_t last = op->ndim - 1, n = op->shape[last];
-    int64_t outer = 1;
-    for (int64_t d = 0; d < last; d++) outer *= op->shape[d];
-    const int64_t end = share(outer, worker->index + 1, worker->count);
-    for (int64_t row = share(outer, worker->index, worker->count); row < end; row++) {
+    for (int64_t row = items.first; row < items.end; row++) {
         const float value = sum_of(x, row_of(x, op, row), x->strides[last], n, 0.0f, 0) / (float)n;
         store_floats((char *)row_of(out, op, row), out->dtype, &value, 1);
     }
 }
 
 /* views: result, x, weight (N) or none, bias (N) or none; number[0] is epsilon: the last dimension normalised. */
-static void layer_norm(const Op *op, const Worker *worker) {
+static void layer_norm(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const View *out = &op->views[0], *x = &op->views[1], *weight = &op->views[2], *bias = &op->views[3];
     const int64_t last = op->ndim - 1, n = op->shape[last];
-    int64_t outer = 1;
-    for (int64_t d = 0; d < last; d++) outer *= op->shape[d];
-    const int64_t end = share(outer, worker->index + 1, worker->count);
-    for (int64_t row = share(outer, worker->index, worker->count); row < end; row++) {
+    for (int64_t row = items.first; row < items.end; row++) {
         const char *from = row_of(x, op, row);
         const float center = sum_of(x, from, x->strides[last], n, 0.0f, 0) / (float)n;
         const float variance = sum_of(x, from, x->strides[last], n, center, 1) / (float)n;
@@ -186,10 +196,11 @@ static void layer_norm(const Op *op, const Worker *worker) {
 
 /* views: result (M, K), tokens (M) int64, table (V, K): rows of a table by token. shape M, K; size: V.
  * A token outside [0, V) reads the nearest row. */
-static void gather(const Op *op, const Worker *worker) {
+static void gather(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const View *out = &op->views[0], *tokens = &op->views[1], *table = &op->views[2];
-    const int64_t width = width_of(table->dtype), end = share(op->shape[0], worker->index + 1, worker->count);
-    for (int64_t r = share(op->shape[0], worker->index, worker->count); r < end; r++) {
+    const int64_t width = width_of(table->dtype);
+    for (int64_t r = items.first; r < items.end; r++) {
         const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->size[0]);
         memcpy(out->data + r * out->strides[0] * width, table->data + token * table->strides[0] * width,
                (size_t)(op->shape[1] * width));

@@ -1,8 +1,8 @@
 /* What the kernels share: operations, workers, and the table that each instruction set fills.
  *
- * An operation is a plain struct that Python fills in (ops.py): what to compute, over which strided views. Kernels
- * are called by every worker with its own number and do their share; run.c puts barriers between operations.
- * Nothing here allocates, and nothing depends on Python or on PyTorch. */
+ * An operation is a plain struct that Python fills in (ops.py): what to compute, over which strided views. It is a
+ * number of items, each of which may be computed by any worker: job.c hands them out, and lets operations wait for
+ * each other. Nothing here allocates, and nothing depends on Python or on PyTorch. */
 #ifndef PACELINE_H
 #define PACELINE_H
 
@@ -31,8 +31,8 @@ typedef struct {
 typedef struct {
     int64_t kind;
     int64_t function;  /* of MAP */
-    int64_t is_serial; /* worker 0 does all of it: too small to share */
-    int64_t barrier;   /* wait for all workers before it */
+    int64_t is_serial; /* one worker does all of it, and those that follow at once: too small to share */
+    int64_t barrier;   /* wait until all before it is finished */
     int64_t ndim;
     int64_t shape[MAX_DIMS];
     View views[MAX_VIEWS]; /* the result first */
@@ -61,21 +61,29 @@ typedef struct {
     int64_t path; /* offset of the drafts from position `committed` up to its own */
 } Row;
 
+/* From `first` up to `end`: items, steps of a sum, places of a tile. */
 typedef struct {
-    int index, count;
-    char *scratch; /* its own, as many bytes as scratch_bytes() asks */
+    int64_t first, end;
+} Range;
+
+typedef struct {
+    char *scratch;      /* its own, as many bytes as scratch_bytes() asks */
+    const Op *prepared; /* whose input lies in scratch, from row `prepared_row` on; NULL: nobody's */
+    int64_t prepared_row;
 } Worker;
 
-typedef void (*Kernel)(const Op *, const Worker *);
+/* What an operation is made of. No item's bits depend on who computes it, when, or with which others. */
+typedef struct {
+    void (*run)(const Op *, Worker *, Range items);
+    int64_t (*items)(const Op *);
+    int64_t at_once; /* fewer items are not worth a ticket */
+} Kernel;
 
 typedef struct {
     const char *name;
     int (*is_supported)(void); /* by this processor */
     Kernel kernels[NUM_KINDS];
 } Table;
-
-/* The first of `total` items that worker `index` takes; it ends where the next one starts. */
-static inline int64_t share(int64_t total, int index, int count) { return total * index / count; }
 
 /* Floats between two rows of a linear's input in scratch: not a multiple of a page, where rows would share sets. */
 static inline int64_t input_floats(int64_t k) { return (k + 15) / 16 * 16 + 16; }

@@ -9,12 +9,12 @@ static void pack_column(const char *from, int64_t stride, int64_t k, int64_t wid
 }
 
 /* views: packed, weight with strides of rows and columns; shape 1, N, K. */
-static void pack(const Op *op, const Worker *worker) {
+static void pack(const Op *op, Worker *worker, Range items) {
+    (void)worker;
     const int64_t n = op->shape[1], k = op->shape[2];
     const View *weight = &op->views[1];
-    const int64_t width = width_of(weight->dtype), steps = (k * width + 3) / 4, panels = (n + PANEL - 1) / PANEL;
-    const int64_t last = share(panels, worker->index + 1, worker->count);
-    for (int64_t p = share(panels, worker->index, worker->count); p < last; p++) {
+    const int64_t width = width_of(weight->dtype), steps = (k * width + 3) / 4;
+    for (int64_t p = items.first; p < items.end; p++) {
         char *to = op->views[0].data + p * steps * STEP_BYTES;
         memset(to, 0, (size_t)(steps * STEP_BYTES));
         for (int64_t row = p * PANEL; row < n && row < (p + 1) * PANEL; row++)

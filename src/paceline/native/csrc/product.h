@@ -9,11 +9,6 @@ INLINE int64_t group_rows(int64_t left) {
     return (left + groups - 1) / groups;
 }
 
-/* From `first` up to `end`: steps of a sum, places of a tile. */
-typedef struct {
-    int64_t first, end;
-} Range;
-
 /* The right side of a product: (steps, width) float32 or bfloat16. */
 typedef struct {
     const char *data;
