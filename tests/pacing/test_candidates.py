@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder
+from paceline.pacing.candidates import Candidates, ranked
 from paceline.pacing.estimates import REQUEST_MEMORY, SuccessCounts
-from paceline.pacing.plan import Candidates, ranked
 from paceline.testing import ScriptedDrafter
 
 
@@ -31,31 +31,33 @@ def candidates_of(nodes: int = 64, depth: int = MAX_DEPTH, shared: SuccessCounts
     return Candidates(SuccessCounts(REQUEST_MEMORY, shared or SuccessCounts(1e9)), nodes, depth)
 
 
-def test_coverage_is_the_probability_that_the_next_token_is_among_the_drafts() -> None:
+def test_what_others_cover_is_not_expected_again() -> None:
     candidates = candidates_of()
-    assert candidates.coverage == 0.0
+    assert candidates.new_tokens(2.0) == 2.0
     candidates.add(somebody("a"), tree_of("a", (-1, 1, 0.5), (-1, 2, 0.2), (0, 3, 0.9)))
-    assert candidates.coverage == pytest.approx(0.7)
-    candidates.add(somebody("b"), tree_of("b", (-1, 1, 0.5), (-1, 4, 0.1)))  # agrees about 1: 1 - 0.5 * 0.5
-    assert candidates.coverage == pytest.approx(0.75 + 0.2 + 0.1, abs=0.06)
-    assert candidates.coverage <= 1.0
+    assert candidates.new_tokens(1.0) == pytest.approx(1.0 - 0.7)  # the next token is among theirs
+    assert candidates.new_tokens(4.0) == pytest.approx(4.0 - 0.5 - 0.2 - 0.5 * 0.9)  # but it looks further
+    candidates.add(somebody("b"), tree_of("b", (-1, 1, 0.5), (-1, 4, 0.1)))
+    assert candidates.new_tokens(1.0) == pytest.approx(0.3 * 0.4)
+    candidates.add(somebody("c"), tree_of("c", *((-1, token, 0.5) for token in range(5, 9))))
+    assert candidates.new_tokens(1.0) == 0.0
 
 
 def test_a_proposal_is_expected_to_bring_what_its_paths_are_likely_to() -> None:
-    candidates, drafter, silent = candidates_of(), somebody(), somebody()
-    candidates.add(drafter, tree_of("somebody", (-1, 1, 0.8), (0, 2, 0.5), (0, 3, 0.25), (1, 4, 0.5)))
-    candidates.add(silent, DraftTree())
-    assert candidates.expected_tokens(drafter) == pytest.approx(0.8 * (1 + 0.5 + 0.25 + 0.5 * 0.5))
-    assert candidates.expected_tokens(silent) == candidates.expected_tokens(somebody()) == 0.0
+    candidates = candidates_of()
+    tree = tree_of("somebody", (-1, 1, 0.8), (0, 2, 0.5), (0, 3, 0.25), (1, 4, 0.5))
+    expected = pytest.approx(0.8 * (1 + 0.5 + 0.25 + 0.5 * 0.5))
+    assert candidates.add(somebody(), tree) == (expected, expected)
+    assert candidates.add(somebody("silent"), DraftTree()) == (0.0, 0.0)
 
 
 def test_probabilities_are_the_calibrated_ones_and_not_the_drafters_own() -> None:
     counts = SuccessCounts(1e9)
     for _ in range(400):
         counts.add(("somebody", 0), False)
-    candidates, drafter = candidates_of(shared=counts), somebody()
-    candidates.add(drafter, tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0)))
-    assert candidates.expected_tokens(drafter) < 0.02
+    expected, own = candidates_of(shared=counts).add(somebody(), tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0)))
+    assert expected < 0.02
+    assert own == 2.0
 
 
 def test_all_proposals_are_judged_and_agreement_by_itself() -> None:

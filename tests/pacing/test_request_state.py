@@ -6,6 +6,7 @@ import pytest
 
 from paceline.engine.request import Request
 from paceline.engine.tree import TreeBuilder
+from paceline.pacing.candidates import Candidates
 from paceline.pacing.estimates import (
     _NEVER,
     SHARED_MEMORY,
@@ -14,7 +15,6 @@ from paceline.pacing.estimates import (
     RequestState,
     SuccessCounts,
 )
-from paceline.pacing.plan import Candidates
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import request_of
 
@@ -68,13 +68,15 @@ def test_a_request_starts_from_what_all_requests_know_of_a_drafter_and_follows_i
     first = DrafterState(shared)
     assert first.expected_tokens == 1.0
     for _ in range(100):
-        first.learn(5.0)
+        first.learn(5.0, 10.0)
     second = DrafterState(shared)
     assert second.expected_tokens == pytest.approx(5.0, abs=0.5)
     for _ in range(12):
-        second.learn(0.0)
+        second.learn(0.0, 0.0)
     assert second.expected_tokens < 1.5
     assert first.expected_tokens == pytest.approx(5.0, abs=0.1)
+    assert first.calibration == pytest.approx(0.5, abs=0.01)
+    assert 0.9 < second.calibration < 1.1
 
 
 def due(
@@ -85,7 +87,7 @@ def due(
     of_drafter = state.drafter(drafter)
     taught(of_drafter.shared, cost)
     for _ in range(200):
-        of_drafter.learn(tokens)
+        of_drafter.learn(tokens, tokens)
     of_drafter.asked_at, of_drafter.num_read = asked_at, len(state.request.tokens)
     candidates, builder = Candidates(state.counts, 64, 64), TreeBuilder("others")
     for depth, probability in enumerate(others):

@@ -71,6 +71,7 @@ class TreeBuilder:
 
 
 Agreement = Callable[[Sequence[str], float], float]
+_TOO_DEEP = -2  # in place of a node's index
 
 
 class TreeUnion:
@@ -84,41 +85,50 @@ class TreeUnion:
         self.parents: list[int] = []
         self.depths: list[int] = []
         self.sources: list[list[str]] = []  # who proposed it, the most confident first
-        self.probabilities: list[float] = []  # given the parent is reached
-        self.agreed: list[float] = []  # the same, were those who proposed it independent: what `weigh` corrects
+        self.agreed: list[float] = []  # given the parent is reached, were those who proposed it independent
+        self.probabilities: list[float] = []  # the same, corrected by `weigh`
         self.path_probabilities: list[float] = []
         self._max_depth = max_depth
-        self._best: list[float] = []  # the highest probability given to it
-        self._misses: list[float] = []  # the probability that all who proposed it are wrong, were they independent
+        self._best: dict[int, float] = {}  # of those that several proposed, the highest probability given
         self._index: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def add(self, tree: DraftTree, probabilities: Sequence[float]) -> None:
-        """Take up a drafter's tree; probabilities, one for each node, are given its parent."""
-        places: list[int] = []  # where its nodes stand here; -1 if too deep
-        for node, (parent, probability) in enumerate(zip(tree.parents, probabilities, strict=True)):
+        """Take up what is new in a drafter's tree; probabilities, one for each node, are given its parent."""
+        places: list[int] = []  # where its nodes stand here
+        index = self._index
+        for node, parent in enumerate(tree.parents):
             above = places[parent] if parent >= 0 else -1
+            key = (above, tree.tokens[node])
+            known = index.get(key)
             depth = self.depths[above] + 1 if above >= 0 else 1
-            if (parent >= 0 and above < 0) or depth > self._max_depth:
-                places.append(-1)
+            if known is not None:
+                self._agree(known, tree.sources[node], probabilities[node])
+            elif above == _TOO_DEEP or depth > self._max_depth:
+                known = _TOO_DEEP
             else:
-                places.append(self._enter(above, tree.tokens[node], depth, tree.sources[node], probability))
+                known = index[key] = len(self.tokens)
+                self.tokens.append(key[1])
+                self.parents.append(above)
+                self.depths.append(depth)
+                self.sources.append([tree.sources[node]])
+                self.agreed.append(probabilities[node])
+            places.append(known)
 
-    def weigh(self, agreed: Agreement) -> None:
+    def weigh(self, correct: Agreement) -> None:
         """Compute `probabilities` and `path_probabilities`.
 
-        `agreed(sources, probability)` corrects the probability of a node that several have proposed. Those of
-        siblings add up to at most 1.
+        `correct(sources, probability)` is the probability of a node that several have proposed, from what it would be
+        were they independent. Those of siblings add up to at most 1.
         """
-        self.agreed = [1.0 - miss for miss in self._misses]
         probabilities = self.agreed[:]
-        totals: dict[int, float] = {}
+        totals = [0.0] * (len(probabilities) + 1)  # by parent; the last is the pending token's
         for node, parent in enumerate(self.parents):
             if len(self.sources[node]) > 1:
-                probabilities[node] = agreed(self.sources[node], probabilities[node])
-            totals[parent] = totals.get(parent, 0.0) + probabilities[node]
+                probabilities[node] = correct(self.sources[node], probabilities[node])
+            totals[parent] += probabilities[node]
         paths: list[float] = []
         for node, parent in enumerate(self.parents):
             if totals[parent] > 1.0:
@@ -148,23 +158,13 @@ class TreeUnion:
             tuple([self.sources[i][0] for i in order]),
         )
 
-    def _enter(self, above: int, token: int, depth: int, source: str, probability: float) -> int:
-        index = self._index.setdefault((above, token), len(self.tokens))
-        if index == len(self.tokens):
-            self.tokens.append(token)
-            self.parents.append(above)
-            self.depths.append(depth)
-            self.sources.append([source])
-            self._best.append(probability)
-            self._misses.append(1.0 - probability)
-            return index
-        if source in self.sources[index]:
-            return index
-        self._misses[index] *= 1.0 - probability
-        is_best = probability > self._best[index]
-        self.sources[index].insert(0 if is_best else len(self.sources[index]), source)
-        self._best[index] = max(probability, self._best[index])
-        return index
+    def _agree(self, node: int, source: str, probability: float) -> None:
+        sources = self.sources[node]
+        if source not in sources:
+            best = self._best.get(node, self.agreed[node])
+            sources.insert(0 if probability > best else len(sources), source)
+            self._best[node] = max(probability, best)
+            self.agreed[node] = 1.0 - (1.0 - self.agreed[node]) * (1.0 - probability)
 
 
 def merge(trees: Sequence[DraftTree], budget: int, max_depth: int = MAX_DEPTH) -> DraftTree:

@@ -30,6 +30,7 @@ _SHARED_KEEP, _REQUEST_KEEP = 1.0 - 1.0 / 64, 1.0 - 1.0 / 8
 _RATE_KEEP = 1.0 - 1.0 / 16  # steps over which the present rate of tokens is averaged
 _MIN_NODES = 8  # draft nodes to ask for, where none was accepted last
 _NEVER = 2**30  # output tokens
+_LEAST = 1e-6  # tokens: so that nothing is divided by nothing
 
 
 class Mean:
@@ -98,10 +99,21 @@ class SuccessCounts:
         return (self._prior_weight * prior + successes) / (self._prior_weight + trials)
 
     def probabilities(self, name: str, tree: DraftTree) -> list[float]:
-        """Those of a drafter's nodes."""
-        return [
-            self.probability((name, bucket), score) for bucket, score in zip(buckets_of(tree), tree.scores, strict=True)
-        ]
+        """Those of a drafter's nodes: `probability` of each, written out, since there are many at every step."""
+        table, shared = self._table, self._shared._table if self._shared is not None else {}
+        weight = self._prior_weight
+        found = []
+        for bucket, score in zip(buckets_of(tree), tree.scores, strict=True):
+            key = (name, bucket)
+            prior = score
+            if key in shared:
+                trials, successes = shared[key]
+                prior = (_SCORE_WEIGHT * score + successes) / (_SCORE_WEIGHT + trials)
+            if key in table:
+                trials, successes = table[key]
+                prior = (weight * prior + successes) / (weight + trials)
+            found.append(prior)
+        return found
 
     def agreed(self, sources: Sequence[str], independent: float) -> float:
         """That of a node that several drafters proposed, from what it would be were they independent."""
@@ -131,12 +143,15 @@ def evaluated(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]
     """The nodes of a tree that stand where the target came by, as it said its tokens, and whether each was right."""
     above = -1
     for token in said:
-        below = [i for i, parent in enumerate(parents) if parent == above]
-        for node in below:
-            yield node, tokens[node] == token
-        above = next((i for i in below if tokens[i] == token), -2)
-        if above < 0:
+        right = -1
+        for node in range(above + 1, len(parents)):  # children stand behind their parents
+            if parents[node] == above:
+                yield node, tokens[node] == token
+                if tokens[node] == token:
+                    right = node
+        if right < 0:
             return
+        above = right
 
 
 class DrafterStatistics:
@@ -216,11 +231,12 @@ class DrafterStatistics:
 class DrafterState:
     """One drafter in one request: what it brings there, and when it was last asked."""
 
-    __slots__ = ("_expected_tokens", "asked_at", "num_read", "shared")
+    __slots__ = ("_expected_tokens", "_own_tokens", "asked_at", "num_read", "shared")
 
     def __init__(self, shared: DrafterStatistics) -> None:
         self.shared = shared
-        self._expected_tokens = Mean(shared.expected_tokens.value, 4.0, _REQUEST_KEEP)
+        prior = shared.expected_tokens.value
+        self._expected_tokens, self._own_tokens = Mean(prior, 4.0, _REQUEST_KEEP), Mean(prior, 4.0, _REQUEST_KEEP)
         self.asked_at = 0  # output tokens when it was asked last
         self.num_read = 0  # tokens of the request that it has read
 
@@ -229,9 +245,15 @@ class DrafterState:
         """Tokens that its proposal may be expected to bring."""
         return self._expected_tokens.value
 
-    def learn(self, tokens: float) -> None:
-        """Take in what a proposal was expected to bring, by calibrated probabilities."""
+    @property
+    def calibration(self) -> float:
+        """Tokens that may be expected where the drafter's own scores promise one."""
+        return max(self._expected_tokens.total, _LEAST) / max(self._own_tokens.total, _LEAST)
+
+    def learn(self, tokens: float, own: float) -> None:
+        """Take in what a proposal was expected to bring, by calibrated probabilities and by the drafter's own."""
         self._expected_tokens.learn(tokens)
+        self._own_tokens.learn(own)
         self.shared.expected_tokens.learn(tokens)
 
 

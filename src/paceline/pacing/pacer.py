@@ -14,12 +14,13 @@ from paceline.cache import read_json, write_json
 from paceline.engine.ports import Ask, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
+from paceline.pacing.candidates import Candidates
 from paceline.pacing.costs import CostTable
 from paceline.pacing.estimates import RequestState
 from paceline.pacing.experience import Experience
 from paceline.pacing.guard import Account, Guard
 from paceline.pacing.measuring import time_drafter
-from paceline.pacing.plan import Candidates, Plan, distinct
+from paceline.pacing.plan import Plan, distinct
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which could not be timed when it joined

@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 
 from paceline.engine.ports import Ask
 from paceline.engine.request import Drafter, DraftLimits, Request
-from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree, TreeUnion
+from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
+from paceline.pacing.candidates import Candidates, Node, ranked
 from paceline.pacing.costs import CostTable
-from paceline.pacing.estimates import RequestState, SuccessCounts, evaluated
+from paceline.pacing.estimates import RequestState
 
 # Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
 # draft may wait long for another.
 _RISK = 1 / 3
-
-Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
 
 
 def max_depth(request: Request) -> int:
@@ -28,92 +27,6 @@ def max_depth(request: Request) -> int:
 def distinct(requests: Sequence[Request]) -> list[Drafter]:
     """The requests' drafters, each once, in order."""
     return list({id(d): d for request in requests for d in request.drafters}.values())
-
-
-class Candidates:
-    """What drafters propose for one request in one step, as one tree, with the probabilities that counts give it."""
-
-    __slots__ = (
-        "_counts",
-        "_expected_tokens",
-        "_is_weighed",
-        "_proposals",
-        "_union",
-        "max_depth",
-        "max_nodes",
-    )
-
-    def __init__(self, counts: SuccessCounts, max_nodes: int, max_depth: int) -> None:
-        self.max_nodes = max_nodes if max_depth > 0 else 0
-        self.max_depth = max_depth
-        self._counts = counts
-        self._union = TreeUnion(max_depth)
-        self._is_weighed = True
-        self._proposals: list[tuple[Drafter, DraftTree]] = []
-        self._expected_tokens: dict[int, float] = {}  # id of the drafter -> of its proposal
-
-    @property
-    def union(self) -> TreeUnion:
-        """All proposals as one, weighed when it is looked at."""
-        if not self._is_weighed:
-            self._union.weigh(self._counts.agreed)
-            self._is_weighed = True
-        return self._union
-
-    @property
-    def coverage(self) -> float:
-        """The probability that the next token is among the candidates."""
-        union = self.union
-        return sum([path for path, parent in zip(union.path_probabilities, union.parents, strict=True) if parent < 0])
-
-    def new_tokens(self, expected: float) -> float:
-        """Of tokens that a drafter is expected to bring, those not yet here: where these miss, or beyond their ends."""
-        return max(expected * (1.0 - self.coverage), expected - sum(self.union.path_probabilities))
-
-    def add(self, drafter: Drafter, tree: DraftTree) -> None:
-        """Take in a drafter's proposal."""
-        if not tree.tokens:
-            return
-        probabilities = self._counts.probabilities(drafter.name, tree)
-        paths: list[float] = []
-        for parent, probability in zip(tree.parents, probabilities, strict=True):
-            paths.append(probability * paths[parent] if parent >= 0 else probability)
-        self._expected_tokens[id(drafter)] = sum(paths)
-        self._proposals.append((drafter, tree))
-        self._union.add(tree, probabilities)
-        self._is_weighed = False
-
-    def expected_tokens(self, drafter: Drafter) -> float:
-        """Tokens that a drafter's proposal may be expected to bring, were it alone."""
-        return self._expected_tokens.get(id(drafter), 0.0)
-
-    def judge(self, said: Sequence[int]) -> None:
-        """Learn from the tokens that the target said about every proposal, and about what several agreed on."""
-        for drafter, tree in self._proposals:
-            self._counts.judge(drafter.name, tree, said)
-        if len(self._proposals) < 2:
-            return  # nobody to agree with
-        union = self.union
-        for node, is_right in evaluated(union.tokens, union.parents, said):
-            if len(union.sources[node]) > 1:
-                self._counts.judge_agreement(union.sources[node], union.agreed[node], is_right)
-
-
-def ranked(candidates: Sequence[Candidates]) -> list[Node]:
-    """All nodes of all requests, likeliest first, parents before children, no more of each than it may have."""
-    nodes = [
-        (-path, index, node)
-        for index, one in enumerate(candidates)
-        for node, path in enumerate(one.union.path_probabilities)
-    ]
-    nodes.sort()
-    taken = [0] * len(candidates)
-    kept = []
-    for negative, index, node in nodes:
-        if taken[index] < candidates[index].max_nodes:
-            taken[index] += 1
-            kept.append((-negative, index, node))
-    return kept
 
 
 class Plan:
@@ -186,7 +99,7 @@ class Plan:
         trees = ask(drafter, [self.requests[i] for i in wanted], limits)
         seconds = self._clock() - started
         for i, tree in zip(wanted, trees, strict=True):
-            self.candidates[i].add(drafter, tree)
+            self.states[i].drafter(drafter).learn(*self.candidates[i].add(drafter, tree))
         depth = min(max(max(tree.depths, default=1) for tree in trees), num_levels)
         self.asking_estimate += (depth - 1) * price
         self._learn(drafter, wanted, depth, seconds)
@@ -247,7 +160,8 @@ class Plan:
     def _limits(self, index: int, drafter: Drafter, num_levels: int) -> DraftLimits:
         """How far a drafter may look ahead for a request: while a level should save more than it takes."""
         state, candidates = self.states[index], self.candidates[index]
-        min_gain = state.drafter(drafter).shared.next_level.value / state.seconds_per_token
+        known = state.drafter(drafter)
+        min_gain = known.shared.next_level.value / (state.seconds_per_token * known.calibration)
         return DraftLimits(candidates.max_nodes, min(candidates.max_depth, num_levels), min_gain)
 
     def _reserve(self, expected_tokens: float) -> float:
@@ -261,11 +175,10 @@ class Plan:
         return num_drafts * self._costs.rest if len(self.states) > 1 else 0.0
 
     def _learn(self, drafter: Drafter, wanted: Sequence[int], depth: int, seconds: float) -> None:
-        """Remember what asking took and what it brought."""
+        """Remember what asking took."""
         self.asking_seconds += seconds
         for i in wanted:
             request, state = self.requests[i], self.states[i].drafter(drafter)
             num_unread = len(request.tokens) - state.num_read
             state.shared.learn_cost(num_unread, depth, seconds / len(wanted))
             state.asked_at, state.num_read = request.num_output_tokens, len(request.tokens)
-            state.learn(self.candidates[i].expected_tokens(drafter))
