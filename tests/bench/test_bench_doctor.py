@@ -14,7 +14,7 @@ from click.testing import Result
 from paceline.bench import doctor
 from paceline.bench.doctor import DoctorRun, compare, doctor_table, has_same_pace, questions_of
 from paceline.bench.tasks import Task
-from paceline.doctor.costs import MeasuredCosts
+from paceline.doctor.costs import ForwardPace, MeasuredCosts
 from paceline.doctor.recording import RecordedOutput
 from paceline.doctor.replay import Replayed
 from paceline.doctor.visit import Visit
@@ -40,7 +40,7 @@ def visit_of(num_prompts: int) -> Visit:
     recordings = [RecordedOutput(question, (1,), {}, (2,) * 12, ()) for question in questions]
     plain = [Replayed(((1, 5),) * 12, 0.0, stats(12, 0, 0, 12.0)) for _ in questions]
     paced = [Replayed(((1, 5),) * 6, 0.0, stats(6, 20, 6, 6.0)) for _ in questions]
-    return Visit(recordings, COSTS, plain, [paced])
+    return Visit(recordings, COSTS, plain, [paced], ForwardPace(1.0, 1.0), 0.0)
 
 
 def test_measured_figures_are_of_the_task_s_prompts_together() -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from paceline import LLM
 from paceline.bundled import DEFAULT_DRAFT
+from paceline.doctor.costs import ForwardPace
 from paceline.doctor.diagnosis import CHECKS, Finding, diagnose
-from paceline.doctor.facts import DrafterFacts, DraftModel, Facts, draft_model, template_words
+from paceline.doctor.facts import DrafterFacts, DraftModel, Facts, MachineLoad, draft_model, template_words
 from paceline.doctor.questions import Question, read_questions
 from paceline.errors import ConfigError
 
@@ -26,6 +27,7 @@ HEALTHY = Facts(
     template_words=("<|user|>",),
     num_prompts=3,
     num_templated=3,
+    load=MachineLoad(0.1, ForwardPace(0.005, 0.004)),
 )
 CASES = {
     "vocabulary": (replace(HEALTHY, draft=DraftModel("small", None, "another vocabulary")), "another vocabulary"),
@@ -34,6 +36,7 @@ CASES = {
     "quantisation": (replace(HEALTHY, quantisation="gptq"), "gptq"),
     "draft_context": (replace(HEALTHY, longest=1001), "1001 tokens"),
     "threads": (replace(HEALTHY, threads=3), "OMP_NUM_THREADS=4"),
+    "busy": (replace(HEALTHY, load=MachineLoad(1.26, ForwardPace(0.0084, 0.004))), "took 1.3 of 4 processors, and a "),
     "prepacking": (replace(HEALTHY, path="stock", dtype="float32"), "C compiler"),
     "bound": (replace(HEALTHY, host_share=0.31), "Overhead-bound: 31%"),
 }
@@ -41,6 +44,12 @@ CASES = {
 
 def test_a_healthy_model_gets_no_finding() -> None:
     assert diagnose(HEALTHY) == []
+
+
+def test_a_busy_machine_is_told_in_one_sentence() -> None:
+    (finding,) = diagnose(CASES["busy"][0])
+    assert finding.severity == "problem"
+    assert finding.what.endswith("a forward takes 2.1 times its quickest time (8.4 ms, not 4)")
 
 
 def test_every_check_has_a_case() -> None:

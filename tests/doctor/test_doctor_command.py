@@ -42,6 +42,11 @@ def test_predicts_and_diagnoses(
     assert report["prediction"]["num_prompts"] == 2
     interval = report["prediction"]["speedup"]
     assert 0.0 < interval["low"] <= interval["value"] <= interval["high"]
+    machine = report["machine"]
+    assert 0.0 <= machine["busy_elsewhere"] <= machine["cores"]
+    assert machine["slowdown"] >= 1.0
+    assert machine["forward_seconds"] >= machine["quickest_forward_seconds"] > 0.0
+    assert machine["is_busy"] == ("The machine is busy" in out)
     assert all({"severity", "what", "why", "change"} == finding.keys() for finding in report["findings"])
 
 

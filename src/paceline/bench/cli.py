@@ -24,6 +24,16 @@ _PROMPTS = typer.Option("bundled", help="bundled, tasks, or a file: docs/metrics
 _LIMIT = typer.Option(None, min=1, help="Prompts of each category, drawn by a fixed seed.", show_default="all")
 
 
+@app.callback()
+def _look_around(context: typer.Context) -> None:
+    """Say what is in the way of any measurement."""
+    from paceline.doctor.machine import warning
+
+    found = None if "--help" in context.args else warning()
+    if found is not None:
+        typer.secho(f"paceline: {found}", fg="yellow", err=True)
+
+
 def _in_a_folder(path: Path | None) -> Path | None:
     """Refuse a file that cannot be written before minutes are spent on what it should hold."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):

@@ -17,7 +17,7 @@ from paceline.console import Table, progress, show, write_json
 from paceline.errors import ModelError
 
 if TYPE_CHECKING:
-    from paceline.doctor.facts import DraftModel
+    from paceline.doctor.facts import DraftModel, Facts
     from paceline.doctor.visit import Visit
     from paceline.llm import LLM
 
@@ -44,12 +44,13 @@ def doctor(
         drafters, known = _choose(llm, draft_model)
         with progress("recording and replaying", num_units(questions)) as advance:
             visit = examine(llm, questions, max_tokens, drafters, advance)
-        findings = diagnose(gather(llm, visit, known))
+        facts = gather(llm, visit, known)
+        findings = diagnose(facts)
     show(_table(model or "the bundled model", visit))
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         console.print(f"[{_COLOURS[finding.severity]}]{finding.severity}[/]:", escape(str(finding)))
-    write_json(json, _as_json(visit) | {"findings": [vars(finding) for finding in findings]})
+    write_json(json, _as_json(visit) | {"machine": _machine(facts), "findings": [vars(f) for f in findings]})
 
 
 def _choose(llm: LLM, draft: str | None) -> tuple[list[str], DraftModel | None]:
@@ -86,6 +87,18 @@ def _table(name: str, visit: Visit) -> Table:
         table.rows.append((category or "all together", *counts, *(str(figure) for figure in figures)))
     table.notes.append("Over plain decoding, prefill left out; in brackets where a measured figure will be, 19 of 20")
     return table
+
+
+def _machine(facts: Facts) -> dict[str, Any]:
+    assert facts.load is not None  # since it was gathered
+    return {
+        "cores": facts.cores,
+        "busy_elsewhere": facts.load.busy_elsewhere,
+        "is_busy": facts.load.is_busy,
+        "forward_seconds": facts.load.pace.usual,
+        "quickest_forward_seconds": facts.load.pace.quickest,
+        "slowdown": facts.load.pace.slowdown,
+    }
 
 
 def _as_json(visit: Visit) -> dict[str, Any]:

@@ -4,4 +4,5 @@ questions   the user's text            prediction  acceptance, tau and speed-up 
 recording   what the target said       visit       all of that in order
 costs       forwards timed in turns    facts       what a diagnosis rests on
 replay      drafting, simulated        diagnosis   what is wrong, why, and what to change
+machine     whether others are busy
 """

@@ -17,6 +17,8 @@ from paceline.pacing import ForwardCost
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _MOST_ROUNDS, _FEWEST_ROUNDS = 15, 3
 _SECONDS = 4.0
+_MOST_FORWARDS, _FEWEST_FORWARDS = 200, 5  # of one row, to see how they spread
+_FORWARD_SECONDS = 0.7
 
 Seconds = Callable[[int, int], float]  # of a forward, by rows and context
 
@@ -50,6 +52,28 @@ class MeasuredCosts:
             return float(self.table[count].at(context) * scale[place])
 
         return seconds
+
+
+@dataclass(frozen=True)
+class ForwardPace:
+    """Seconds of a forward of one row: as it is now, and at the quickest that is known."""
+
+    usual: float
+    quickest: float
+
+    @property
+    def slowdown(self) -> float:
+        """How many times the quickest it takes."""
+        return self.usual / self.quickest
+
+
+def forward_pace(target: Target, table: dict[int, ForwardCost], context: int) -> ForwardPace:
+    """The median and the quickest of many forwards of one row; the table may know of a quicker one."""
+    samples: list[float] = []
+    deadline = time.perf_counter() + _FORWARD_SECONDS
+    while len(samples) < _FEWEST_FORWARDS or (len(samples) < _MOST_FORWARDS and time.perf_counter() < deadline):
+        samples.append(_time(target, min(table), context))
+    return ForwardPace(median(samples), min(*samples, table[min(table)].at(context)))
 
 
 def measured_costs(target: Target, table: dict[int, ForwardCost], contexts: Sequence[int]) -> MeasuredCosts:

@@ -95,6 +95,20 @@ def threads(facts: Facts) -> list[Finding]:
     return [Finding(PROBLEM, what, "Forwards take longer than they need to", change)]
 
 
+def busy(facts: Facts) -> list[Finding]:
+    """Processors that others keep at work, and what a forward takes for it."""
+    if facts.load is None or not facts.load.is_busy:
+        return []
+    others, pace = facts.load.busy_elsewhere, facts.load.pace
+    what = (
+        f"The machine is busy: other processes took {others:.1f} of {facts.cores} processors, and a forward takes "
+        f"{pace.slowdown:.1f} times its quickest time ({pace.usual * 1e3:.2g} ms, not {pace.quickest * 1e3:.2g})"
+    )
+    return [
+        Finding(PROBLEM, what, "All figures are of the machine as it is", "End them, or ask again when it is quiet")
+    ]
+
+
 def prepacking(facts: Facts) -> list[Finding]:
     """Linears multiplied as they lie in memory, where several rows cost more than they need to."""
     if facts.device.startswith("cpu") and facts.path == "stock":
@@ -124,4 +138,4 @@ def bound(facts: Facts) -> list[Finding]:
     return found
 
 
-CHECKS = (vocabulary, template, draft_context, threads, prepacking, never_accepted, quantisation, bound)
+CHECKS = (vocabulary, template, draft_context, threads, busy, prepacking, never_accepted, quantisation, bound)

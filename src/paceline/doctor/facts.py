@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from paceline.bundled import bundled_path
+from paceline.doctor.costs import ForwardPace
+from paceline.doctor.machine import BUSY, num_cores
 from paceline.doctor.visit import Visit
 from paceline.engine.stats import DrafterStats
 from paceline.llm import LLM
@@ -33,6 +34,19 @@ class DraftModel:
 
 
 @dataclass(frozen=True)
+class MachineLoad:
+    """What others did on the machine during the visit, and what a forward took."""
+
+    busy_elsewhere: float  # processors that they kept at work
+    pace: ForwardPace
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether they are in the way."""
+        return self.busy_elsewhere >= BUSY
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that the checks look at."""
 
@@ -50,6 +64,7 @@ class Facts:
     template_words: tuple[str, ...] = ()  # what the chat template puts into every conversation
     num_prompts: int = 0
     num_templated: int = 0  # prompts with such words
+    load: MachineLoad | None = None
 
 
 def gather(llm: LLM, visit: Visit, draft: DraftModel | None) -> Facts:
@@ -74,6 +89,7 @@ def gather(llm: LLM, visit: Visit, draft: DraftModel | None) -> Facts:
         template_words=words,
         num_prompts=len(prompts),
         num_templated=sum(any(word in prompt for word in words) for prompt in prompts),
+        load=MachineLoad(visit.busy_elsewhere, visit.pace),
     )
 
 
@@ -92,11 +108,6 @@ def template_words(llm: LLM) -> tuple[str, ...]:
         text = inner.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
         return tuple(word for word in inner.get_added_vocab() if word in text and word != inner.bos_token)
     return ()
-
-
-def num_cores() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _drafters(visit: Visit) -> dict[str, DrafterFacts]:

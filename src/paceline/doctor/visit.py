@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from paceline.doctor.costs import MeasuredCosts, measured_costs
+from paceline.doctor.costs import ForwardPace, MeasuredCosts, forward_pace, measured_costs
+from paceline.doctor.machine import LoadWatch
 from paceline.doctor.prediction import Prediction, predict
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import RecordedOutput, record
@@ -25,6 +27,8 @@ class Visit:
     costs: MeasuredCosts
     plain: list[Replayed]
     paced: list[list[Replayed]]  # by turn
+    pace: ForwardPace
+    busy_elsewhere: float  # processors that others kept at work meanwhile
 
     @property
     def categories(self) -> list[str]:
@@ -46,15 +50,16 @@ def examine(
     llm: LLM, questions: Sequence[Question], max_tokens: int, drafters: Drafters, advance: Callable[[], None]
 ) -> Visit:
     """One pass of the target over the questions, and drafting simulated over what it said."""
-    recordings = []
+    recordings, watch = [], LoadWatch()
     for question in questions:
         recordings.append(record(llm, question, max_tokens))
         advance()
     name = llm.info.name if llm.info else ""
     contexts = [len(r.ids) + len(r.tokens) // 2 for r in recordings]
     costs = measured_costs(llm.target, forward_costs(llm.target, name), contexts)
+    pace = forward_pace(llm.target, costs.table, int(median(contexts)))
     plain, paced = _replays(llm, recordings, costs, drafters, advance)
-    return Visit(recordings, costs, plain, paced)
+    return Visit(recordings, costs, plain, paced, pace, watch.busy_elsewhere())
 
 
 def _replays(
