@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat: `paceline bench step`, `decode`, `pacer` and `doctor`.
+"""Measurements that anyone can repeat: `paceline bench step`, `decode`, `pacer`, `doctor`, `busy`.
 
 step      forward time by row count             decode        whole outputs, beside transformers
 forwards  one forward as a contender            contenders    who competes in `decode`
@@ -9,6 +9,9 @@ shapes    named random shapes, lists of numbers collecting    what the report's 
 pacer     every drafter alone, and paced        doctor        predictions against measurements
 tasks     kinds of text for the pacer to meet   subject       the target, bundled or inflated
 watch     host time, step by step               inflate       a Llama grown, its function unchanged
+busy      beside busy processes         busy_sides    Paceline's process, transformers' process
+fresh     a process of its own          spinning      processes that do nothing but compute
+cold      first requests of a process   cold_side     that process
 *_report  a measurement as tables and JSON      pacer_summary speed-ups by task and over the mix
 
 Nothing else imports this package, but for the command line, which registers cli.py. Only cli*.py need typer.

@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 
+from paceline.bench.cli_busy import busy
 from paceline.bench.cli_doctor import doctor
+from paceline.bench.cli_options import DEVICE, JSON
 from paceline.bench.cli_pacer import pacer
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
@@ -16,8 +18,8 @@ from paceline.errors import ConfigError
 app = typer.Typer(help="Measure Paceline beside transformers on this machine.", no_args_is_help=True)
 app.command()(pacer)
 app.command()(doctor)
+app.command()(busy)
 
-_DEVICE = typer.Option("auto", help="auto, cpu, cuda or cuda:N.")
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
 _PROMPTS = typer.Option("bundled", help="bundled, tasks, or a file: docs/metrics.md lists the forms.")
@@ -34,16 +36,6 @@ def _look_around(context: typer.Context) -> None:
         typer.secho(f"paceline: {found}", fg="yellow", err=True)
 
 
-def _in_a_folder(path: Path | None) -> Path | None:
-    """Refuse a file that cannot be written before minutes are spent on what it should hold."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ConfigError(f"json is {str(path)!r}; allowed: a file in a folder that exists")
-    return path
-
-
-_JSON = typer.Option(None, "--json", callback=_in_a_folder, help="Write all figures and their provenance to this file.")
-
-
 @app.command()
 def step(
     model: str = typer.Argument(None, help="A bundled name, a folder or a hub name; or give --shape."),
@@ -51,9 +43,9 @@ def step(
     dtype: str = _DTYPE,
     rows: str = typer.Option("1,2,4,8,16,32", help="Rows of one forward to time."),
     context: int = typer.Option(128, min=1, help="Cached tokens before the rows."),
-    device: str = _DEVICE,
+    device: str = DEVICE,
     repeats: int = typer.Option(31, min=1, help="Rounds; their median counts."),
-    json: Path = _JSON,
+    json: Path = JSON,
 ) -> None:
     """Time one forward by row count, beside transformers with the same weights."""
     from paceline.bench.models import random_model
@@ -91,9 +83,9 @@ def decode(
     prompts: str = _PROMPTS,
     limit: int = _LIMIT,
     repeats: int = typer.Option(3, min=1, help="Outputs per prompt and contender; the median counts."),
-    device: str = _DEVICE,
+    device: str = DEVICE,
     dtype: str = _DTYPE,
-    json: Path = _JSON,
+    json: Path = JSON,
 ) -> None:
     """Decode the same prompts with transformers and with Paceline, and compare speed and bytes."""
     from paceline.bench.decode import DecodePlan

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import typer
 
+from paceline.bench.cli_options import DEVICE, DTYPE, JSON, SUBJECT
+
 
 def doctor(
-    model: str = typer.Option("bundled", help="bundled, inflated (to 134 M parameters), a folder or a hub name."),
-    dtype: str = typer.Option("auto", help="auto (the checkpoint's), float32, bfloat16 or float16."),
+    model: str = SUBJECT,
+    dtype: str = DTYPE,
     tasks: str = typer.Option(None, help="Names of tasks with commas between them.", show_default="all"),
     prompts: int = typer.Option(3, min=1, help="Prompts of each task."),
     max_tokens: int = typer.Option(64, min=1, help="Most tokens of an output."),
     repeats: int = typer.Option(3, min=1, help="Measured rounds; their median counts."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    json: Path = typer.Option(None, "--json", help="Write all figures and their provenance to this file."),
+    device: str = DEVICE,
+    json: Path = JSON,
 ) -> None:
     """Hold the predictions of `paceline doctor` against measured runs of the bench tasks."""
     from paceline.bench.doctor import bench_doctor, doctor_table, num_doctor_units

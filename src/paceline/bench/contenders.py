@@ -97,12 +97,12 @@ def load_pair(name: str, draft: str | None, device: str, dtype: str) -> Iterator
 def contenders(pair: Pair, budgets: Sequence[int]) -> list[DecodeContender]:
     """All contenders for a pair, the references first."""
     found = [
-        DecodeContender(GENERATE, _transformers(pair.model)),
-        DecodeContender(LOOKUP, _transformers(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
+        DecodeContender(GENERATE, transformers_run(pair.model)),
+        DecodeContender(LOOKUP, transformers_run(pair.model, prompt_lookup_num_tokens=_LOOKUP_TOKENS)),
     ]
     kinds = {"suffix": Sweep(("suffix",), 0)}
     if pair.draft is not None:
-        found.append(DecodeContender(ASSISTED, _transformers(pair.model, assistant_model=pair.draft)))
+        found.append(DecodeContender(ASSISTED, transformers_run(pair.model, assistant_model=pair.draft)))
         by_model = f"model:path={pair.draft_name}"
         kinds["model"] = Sweep((by_model,), 0)
         kinds["suffix+model"] = Sweep(("suffix", by_model), 0)
@@ -139,7 +139,9 @@ def _exist(specs: Sequence[str]) -> bool:
     return {spec.partition(":")[0] for spec in specs} <= available().keys()
 
 
-def _transformers(model: Any, **how: Any) -> Callable[[DecodeWork], Result]:
+def transformers_run(model: Any, **how: Any) -> Callable[[DecodeWork], Result]:
+    """Transformers' `generate` in one of its ways, which stops at no end of sequence."""
+
     def run(job: DecodeWork) -> Result:
         ids = torch.tensor([job.ids], device=model.device)
         torch.manual_seed(job.seed)

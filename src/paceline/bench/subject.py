@@ -1,4 +1,4 @@
-"""What `bench pacer` measures: a target ready to decode, and the drafters that a user gets without asking."""
+"""What `bench pacer` and others measure: a target ready to decode, and the drafters that a user gets without asking."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import paceline
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
-from paceline.bundled.grow import inflate
+from paceline.bundled.grow import Growth, inflate
 from paceline.console import progress
 from paceline.drafters.base import automatic
 from paceline.engine.request import Environment
@@ -17,6 +17,17 @@ from paceline.llm import LLM
 from paceline.model.loading import parse_device, parse_dtype, read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"
+DRAFT_GROWTH = Growth(512, 4, 16, 8, 1408)  # the bundled draft model comes to 14 million parameters with these
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """What `load_subject` takes, for a process that is to load it."""
+
+    model: str
+    dtype: str
+    device: str
+    draft_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,20 +45,42 @@ class Subject:
 
 
 @contextmanager
-def load_subject(name: str, dtype: str, device: str = "auto") -> Iterator[Subject]:
-    """`bundled`, `inflated` (the bundled target grown to 134 M parameters, its draft model kept), or any model."""
-    is_bundled = name in (BUNDLED, INFLATED, DEFAULT_TARGET)
-    draft_model = DEFAULT_DRAFT if is_bundled else draft_model_of(name)
-    drafters = automatic(Environment(None, 0, device, draft_model))
+def load_subject(name: str, dtype: str, device: str = "auto", draft_model: str | None = None) -> Iterator[Subject]:
+    """`bundled`, `inflated` (the bundled target grown to 134 M parameters, its draft model kept), or any model.
+
+    Its draft model is the one known for it, another, or `inflated`: the bundled one grown to 14 M.
+    """
     with progress(f"{name}: loading"):
-        llm = _load(name, dtype, device, drafters)
+        draft = _draft(name, dtype, device, draft_model)
+        drafters = automatic(Environment(None, 0, device, draft))
+        llm = _load(name, dtype, device, drafters, draft)
     with llm:
         yield Subject(name, llm, tuple(drafters))
 
 
-def _load(name: str, dtype: str, device: str, drafters: list[str]) -> LLM:
+def read_stock(name: str, dtype: str, device: str) -> Any:
+    """The target's weights as transformers' own model."""
+    stock: Any = read_model(_source(name), parse_dtype(dtype), parse_device(device))
+    return inflate(stock) if name == INFLATED else stock
+
+
+def tokenizer_of(name: str) -> str:
+    """Where the target's tokenizer is found."""
+    return str(bundled_path(_source(name)) or _source(name))
+
+
+def _source(name: str) -> str:
+    return DEFAULT_TARGET if name in (BUNDLED, INFLATED) else name
+
+
+def _draft(name: str, dtype: str, device: str, draft_model: str | None) -> Any:
+    if draft_model == INFLATED:
+        return inflate(read_model(DEFAULT_DRAFT, parse_dtype(dtype), parse_device(device)), DRAFT_GROWTH)
+    return draft_model or draft_model_of(_source(name))
+
+
+def _load(name: str, dtype: str, device: str, drafters: list[str], draft: Any) -> LLM:
+    options: Any = {"dtype": dtype, "device": device, "drafters": drafters, "draft_model": draft}
     if name != INFLATED:
-        source = DEFAULT_TARGET if name == BUNDLED else name
-        return paceline.load(source, dtype=dtype, device=device, drafters=drafters)
-    grown: Any = inflate(read_model(DEFAULT_TARGET, parse_dtype(dtype), parse_device(device)))
-    return paceline.load(grown, tokenizer=str(bundled_path(DEFAULT_TARGET)), drafters=drafters)
+        return paceline.load(_source(name), **options)
+    return paceline.load(read_stock(name, dtype, device), tokenizer=tokenizer_of(name), **options)
