@@ -2,49 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from paceline.bench.cli_options import DEVICE, DRAFT_MODEL, DTYPE, JSON, SUBJECT
 from paceline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from paceline.bench.pacer import PacerPlan
+    from paceline.bench.subject import SubjectOptions
+    from paceline.bench.tasks import Task
 
 
 def pacer(
-    model: str = typer.Option("bundled", help="bundled, inflated (to 134 M parameters), a folder or a hub name."),
-    dtype: str = typer.Option("auto", help="auto (the checkpoint's), float32, bfloat16 or float16."),
-    tasks: str = typer.Option(None, help="Names of tasks with commas between them.", show_default="all"),
+    model: str = SUBJECT,
+    dtype: str = DTYPE,
+    draft_model: str = DRAFT_MODEL,
+    tasks: str = typer.Option(None, help="Names of tasks with commas between them.", show_default="all; cold: six"),
     file: Path = typer.Option(None, help='Lines {"task": ..., "prompt": ...}.', show_default="the bundled ones"),
-    prompts: int = typer.Option(3, min=1, help="Prompts of each task."),
+    prompts: int = typer.Option(3, min=1, help="Prompts of each task; cold: one."),
     max_tokens: int = typer.Option(64, min=1, help="Most tokens of an output."),
     budgets: str = typer.Option("3,7,15,31", help="Draft tokens per step: the fixed contenders of the sweep."),
     repeats: int = typer.Option(3, min=1, help="Rounds; their median counts."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    json: Path = typer.Option(None, "--json", help="Write all figures and their provenance to this file."),
+    cold: bool = typer.Option(False, "--cold", help="First requests of fresh processes, without and with experience."),
+    device: str = DEVICE,
+    json: Path = JSON,
 ) -> None:
     """Compare the pacer with plain decoding and with every drafter alone at its best fixed length, task by task."""
-    from paceline.bench.pacer import PacerPlan, bench_pacer, chosen_tasks
-    from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
-    from paceline.bench.pacer_summary import summarise_pacer
+    from paceline.bench.cold import COLD_TASKS
+    from paceline.bench.pacer import PacerPlan, chosen_tasks
     from paceline.bench.shapes import parse_counts
-    from paceline.bench.subject import load_subject
+    from paceline.bench.subject import SubjectOptions
     from paceline.bench.tasks import read_tasks
-    from paceline.console import show, write_json
     from paceline.engine.tree import MAX_DEPTH
-    from paceline.model.loading import parse_device
-    from paceline.provenance import provenance
 
     plan = PacerPlan(max_tokens, repeats, prompts, min(prompts, 2), parse_counts("budgets", budgets))
     if plan.budgets[-1] >= MAX_DEPTH:
         raise ConfigError(f"budgets has {plan.budgets[-1]}; allowed: below {MAX_DEPTH}")
-    chosen = chosen_tasks(read_tasks(file), tasks, prompts)
-    origin = provenance(parse_device(device))
-    with load_subject(model, dtype, device) as subject:
-        run = bench_pacer(subject, chosen, plan)
+    names = COLD_TASKS if cold and tasks is None and file is None else tasks
+    chosen = chosen_tasks(read_tasks(file), names, 1 if cold else prompts)
+    (_cold if cold else _warm)(SubjectOptions(model, dtype, device, draft_model), chosen, plan, json)
+
+
+def _warm(subject: SubjectOptions, tasks: Sequence[Task], plan: PacerPlan, json: Path | None) -> None:
+    from paceline.bench.pacer import bench_pacer
+    from paceline.bench.pacer_report import fixed_table, pacer_json, pacer_table
+    from paceline.bench.pacer_summary import summarise_pacer
+    from paceline.bench.subject import load_subject
+    from paceline.console import show, write_json
+    from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
+
+    origin = provenance(parse_device(subject.device))
+    with load_subject(subject.model, subject.dtype, subject.device, subject.draft_model) as loaded:
+        run = bench_pacer(loaded, tasks, plan)
     summary = summarise_pacer(run)
     show(fixed_table(run, summary))
     show(pacer_table(run, summary))
     write_json(json, {"kind": "pacer", "provenance": origin, **pacer_json(run, summary)})
-    for mismatch in run.mismatches():
+    _fail_for(run.mismatches())
+
+
+def _cold(subject: SubjectOptions, tasks: Sequence[Task], plan: PacerPlan, json: Path | None) -> None:
+    from paceline.bench.cold import ColdPlan, bench_cold, cold_table
+    from paceline.console import show, write_json
+    from paceline.model.loading import parse_device
+    from paceline.provenance import provenance
+
+    origin = provenance(parse_device(subject.device))
+    run = bench_cold(subject, tasks, ColdPlan(plan.max_tokens, plan.repeats, plan.budgets))
+    show(cold_table(run))
+    write_json(json, {"kind": "cold", "provenance": origin, **run.as_dict()})
+    _fail_for(run.mismatches())
+
+
+def _fail_for(mismatches: Sequence[str]) -> None:
+    """Say each, and end with exit code 1 if there is one."""
+    for mismatch in mismatches:
         typer.secho(f"paceline: {mismatch}", fg="red", err=True)
-    if run.mismatches():
+    if mismatches:
         raise typer.Exit(1)

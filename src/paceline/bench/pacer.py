@@ -130,7 +130,7 @@ def chosen_tasks(tasks: Sequence[Task], names: str | None, num_prompts: int) -> 
 
 def bench_pacer(subject: Subject, tasks: Sequence[Task], plan: PacerPlan) -> PacerRun:
     """Sweep, choose, and measure in turns."""
-    prompts = [PacerPrompt(task, _fitting_ids(subject.llm, task, plan)) for task in tasks]
+    prompts = [PacerPrompt(task, fitting_ids(subject.llm, task, plan.max_tokens)) for task in tasks]
     fixed = {f"{name} {budget}": (name, budget) for name, budget in product(subject.drafters, plan.budgets)}
     with forward_meter() as meter:
         watched = WatchedPacer(subject.llm.engine.pacer, meter)
@@ -144,12 +144,28 @@ def bench_pacer(subject: Subject, tasks: Sequence[Task], plan: PacerPlan) -> Pac
     return run
 
 
-def _fitting_ids(llm: LLM, task: Task, plan: PacerPlan) -> tuple[int, ...]:
+def fitting_ids(llm: LLM, task: Task, max_tokens: int) -> tuple[int, ...]:
     """The prompt's ids; of a prompt too long for the model only the end."""
-    room = min(llm.target.max_length, llm.target.capacity) - plan.max_tokens
+    room = min(llm.target.max_length, llm.target.capacity) - max_tokens
     if room < 1:
-        raise ConfigError(f"max_tokens is {plan.max_tokens}; allowed here: below {room + plan.max_tokens}")
+        raise ConfigError(f"max_tokens is {max_tokens}; allowed here: below {room + max_tokens}")
     return tuple(llm.encode(task.prompt)[-room:])
+
+
+def decode(llm: LLM, prompt: PacerPrompt, contender: PacedContender, turn: str, max_tokens: int) -> PacerSample:
+    """One output, by a contender who is a tenant of its own in each turn of each task."""
+    sampling: Any = {"seed": 0} | prompt.task.sampling | {"max_tokens": max_tokens}
+    output, seconds = timed(
+        lambda: llm.generate(
+            list(prompt.ids),
+            drafters=list(contender.drafters),
+            prediction=prompt.task.prediction,
+            tenant=f"{contender.name}, {prompt.task.task}, {turn}",
+            pacer=contender.pacer,
+            **sampling,
+        )
+    )
+    return PacerSample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
 
 
 class _Bench:
@@ -180,7 +196,7 @@ class _Bench:
         total = sum(len(chosen[p.task.task]) for p in run.prompts) * len(rounds)
         with progress(f"{run.name}: in turns", total) as advance:
             for index, prompt in product(rounds, run.prompts):
-                for contender in _rotated(chosen[prompt.task.task], index):
+                for contender in rotated(chosen[prompt.task.task], index):
                     sample = self._decode(prompt, contender, str(index))
                     prompt.timed.setdefault(contender.name, []).append(sample)
                     advance()
@@ -194,21 +210,10 @@ class _Bench:
         return [self._plain, *{contender.drafters: contender for contender in self._fixed.values()}.values()]
 
     def _decode(self, prompt: PacerPrompt, contender: PacedContender, turn: str) -> PacerSample:
-        sampling: Any = {"seed": 0} | prompt.task.sampling | {"max_tokens": self._plan.max_tokens}
-        output, seconds = timed(
-            lambda: self._llm.generate(
-                list(prompt.ids),
-                drafters=list(contender.drafters),
-                prediction=prompt.task.prediction,
-                tenant=f"{contender.name}, {prompt.task.task}, {turn}",
-                pacer=contender.pacer,
-                **sampling,
-            )
-        )
-        return PacerSample(output.token_ids, tuple(t.logprob for t in output.tokens), seconds, output.stats.as_dict())
+        return decode(self._llm, prompt, contender, turn, self._plan.max_tokens)
 
 
-def _rotated(contenders: list[PacedContender], by: int) -> Iterator[PacedContender]:
+def rotated(contenders: list[PacedContender], by: int) -> Iterator[PacedContender]:
     """Each round begins with another one, so that nobody always follows the same one."""
     first = by % len(contenders)
     yield from (*contenders[first:], *contenders[:first])
