@@ -8,7 +8,7 @@ import pytest
 
 from law.support import target_of
 from paceline.engine.request import Request
-from paceline.pacing.estimates import SuccessCounts
+from paceline.pacing.success_counts import SuccessCounts
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import Costs, TimedDrafter, World, request_of, world
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder
 from paceline.pacing.candidates import Candidates, ranked
-from paceline.pacing.estimates import REQUEST_MEMORY, SuccessCounts
+from paceline.pacing.success_counts import REQUEST_MEMORY, SuccessCounts
 from paceline.testing import ScriptedDrafter
 
 

@@ -9,12 +9,11 @@ from paceline.engine.tree import TreeBuilder
 from paceline.pacing.candidates import Candidates
 from paceline.pacing.estimates import (
     _NEVER,
-    SHARED_MEMORY,
     DrafterState,
     DrafterStatistics,
     RequestState,
-    SuccessCounts,
 )
+from paceline.pacing.success_counts import SHARED_MEMORY, SuccessCounts
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import request_of
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.engine.tree import DraftTree, TreeBuilder
-from paceline.pacing.estimates import REQUEST_MEMORY, SHARED_MEMORY, SuccessCounts, buckets_of, evaluated
+from paceline.pacing.success_counts import REQUEST_MEMORY, SHARED_MEMORY, SuccessCounts, buckets_of, evaluated
 
 KEY = ("somebody", 3)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from paceline.engine.request import Drafter
 from paceline.engine.tree import DraftTree, TreeUnion
-from paceline.pacing.estimates import SuccessCounts, evaluated
+from paceline.pacing.success_counts import SuccessCounts, evaluated
 
 Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from paceline.engine.request import Drafter
 from paceline.pacing.costs import Quantile
-from paceline.pacing.estimates import SHARED_MEMORY, DrafterStatistics, SuccessCounts
+from paceline.pacing.estimates import DrafterStatistics
+from paceline.pacing.success_counts import SHARED_MEMORY, SuccessCounts
 
 _KEPT_TRIALS = 64.0  # the most that a bucket's trials weigh in another process
 _AND = "\n"  # between identities, which may have any other character

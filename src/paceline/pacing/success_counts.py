@@ -1,0 +1,115 @@
+"""How often drafts are right, counted by drafter and by what their scores rest on.
+
+Drafts are judged by every emitted token, rows or none: full information in place of exploration, as in HedgeSpec (ICLR
+2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from paceline.engine.tree import DraftTree
+
+Key = tuple[str, int]  # drafter, bucket
+
+_SCORE_WEIGHT = 4.0  # trials that a drafter's own score counts for
+_SHARED_WEIGHT = 8.0  # trials that other requests' experience counts for
+SHARED_MEMORY = 512.0  # trials after which a trial has lost two thirds of its weight
+REQUEST_MEMORY = 24.0  # the same within a request: a change of topic is learnt within tens of tokens
+_SCORE_BUCKETS = 10  # buckets of a tree that brings none
+
+
+class SuccessCounts:
+    """Trials and successes by (drafter, bucket), and probabilities from them: beta-binomial estimates.
+
+    A bucket is what a node's score rests on: nodes of one bucket succeed alike. Old trials lose weight as new ones
+    come. A request's counts stand on the shared ones: those are their prior, and learn what they learn.
+    """
+
+    __slots__ = ("_keep", "_prior_weight", "_shared", "_table")
+
+    def __init__(self, memory: float, shared: SuccessCounts | None = None) -> None:
+        self._keep = 1.0 - 1.0 / memory
+        self._prior_weight = _SCORE_WEIGHT if shared is None else _SHARED_WEIGHT
+        self._shared = shared
+        self._table: dict[Key, tuple[float, float]] = {}
+
+    def of(self, key: Key) -> tuple[float, float]:
+        """(trials, successes)."""
+        return self._table.get(key, (0.0, 0.0))
+
+    def add(self, key: Key, is_right: bool) -> None:
+        """One more trial."""
+        trials, successes = self._table.get(key, (0.0, 0.0))
+        self._table[key] = (trials * self._keep + 1.0, successes * self._keep + is_right)
+        if self._shared is not None:
+            self._shared.add(key, is_right)
+
+    def put(self, key: Key, trials: float, successes: float) -> None:
+        """Take up what was counted elsewhere."""
+        self._table[key] = (trials, successes)
+
+    def items(self) -> Iterator[tuple[Key, tuple[float, float]]]:
+        """All keys, each with its (trials, successes)."""
+        yield from self._table.items()
+
+    def probability(self, key: Key, score: float) -> float:
+        """That a node of this drafter and bucket is right, given its parent is; `score` is the drafter's."""
+        prior = score if self._shared is None else self._shared.probability(key, score)
+        trials, successes = self._table.get(key, (0.0, 0.0))
+        return (self._prior_weight * prior + successes) / (self._prior_weight + trials)
+
+    def probabilities(self, name: str, tree: DraftTree) -> list[float]:
+        """Those of a drafter's nodes: `probability` of each, written out, since there are many at every step."""
+        table, shared = self._table, self._shared._table if self._shared is not None else {}
+        weight = self._prior_weight
+        found = []
+        for bucket, score in zip(buckets_of(tree), tree.scores, strict=True):
+            key = (name, bucket)
+            prior = score
+            if key in shared:
+                trials, successes = shared[key]
+                prior = (_SCORE_WEIGHT * score + successes) / (_SCORE_WEIGHT + trials)
+            if key in table:
+                trials, successes = table[key]
+                prior = (weight * prior + successes) / (weight + trials)
+            found.append(prior)
+        return found
+
+    def agreed(self, sources: Sequence[str], independent: float) -> float:
+        """That of a node that several drafters proposed, from what it would be were they independent."""
+        return self.probability(_together(sources, independent), independent)
+
+    def judge(self, name: str, tree: DraftTree, tokens: Sequence[int]) -> None:
+        """Learn from what the target said instead or as well."""
+        buckets = buckets_of(tree)
+        for node, is_right in evaluated(tree.tokens, tree.parents, tokens):
+            self.add((name, buckets[node]), is_right)
+
+    def judge_agreement(self, sources: Sequence[str], independent: float, is_right: bool) -> None:
+        """Learn whether a node that several proposed was right; `independent` as in `agreed`."""
+        self.add(_together(sources, independent), is_right)
+
+
+def buckets_of(tree: DraftTree) -> Sequence[int]:
+    """A tree's buckets, or tenths of its scores."""
+    return tree.buckets or [int(score * (_SCORE_BUCKETS - 1e-9)) for score in tree.scores]
+
+
+def _together(sources: Sequence[str], independent: float) -> Key:
+    return "+".join(sorted(sources)), int(independent * (_SCORE_BUCKETS - 1e-9))
+
+
+def evaluated(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]) -> Iterator[tuple[int, bool]]:
+    """The nodes of a tree that stand where the target came by, as it said its tokens, and whether each was right."""
+    above = -1
+    for token in said:
+        right = -1
+        for node in range(above + 1, len(parents)):  # children stand behind their parents
+            if parents[node] == above:
+                yield node, tokens[node] == token
+                if tokens[node] == token:
+                    right = node
+        if right < 0:
+            return
+        above = right
