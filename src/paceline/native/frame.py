@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.native.layout import CHUNK, HEADER_INTS, MAX_LANES, PAGE, ROW_INTS, SEQUENCE_INTS
+from paceline.native.library import library
 
 _NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS = range(HEADER_INTS)
 
@@ -51,6 +52,9 @@ class Frame:
         Raises:
             ValueError: a row, page or slot that would let a kernel read or write where it must not.
         """
+        found = library()
+        if found is not None:
+            found.expect()
         table = self._fill(sequences)
         if len(table) > len(self._table):
             self._table = np.empty(2 * len(table), np.int64)

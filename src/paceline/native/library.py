@@ -37,6 +37,8 @@ class Library:
         self._run.argtypes = [pointer, pointer, size, ctypes.c_int, pointer, size]
         self._scratch_bytes = handle.paceline_scratch_bytes
         self._scratch_bytes.restype = size
+        self._expect = handle.paceline_expect
+        self._expect.restype, self._expect.argtypes = None, [ctypes.c_int]
         self._advise = handle.paceline_advise
         self._advise.restype, self._advise.argtypes = None, [pointer, size]
 
@@ -57,6 +59,10 @@ class Library:
         memory = scratch(workers * scratch_bytes)
         address = ctypes.addressof(ops)
         self._run(self._table, address, count, workers, memory.data_ptr(), scratch_bytes)
+
+    def expect(self) -> None:
+        """Wake the other workers for a run that is about to come; without one they sleep again in 0.1 ms."""
+        self._expect(self.num_threads)
 
     def advise(self, memory: torch.Tensor) -> None:
         """Ask for large pages under a tensor that will be read as a stream."""

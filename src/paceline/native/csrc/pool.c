@@ -1,5 +1,5 @@
-/* See pool.h. A helper sleeps on the number of the current call, takes one of the call's places if there is one left,
- * helps, and sleeps again. After fork a child has no helpers, and makes its own when it calls. */
+/* See pool.h. A helper sleeps until a bell rings, takes one of the call's places if there is one left, helps, and
+ * sleeps again. After fork a child has no helpers, and makes its own when it calls. */
 #define _GNU_SOURCE
 #include "pool.h"
 
@@ -15,9 +15,10 @@
 #define LINE 64
 #define PLACE_BITS 16 /* of `places`: the call's number is above */
 #define MAX_HELPERS 1024
+#define EXPECTING 4000 /* moments that a helper stays awake for a call that is about to come: some 100 us */
 
 static struct {
-    _Alignas(LINE) _Atomic uint32_t call;   /* the futex that helpers sleep on */
+    _Alignas(LINE) _Atomic uint32_t bell;   /* rings at each call, and before: what helpers sleep on */
     _Alignas(LINE) _Atomic uint64_t places; /* the call and how many of its places are taken */
     _Atomic int count;                      /* places of the call */
     _Atomic(Help) help;
@@ -52,30 +53,37 @@ void unpark(_Atomic uint32_t *word, int count) {
 }
 #endif
 
-/* A place in the call, from 1 on; 0 if all are taken, or the call is over. */
-static int take_place(uint32_t call) {
+/* A place in a call other than `last`, from 1 on; 0 if there is none, or all are taken. */
+static int take_place(uint32_t *last) {
     uint64_t places = atomic_load_explicit(&pool.places, memory_order_acquire);
-    while (places >> PLACE_BITS == call) {
+    while (places != 0 && (uint32_t)(places >> PLACE_BITS) != *last) {
         const int place = (int)(places & ((1 << PLACE_BITS) - 1));
         if (place >= atomic_load_explicit(&pool.count, memory_order_acquire)) return 0;
         if (atomic_compare_exchange_weak_explicit(&pool.places, &places, places + 1, memory_order_acq_rel,
-                                                  memory_order_acquire))
+                                                  memory_order_acquire)) {
+            *last = (uint32_t)(places >> PLACE_BITS);
             return place + 1;
+        }
     }
     return 0;
 }
 
 static void *helper(void *unused) {
     (void)unused;
-    uint32_t seen = 0;
-    for (;;) {
-        uint32_t call;
-        while ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) == seen) park(&pool.call, seen);
-        seen = call;
-        const Help help = atomic_load_explicit(&pool.help, memory_order_acquire);
-        void *data = atomic_load_explicit(&pool.data, memory_order_acquire);
-        const int place = take_place(call); /* only then is what was read this call's */
-        if (place > 0) help(data, call, place);
+    uint32_t heard = 0, last = 0;
+    for (int spins = 0;;) {
+        const uint32_t bell = atomic_load_explicit(&pool.bell, memory_order_acquire);
+        if (bell == heard) {
+            if (spins-- > 0) pause_moment();
+            else park(&pool.bell, heard);
+            continue;
+        }
+        heard = bell;
+        const int place = take_place(&last);
+        spins = place > 0 ? 0 : EXPECTING;
+        if (place > 0)
+            atomic_load_explicit(&pool.help, memory_order_acquire)(
+                atomic_load_explicit(&pool.data, memory_order_acquire), last, place);
     }
     return NULL;
 }
@@ -106,7 +114,15 @@ static void make_helpers(int count) {
 
 int pool_take(void) { return atomic_exchange_explicit(&pool.is_taken, 1, memory_order_acquire) == 0; }
 
-void pool_give_back(void) { atomic_store_explicit(&pool.is_taken, 0, memory_order_release); }
+void pool_give_back(void) {
+    atomic_store_explicit(&pool.places, 0, memory_order_release); /* whoever comes now has come too late */
+    atomic_store_explicit(&pool.is_taken, 0, memory_order_release);
+}
+
+void pool_expect(int count) {
+    atomic_fetch_add(&pool.bell, 1);
+    unpark(&pool.bell, count);
+}
 
 void pool_call(Help help, void *data, uint32_t call, int count) {
     if (pool.num_helpers < count) make_helpers(count);
@@ -116,6 +132,5 @@ void pool_call(Help help, void *data, uint32_t call, int count) {
     atomic_store_explicit(&pool.help, help, memory_order_release);
     atomic_store_explicit(&pool.data, data, memory_order_release);
     atomic_store_explicit(&pool.places, (uint64_t)call << PLACE_BITS, memory_order_release);
-    atomic_store_explicit(&pool.call, call, memory_order_seq_cst);
-    unpark(&pool.call, count);
+    pool_expect(count);
 }

@@ -16,6 +16,9 @@ void pool_give_back(void);
  * for them: what they read must stay readable, and what they may do is for `help` to find out. */
 void pool_call(Help help, void *data, uint32_t call, int count);
 
+/* Wakes up to `count` helpers before a call that is about to come: they wait for it awake, but not for long. */
+void pool_expect(int count);
+
 /* Sleeps until `word` differs from `seen`, or for no reason; and wakes up to `count` who do. */
 void park(_Atomic uint32_t *word, uint32_t seen);
 void unpark(_Atomic uint32_t *word, int count);

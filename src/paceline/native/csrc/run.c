@@ -7,6 +7,7 @@
 
 #include "job.h"
 #include "paceline.h"
+#include "pool.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -15,6 +16,11 @@ EXPORT void paceline_run(const Table *table, const Op *ops, int64_t num_ops, int
                          int64_t scratch_bytes) {
     const Call call = {table, ops, num_ops, scratch, scratch_bytes};
     run_call(&call, num_workers);
+}
+
+/* Wakes the helpers of a run that is about to come: waking takes longer than many an operation. */
+EXPORT void paceline_expect(int num_workers) {
+    if (num_workers > 1) pool_expect(num_workers - 1);
 }
 
 /* What Python mirrors (layout.py): sizes of structs in bytes, then constants. Compared when it loads this library. */
