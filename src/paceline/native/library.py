@@ -45,7 +45,7 @@ class Library:
     @property
     def num_threads(self) -> int:
         """Workers of a run: what `torch.set_num_threads` or OMP_NUM_THREADS say, within what the process may use."""
-        return min(torch.get_num_threads(), _processors())
+        return min(torch.get_num_threads(), processors())
 
     def scratch_bytes(self, op: ctypes.Structure) -> int:
         """Bytes of scratch that each worker needs for an operation."""
@@ -125,7 +125,7 @@ def _compiled() -> Path | None:
 
 
 @functools.cache
-def _processors() -> int:
+def processors() -> int:
     """Processors that the process may use: those it may run on, within the container's limit, rounded up."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
