@@ -82,7 +82,7 @@ def test_drafts_after_any_verdicts_are_those_of_a_fresh_reading(
     drafter, bundled, seed: int, temperature: float
 ) -> None:
     assert decode_with(drafter, bundled, seed, temperature) > 50
-    assert not drafter._states
+    assert not drafter._fed
 
 
 FAULTS = {
@@ -93,7 +93,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_cache_of_wrong_content_is_noticed(drafter, bundled, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    pool = type(drafter._attached().pool)
+    pool = type(drafter._attached().decoder.pool)
     keep = pool.keep_path
     monkeypatch.setattr(pool, "keep_path", lambda self, sequence, path: keep(self, sequence, FAULTS[fault](path)))
     with pytest.raises(AssertionError):
@@ -167,7 +167,7 @@ def test_a_model_in_memory_stays_as_it_is_and_its_weights_are_shared(
         assert torch.equal(in_memory(ids).logits, before)
     assert [type(module) for module in in_memory.modules()] == modules
     assert in_memory.config._attn_implementation == "sdpa"
-    norm = made._attached().model.get_submodule("model.norm")
+    norm = made._attached().decoder.model.get_submodule("model.norm")
     assert norm.weight.data_ptr() == in_memory.get_submodule("model.norm").weight.data_ptr()
 
 

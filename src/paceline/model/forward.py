@@ -23,9 +23,11 @@ from paceline.model.linears import NativeEmbedding, NativeLinear
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.native.attention import attend_ops, write_op
+from paceline.native.drafting import Drafting
 from paceline.native.frame import Frame
 from paceline.native.layout import Op
 from paceline.native.library import Library, library
+from paceline.native.ops import Runner
 from paceline.native.products import Weights
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
@@ -115,6 +117,17 @@ class RecordedForward:
         program = self._feed(set_trees(self._frame, work), num_rows)
         program.run()
         return program.result
+
+    def drafting(self, row_counts: Sequence[int]) -> Drafting | None:
+        """What grows trees natively, at these row counts; None where PyTorch is asked in between."""
+        if self._program(1)[2].runner is None:
+            return None
+        return Drafting(self._library, self._frame, self._parts, row_counts, self._last_position)
+
+    def _parts(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Runner, torch.Tensor]:
+        tokens, positions, program = self._program(num_rows)
+        assert program.runner is not None, "the same operations at every row count"
+        return tokens, positions, program.runner, program.result
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""

@@ -14,11 +14,12 @@ from transformers import PreTrainedModel
 
 from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
-from paceline.model.forward import Forward, forward_for
+from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
+from paceline.native.drafting import Drafting
 
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
 
@@ -53,6 +54,10 @@ class Decoder:
     def is_exact_by_construction(self) -> bool:
         """True if the kernels give a row the same bits at every row count; a probe is then no more than a check."""
         return self._forward.is_exact_by_construction
+
+    def drafting(self) -> Drafting | None:
+        """What grows draft trees in one native call each; None where forwards are no native calls."""
+        return self._forward.drafting(self.row_counts) if isinstance(self._forward, RecordedForward) else None
 
     @torch.inference_mode()
     def forward(self, work: Sequence[TreeWork]) -> NDArray[np.float32]:

@@ -56,9 +56,7 @@ class Frame:
         if found is not None:
             found.expect()
         table = self._fill(sequences)
-        if len(table) > len(self._table):
-            self._table = np.empty(2 * len(table), np.int64)
-            self._header[_TABLE] = self._table.ctypes.data
+        self._make_table(len(table))
         self._table[: len(table)] = table
         last = max([max(item.positions) for item in sequences if item.positions], default=0)
         self.num_rows = sum([len(item.positions) for item in sequences])
@@ -70,10 +68,21 @@ class Frame:
         values[_CHUNKS] = self._num_chunks = last // CHUNK + 1
         self._grow()
 
+    def make_room(self, table_size: int, num_rows: int, last_position: int) -> None:
+        """Make room for rows that native code describes by itself, up to that position."""
+        self._make_table(table_size)
+        self.num_rows, self._num_chunks = num_rows, last_position // CHUNK + 1
+        self._grow()
+
     def require(self, num_heads: int, value_dim: int) -> None:
         """Make room for the partial results of a layer of this shape."""
         self._floats = max(self._floats, num_heads * (-(-value_dim // MAX_LANES) * MAX_LANES + 2))
         self._grow()
+
+    def _make_table(self, size: int) -> None:
+        if size > len(self._table):
+            self._table = np.empty(2 * size, np.int64)
+            self._header[_TABLE] = self._table.ctypes.data
 
     def _grow(self) -> None:
         needed = self.num_rows * self._num_chunks * self._floats

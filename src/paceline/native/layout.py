@@ -54,8 +54,84 @@ class Op(ctypes.Structure):
     )
 
 
+class Recorded(ctypes.Structure):
+    """The recorded forward of so many rows, see csrc/draft.h."""
+
+    _fields_ = (
+        ("num_rows", ctypes.c_int64),
+        ("ops", ctypes.c_void_p),
+        ("num_ops", ctypes.c_int64),
+        ("tokens", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+        ("dtype", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+    )
+
+
+_Nodes = ctypes.c_int64 * PAGE
+_Chances = ctypes.c_double * PAGE
+
+
+class Draft(ctypes.Structure):
+    """A request for which a draft model proposes, see csrc/draft.h."""
+
+    _fields_ = (
+        ("pages", ctypes.c_void_p),
+        ("length", ctypes.c_int64),
+        ("position", ctypes.c_int64),
+        ("mask", ctypes.c_void_p),
+        ("max_nodes", ctypes.c_int64),
+        ("max_depth", ctypes.c_int64),
+        ("min_gain", ctypes.c_double),
+        ("temperature", ctypes.c_double),
+        ("key", ctypes.c_uint64 * 2),
+        ("num_fed", ctypes.c_int64),
+        ("fed_tokens", _Nodes),
+        ("fed_parents", _Nodes),
+        ("num_nodes", ctypes.c_int64),
+        ("tokens", _Nodes),
+        ("parents", _Nodes),
+        ("depths", _Nodes),
+        ("scores", _Chances),
+        ("num_rows", ctypes.c_int64),
+        ("rows", _Nodes),
+        ("level_start", ctypes.c_int64),
+        ("places", _Nodes),
+        ("reached", _Chances),
+        ("before", ctypes.c_double),
+        ("gain", ctypes.c_double),
+    )
+
+
+class DraftModel(ctypes.Structure):
+    """What is the same for all of a draft model's proposals, see csrc/draft.h."""
+
+    _fields_ = (
+        ("recorded", ctypes.c_void_p),
+        ("num_recorded", ctypes.c_int64),
+        ("header", ctypes.c_void_p),
+        ("vocab_size", ctypes.c_int64),
+        ("last_position", ctypes.c_int64),
+        ("max_rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("branch", ctypes.c_int64),
+    )
+
+
 _FRAME_BYTES = [8 * count for count in (HEADER_INTS, SEQUENCE_INTS, ROW_INTS)]
-LAYOUT = (ctypes.sizeof(View), ctypes.sizeof(Op), *_FRAME_BYTES, len(Kind), PAGE, PANEL, CHUNK, MAX_LANES)
+_DRAFT_BYTES = [ctypes.sizeof(struct) for struct in (Recorded, Draft, DraftModel)]
+LAYOUT = (
+    ctypes.sizeof(View),
+    ctypes.sizeof(Op),
+    *_FRAME_BYTES,
+    *_DRAFT_BYTES,
+    len(Kind),
+    PAGE,
+    PANEL,
+    CHUNK,
+    MAX_LANES,
+)
 
 
 def layout_of(handle: ctypes.CDLL) -> tuple[int, ...]:

@@ -35,6 +35,9 @@ class Library:
         self._run.restype = None
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._run.argtypes = [pointer, pointer, size, ctypes.c_int, pointer, size]
+        self._draft = handle.paceline_draft
+        self._draft.restype = None
+        self._draft.argtypes = [pointer, pointer, size, pointer, ctypes.c_int, pointer, size]
         self._scratch_bytes = handle.paceline_scratch_bytes
         self._scratch_bytes.restype = size
         self._expect = handle.paceline_expect
@@ -63,6 +66,15 @@ class Library:
     def expect(self) -> None:
         """Wake the other workers for a run that is about to come; without one they sleep again in 0.1 ms."""
         self._expect(self.num_threads)
+
+    def draft(
+        self, model: int, drafts: ctypes.Array[Any], scratch_bytes: int, scratch: Callable[[int], torch.Tensor]
+    ) -> None:
+        """Grow proposals: a `DraftModel`'s address, and those of the `Draft`s; the rest as in `run`."""
+        workers = self.num_threads
+        memory = scratch(workers * scratch_bytes).data_ptr()
+        how = (self._table, workers, memory, scratch_bytes)
+        self._draft(model, ctypes.addressof(drafts), len(drafts), *how)
 
     def advise(self, memory: torch.Tensor) -> None:
         """Ask for large pages under a tensor that will be read as a stream."""

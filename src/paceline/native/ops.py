@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Sequence
 
@@ -103,11 +104,16 @@ class Runner:
         self._library = library
         self._kept = list(ops)
         self._ops = (Op * len(ops))(*ops)
-        self._scratch_bytes = max(library.scratch_bytes(op) for op in ops)
+        self.scratch_bytes = max(library.scratch_bytes(op) for op in ops)  # that each worker needs
 
     def __call__(self) -> None:
         """Run them."""
-        self._library.run(self._ops, len(self._ops), self._scratch_bytes, scratch)
+        self._library.run(self._ops, len(self._ops), self.scratch_bytes, scratch)
+
+    @property
+    def ops(self) -> ctypes.Array[Op]:
+        """The operations, where they stay for as long as this does."""
+        return self._ops
 
 
 def run(library: Library, ops: Sequence[Op]) -> None:

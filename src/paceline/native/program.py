@@ -59,6 +59,12 @@ class Program:
         if ops:
             self._segments.append(Runner(library, ops))
 
+    @property
+    def runner(self) -> Runner | None:
+        """What a run is, if it is one native call."""
+        only = self._segments[0] if len(self._segments) == 1 else None
+        return only if isinstance(only, Runner) else None
+
     def run(self) -> None:
         """From what the inputs hold now to `result`."""
         for segment in self._segments:

@@ -29,7 +29,8 @@ class Noise:
     """
 
     def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
-        self._key = np.array([seed % 2**64, sample], dtype=np.uint64)
+        self.key = (seed % 2**64, sample)  # what it depends on beside the position
+        self._key = np.array(self.key, dtype=np.uint64)
         self._vocab_size = vocab_size
         self._kept: dict[int, Floats] = {}
         self._ceilings: dict[int, NDArray[np.float32]] = {}

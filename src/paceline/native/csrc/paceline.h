@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define EXPORT __attribute__((visibility("default")))
+
 #define MAX_DIMS 6
 #define MAX_VIEWS 7
 #define PAGE 64   /* positions of a page of the key/value pool */

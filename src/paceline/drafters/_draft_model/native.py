@@ -1,0 +1,87 @@
+"""Trees grown in one native call: Python hands over what each request is, and takes what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paceline.drafters._draft_model.fed import Asked, Shape, bucket_of
+from paceline.engine.request import DraftLimits, Request
+from paceline.engine.tree import DraftTree
+from paceline.errors import DrafterError
+from paceline.native.layout import PAGE, Draft
+
+if TYPE_CHECKING:
+    from paceline.model.hf import Decoder
+    from paceline.model.pool import CachedSequence
+    from paceline.native.drafting import Drafting
+
+
+class FedDraft:
+    """See `Fed`: what the native code knows of a request."""
+
+    def __init__(self, request: Request, sequence: CachedSequence) -> None:
+        self.sequence = sequence
+        self.draft = Draft(pages=sequence.pages.ctypes.data)
+        if not request.params.is_greedy:
+            self.draft.temperature = request.params.temperature
+            self.draft.key[:] = request.sampler.noise.key
+
+    def nodes(self) -> tuple[Sequence[int], Sequence[int]]:
+        """See `Fed`."""
+        count = self.draft.num_fed
+        return self.draft.fed_tokens[:count], self.draft.fed_parents[:count]
+
+    def clear(self) -> None:
+        """See `Fed`."""
+        self.draft.num_fed = 0
+
+    def set(self, request: Request, missing: Sequence[int], limits: DraftLimits) -> None:
+        """Describe what is wanted, behind tokens that are to be read first."""
+        draft, count, length = self.draft, len(missing), self.sequence.length
+        if len(self.sequence.pages) * PAGE < length + count + PAGE:
+            raise DrafterError(f"the draft model's cache has no room behind {length + count} tokens")
+        draft.length, draft.position, draft.num_fed = length, len(request.tokens), count
+        draft.max_nodes, draft.max_depth = min(limits.max_nodes, PAGE), limits.max_depth
+        draft.min_gain = limits.min_gain
+        draft.fed_tokens[:count], draft.fed_parents[:count] = missing, range(-1, count - 1)
+
+    def tree(self, source: str) -> DraftTree:
+        """What came of it."""
+        draft, count = self.draft, self.draft.num_nodes
+        scores = draft.scores[:count]
+        buckets = tuple(map(bucket_of, scores, draft.depths[:count]))
+        return DraftTree(
+            tuple(draft.tokens[:count]), tuple(draft.parents[:count]), tuple(scores), (source,) * count, buckets
+        )
+
+
+class NativeLevels:
+    """See `Levels`."""
+
+    def __init__(self, decoder: Decoder, drafting: Drafting) -> None:
+        self.decoder, self._drafting = decoder, drafting
+
+    def take_up(self, request: Request, sequence: CachedSequence) -> FedDraft:
+        """See `Levels`."""
+        return FedDraft(request, sequence)
+
+    def grow(self, asked: Sequence[Asked], shape: Shape, source: str) -> list[DraftTree]:
+        """See `Levels`."""
+        max_missing = self.decoder.max_rows // len(asked)
+        growing: list[FedDraft] = []
+        masks = []  # they must not go away before the call
+        for request, fed, limits in asked:
+            assert isinstance(fed, FedDraft)
+            fed.set(request, self.decoder.read(fed.sequence, request.tokens, max_missing), limits)
+            grammar = request.sampler.grammar
+            mask = None if grammar is None else np.ascontiguousarray(grammar.mask(), np.bool_)
+            fed.draft.mask = None if mask is None else mask.ctypes.data
+            masks.append(mask)
+            growing.append(fed)
+        self._drafting.grow([fed.draft for fed in growing], shape.width, shape.branch)
+        for fed in growing:
+            fed.sequence.length = fed.draft.length
+        return [fed.tree(source) for fed in growing]
