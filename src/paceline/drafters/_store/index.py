@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.drafters._store.pages import zeros
+
 ORDERS = (8, 4, 2)  # tokens that are hashed together, the longest first
 BYTES_PER_PLACE = 4 * len(ORDERS) + 8  # the chains, and two heads
 _BASE = 0x9E3779B97F4A7C15  # odd, well mixed: 2**64 over the golden ratio
@@ -26,8 +28,8 @@ class ChainIndex:
 
     def __init__(self, size: int) -> None:
         self._part = max(2 * size // len(ORDERS), 1)  # heads of each order
-        self._heads = np.zeros(self._part * len(ORDERS), np.int32)
-        self._previous = {order: np.zeros(size, np.int32) for order in ORDERS}
+        self._heads = zeros(self._part * len(ORDERS), np.int32)
+        self._previous = {order: zeros(size, np.int32) for order in ORDERS}
         self._head_view = self._heads.data
         self._previous_views = {order: table.data for order, table in self._previous.items()}
 

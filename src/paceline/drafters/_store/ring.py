@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.drafters._store.index import BYTES_PER_PLACE, ORDERS, ChainIndex
+from paceline.drafters._store.pages import zeros
 
 GRANULE = 128  # tokens
 BYTES_PER_TOKEN = 4 + BYTES_PER_PLACE + 9 / GRANULE  # a granule has an owner (8 bytes) and its uses (1)
@@ -66,7 +67,7 @@ class TextStore:
     def __init__(self, max_bytes: int) -> None:
         num_granules = max(int(max_bytes / BYTES_PER_TOKEN) // GRANULE, 2)
         self.capacity = num_granules * GRANULE  # tokens
-        self._stored = np.zeros(self.capacity, np.int32)  # token + 1; 0 is no token
+        self._stored = zeros(self.capacity, np.int32)  # token + 1; 0 is no token
         self._owners = np.zeros(num_granules, np.int64)  # 0 is nobody
         self._uses = np.zeros(num_granules, np.uint8)
         self._index = ChainIndex(self.capacity)
