@@ -144,3 +144,28 @@ def test_agreement_is_learnt_by_who_agreed_and_how_sure_they_were_in_any_order()
     assert counts.agreed(["a", "b"], 0.55) == pytest.approx(0.55)  # as sure as this, they have never been
     assert counts.agreed(["a", "c"], 0.95) == pytest.approx(0.95)
     assert counts.probability(("a", 9), 0.95) == pytest.approx(0.95)  # what each is worth alone is another matter
+
+
+def test_what_fails_in_some_buckets_is_doubted_in_those_that_were_not_seen() -> None:
+    shared = SuccessCounts(1e9)
+    counts = of_request(shared)
+    untried = tree_of((-1, 1, 0.8, 77))
+    assert counts.probabilities("somebody", untried) == [0.8]
+    for bucket in range(10):  # a trial in each
+        counts.judge("somebody", tree_of((-1, 1, 0.8, bucket)), [2])
+    expected = 0.8 * 4 / (4 + 8)  # by the shared counts; in the request they expected less and less
+    assert shared.probabilities("somebody", untried) == pytest.approx([expected])
+    assert counts.probabilities("somebody", untried)[0] < 0.6 * expected
+    assert counts.probabilities("another", untried) == [0.8]
+    for _ in range(20):
+        counts.judge("somebody", tree_of((-1, 1, 0.8, 3)), [1])
+    assert 0.5 < counts.probabilities("somebody", untried)[0] <= 1.0
+
+
+def test_one_by_one_they_are_what_they_are_together() -> None:
+    counts = of_request(SuccessCounts(SHARED_MEMORY))
+    tree = tree_of((-1, 1, 0.7, 0), (0, 2, 0.2, 1), (0, 3, 0.9, 5), (-1, 4, 0.3, 9))
+    for said in ([1, 2], [1, 3], [4], [5], [1, 3]):
+        counts.judge("somebody", tree, said)
+        found = [counts.probability(("somebody", b), s) for b, s in zip(tree.buckets, tree.scores, strict=True)]
+        assert counts.probabilities("somebody", tree) == pytest.approx(found)

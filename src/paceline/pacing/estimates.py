@@ -53,7 +53,7 @@ class DrafterStatistics:
     """What asking one drafter takes, in seconds and as upper bounds, and what it brings: from all requests."""
 
     def __init__(self, guess: float, prior_tokens: float = 1.0) -> None:
-        self.expected_tokens = Mean(prior_tokens, 2.0, _SHARED_KEEP)  # before anybody has asked, but not for long
+        self.expected_tokens = Mean(prior_tokens, 1.0, _SHARED_KEEP)  # before anybody has asked, but not for long
         self.next_level = Quantile(0.0, _UPPER, is_guess=True)  # each level of depth after the first
         self._first = Quantile(guess, _UPPER, is_guess=True)  # a proposal one level deep, the last step's tokens read
         self._token = Quantile(_READING, _UPPER, is_guess=True)  # reading a token
@@ -131,7 +131,7 @@ class DrafterState:
     def __init__(self, shared: DrafterStatistics) -> None:
         self.shared = shared
         prior = shared.expected_tokens.value
-        self._expected_tokens, self._own_tokens = Mean(prior, 4.0, _REQUEST_KEEP), Mean(prior, 4.0, _REQUEST_KEEP)
+        self._expected_tokens, self._own_tokens = Mean(prior, 1.0, _REQUEST_KEEP), Mean(prior, 1.0, _REQUEST_KEEP)
         self.asked_at = 0  # output tokens when it was asked last
         self.num_read = 0  # tokens of the request that it has read
 

@@ -6,13 +6,14 @@ facts do, so that other text is soon believed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paceline.engine.request import Drafter
 from paceline.pacing.costs import Quantile
 from paceline.pacing.estimates import DrafterStatistics
-from paceline.pacing.success_counts import SHARED_MEMORY, SuccessCounts
+from paceline.pacing.success_counts import ALL, SHARED_MEMORY, SuccessCounts
 
 _KEPT_TRIALS = 64.0  # the most that a bucket's trials weigh in another process
 _AND = "\n"  # between identities, which may have any other character
@@ -90,5 +91,11 @@ def _sound(buckets: Any) -> Iterator[Bucket]:
     for one in buckets if isinstance(buckets, list) else ():
         if isinstance(one, list) and len(one) == 3 and all(type(number) in (int, float) for number in one):
             bucket, trials, successes = one
-            if isinstance(bucket, int) and 0.0 <= successes <= trials and 0.0 < trials < float("inf"):
+            limit = math.inf if bucket == ALL else trials  # of a drafter as a whole, more than expected may have come
+            if (
+                isinstance(bucket, int)
+                and 0.0 < trials < math.inf
+                and 0.0 <= successes < math.inf
+                and successes <= limit
+            ):
                 yield bucket, trials, successes

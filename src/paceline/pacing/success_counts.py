@@ -16,14 +16,17 @@ _SCORE_WEIGHT = 4.0  # trials that a drafter's own score counts for
 _SHARED_WEIGHT = 8.0  # trials that other requests' experience counts for
 SHARED_MEMORY = 512.0  # trials after which a trial has lost two thirds of its weight
 REQUEST_MEMORY = 24.0  # the same within a request: a change of topic is learnt within tens of tokens
+_SCALE_WEIGHT = 4.0  # successes, all of them expected, that a drafter as a whole starts with
+ALL = -1  # in place of a bucket: the drafter as a whole; (expected successes, successes) in place of trials
 _SCORE_BUCKETS = 10  # buckets of a tree that brings none
 
 
 class SuccessCounts:
     """Trials and successes by (drafter, bucket), and probabilities from them: beta-binomial estimates.
 
-    A bucket is what a node's score rests on: nodes of one bucket succeed alike. Old trials lose weight as new ones
-    come. A request's counts stand on the shared ones: those are their prior, and learn what they learn.
+    A bucket is what a node's score rests on: nodes of one bucket succeed alike. Where a bucket has seen little, what is
+    known of the drafter as a whole stands in: its successes over those that were expected. Old trials lose weight as
+    new ones come. A request's counts stand on the shared ones: those are their prior, and learn what they learn.
     """
 
     __slots__ = ("_keep", "_prior_weight", "_shared", "_table")
@@ -55,26 +58,47 @@ class SuccessCounts:
 
     def probability(self, key: Key, score: float) -> float:
         """That a node of this drafter and bucket is right, given its parent is; `score` is the drafter's."""
-        prior = score if self._shared is None else self._shared.probability(key, score)
+        prior = self._prior(key, score) * self._scale(key[0])
         trials, successes = self._table.get(key, (0.0, 0.0))
-        return (self._prior_weight * prior + successes) / (self._prior_weight + trials)
+        return (self._prior_weight * min(prior, 1.0) + successes) / (self._prior_weight + trials)
 
     def probabilities(self, name: str, tree: DraftTree) -> list[float]:
         """Those of a drafter's nodes: `probability` of each, written out, since there are many at every step."""
         table, shared = self._table, self._shared._table if self._shared is not None else {}
+        scale = self._scale(name)
+        shared_scale = self._shared._scale(name) if self._shared is not None else 1.0
         weight = self._prior_weight
         found = []
         for bucket, score in zip(buckets_of(tree), tree.scores, strict=True):
             key = (name, bucket)
-            prior = score
+            prior = min(score * shared_scale, 1.0)
             if key in shared:
                 trials, successes = shared[key]
-                prior = (_SCORE_WEIGHT * score + successes) / (_SCORE_WEIGHT + trials)
+                prior = (_SCORE_WEIGHT * prior + successes) / (_SCORE_WEIGHT + trials)
+            prior = min(prior * scale, 1.0)
             if key in table:
                 trials, successes = table[key]
                 prior = (weight * prior + successes) / (weight + trials)
             found.append(prior)
         return found
+
+    def learn(self, name: str, bucket: int, score: float, is_right: bool) -> None:
+        """One more trial of a drafter's node, for the bucket and for the drafter as a whole."""
+        expected, successes = self._table.get((name, ALL), (0.0, 0.0))
+        expected = expected * self._keep + self._prior((name, bucket), score)
+        self._table[name, ALL] = (expected, successes * self._keep + is_right)
+        trials, successes = self._table.get((name, bucket), (0.0, 0.0))
+        self._table[name, bucket] = (trials * self._keep + 1.0, successes * self._keep + is_right)
+        if self._shared is not None:
+            self._shared.learn(name, bucket, score, is_right)
+
+    def _prior(self, key: Key, score: float) -> float:
+        return score if self._shared is None else self._shared.probability(key, score)
+
+    def _scale(self, name: str) -> float:
+        """Successes of a drafter where one was expected, whatever the bucket."""
+        expected, successes = self._table.get((name, ALL), (0.0, 0.0))
+        return (_SCALE_WEIGHT + successes) / (_SCALE_WEIGHT + expected)
 
     def agreed(self, sources: Sequence[str], independent: float) -> float:
         """That of a node that several drafters proposed, from what it would be were they independent."""
@@ -84,7 +108,7 @@ class SuccessCounts:
         """Learn from what the target said instead or as well."""
         buckets = buckets_of(tree)
         for node, is_right in evaluated(tree.tokens, tree.parents, tokens):
-            self.add((name, buckets[node]), is_right)
+            self.learn(name, buckets[node], tree.scores[node], is_right)
 
     def judge_agreement(self, sources: Sequence[str], independent: float, is_right: bool) -> None:
         """Learn whether a node that several proposed was right; `independent` as in `agreed`."""
