@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ def kernels() -> Iterator[Library]:
     dawdle(0)
 
 
-def model(kernels: Library, rows: int, width: int, dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, Program]:
+def model(kernels: Library, rows: int, width: int, dtype: torch.dtype, seed: int) -> Callable[[], bytes]:
     """Products, shared and small elementwise work, and reductions, each of which waits for what was before."""
     generator = torch.Generator().manual_seed(seed)
     up, down = (
@@ -73,12 +73,16 @@ def model(kernels: Library, rows: int, width: int, dtype: torch.dtype, seed: int
             emit(kernels, down.linear, [narrow], [wide])
             x = x + narrow
             x = x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6).to(dtype)
-    return tokens, Program(kernels, recording, x)
+    program = Program(kernels, recording, x)
 
+    def bits() -> bytes:
+        """The result's, after a run on other tokens: what it left must not pass for what is to be computed."""
+        for _ in range(2):
+            tokens.sub_(49).neg_()
+            program.run()
+        return program.result.view(torch.uint8).numpy().tobytes()
 
-def bits(program: Program) -> bytes:
-    program.run()
-    return program.result.view(torch.uint8).numpy().tobytes()
+    return bits
 
 
 @settings(max_examples=25, deadline=None)
@@ -91,14 +95,14 @@ def bits(program: Program) -> bytes:
 def test_no_bit_depends_on_who_computes_it(rows: int, width: int, dtype: torch.dtype, seed: int):
     assert KERNELS is not None
     torch.set_num_threads(1)
-    _, program = model(KERNELS, rows, width, dtype, seed)
-    expected = bits(program)
+    bits = model(KERNELS, rows, width, dtype, seed)
+    expected = bits()
     try:
         for workers in WORKERS:
             torch.set_num_threads(workers)
             for again in range(3):
                 dawdle(seed + again if again else 0)
-                assert bits(program) == expected, (workers, again)
+                assert bits() == expected, (workers, again)
     finally:
         dawdle(0)
 
@@ -117,18 +121,17 @@ def test_attention_by_dawdling_workers_has_the_same_bits(kernels: Library, seed:
 def test_a_missing_wait_is_seen(kernels: Library, monkeypatch: pytest.MonkeyPatch):
     """Planted: nothing waits for anything. Some run of many comes out wrong."""
     torch.set_num_threads(1)
-    _, program = model(kernels, 40, 200, torch.float32, 7)
-    expected = bits(program)
+    expected = model(kernels, 40, 200, torch.float32, 7)()
     monkeypatch.setattr(program_module._Waits, "must_wait", lambda *_: False)
-    _, broken = model(kernels, 40, 200, torch.float32, 7)
-    assert bits(broken) == expected  # alone, everything is in order
+    broken = model(kernels, 40, 200, torch.float32, 7)
+    assert broken() == expected  # alone, everything is in order
     torch.set_num_threads(4)
 
     def differs(seed: int) -> bool:
         dawdle(seed)
-        return bits(broken) != expected
+        return broken() != expected
 
-    assert any(differs(seed) for seed in range(1, 500))
+    assert any(differs(seed) for seed in range(1, 50))
 
 
 def test_contiguous_elementwise_work_is_shared_in_blocks(kernels: Library):
@@ -149,14 +152,14 @@ def test_contiguous_elementwise_work_is_shared_in_blocks(kernels: Library):
 
 def test_threads_that_call_at_once_all_get_their_result(kernels: Library):
     torch.set_num_threads(3)
-    programs = [model(kernels, 9 + i, 100 + i, torch.float32, i + 1)[1] for i in range(4)]
-    expected = [bits(program) for program in programs]
+    callables = [model(kernels, 9 + i, 100 + i, torch.float32, i + 1) for i in range(4)]
+    expected = [bits() for bits in callables]
     dawdle(5)
     wrong: list[int] = []
 
     def call(i: int) -> None:
         torch.set_num_threads(3)
-        wrong.extend(i for _ in range(60) if bits(programs[i]) != expected[i])
+        wrong.extend(i for _ in range(60) if callables[i]() != expected[i])
 
     callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
     for caller in callers:
@@ -168,8 +171,7 @@ def test_threads_that_call_at_once_all_get_their_result(kernels: Library):
 
 def test_nothing_runs_on_after_a_call(kernels: Library):
     torch.set_num_threads(4)
-    _, program = model(kernels, 40, 200, torch.float32, 1)
-    bits(program)
+    model(kernels, 40, 200, torch.float32, 1)()
     kernels.expect()
     time.sleep(0.05)  # helpers that were told to expect a call give it up
     before = time.process_time()
@@ -183,15 +185,15 @@ def test_a_child_of_a_fork_makes_workers_of_its_own():
 import os, sys
 sys.path.insert(0, "tests")
 import torch
-from native.test_pool import KERNELS, bits, library_module, model
+from native.test_pool import KERNELS, library_module, model
 library_module.processors = lambda: 64
 torch.set_num_threads(3)
-_, program = model(KERNELS, 20, 100, torch.float32, 3)
-expected = bits(program)
+bits = model(KERNELS, 20, 100, torch.float32, 3)
+expected = bits()
 if os.fork() == 0:
-    os._exit(0 if all(bits(program) == expected for _ in range(20)) else 1)
+    os._exit(0 if all(bits() == expected for _ in range(20)) else 1)
 _, status = os.wait()
-print(os.waitstatus_to_exitcode(status), bits(program) == expected)
+print(os.waitstatus_to_exitcode(status), bits() == expected)
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)

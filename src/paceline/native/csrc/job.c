@@ -40,19 +40,19 @@ static struct {
     Stretch stretches[MAX_STRETCHES];
 } job;
 
-/* Tests set it: workers dawdle at random before they take single items. No bit may change. */
+/* Tests set it: workers take single items, and dawdle at random while they hold one. No bit may change. */
 __attribute__((visibility("default"))) _Atomic uint32_t paceline_dawdle = 0;
 
-static void dawdle(uint32_t item, int index) {
-    uint32_t x = atomic_load_explicit(&paceline_dawdle, memory_order_relaxed) * 2654435761u ^ item * 40503u ^
-                 (uint32_t)index * 7919u;
+static void dawdle(uint32_t item, uint32_t index) {
+    const uint32_t seed = atomic_load_explicit(&paceline_dawdle, memory_order_relaxed);
+    uint32_t x = seed * 2654435761u ^ item * 40503u ^ index * 7919u;
+    if (seed == 0) return;
     x = (x ^ x >> 15) * 2246822519u, x ^= x >> 13;
     for (uint32_t i = 0; i < x % 512; i++) pause_moment();
     if (x >> 16 & 1) sched_yield();
 }
 
 typedef struct {
-    int index;
     uint32_t stretch, first, end; /* items from the first of the stretch */
 } Ticket;
 
@@ -76,9 +76,9 @@ static int wait_for(uint32_t number, uint32_t count) {
 }
 
 /* Items of a ticket: fewer and fewer, so that all end together; in runs, which memory is fetched for. */
-static uint32_t size_of_ticket(uint32_t left, int64_t at_once) {
+static uint32_t size_of_ticket(uint32_t left, uint32_t at_once) {
     const uint32_t workers = atomic_load_explicit(&job.num_workers, memory_order_acquire);
-    const uint32_t size = left / (2 * workers) > at_once ? left / (2 * workers) : (uint32_t)at_once;
+    const uint32_t size = left / (2 * workers) > at_once ? left / (2 * workers) : at_once;
     return size < left ? size : left;
 }
 
@@ -86,7 +86,8 @@ static uint32_t size_of_ticket(uint32_t left, int64_t at_once) {
 static int take(uint32_t number, Ticket *ticket) {
     for (;;) {
         uint64_t next = atomic_load_explicit(&job.next, memory_order_acquire);
-        const uint32_t item = (uint32_t)next, num = atomic_load_explicit(&job.num_stretches, memory_order_acquire);
+        const uint32_t item = (uint32_t)next;
+        const uint32_t num = atomic_load_explicit(&job.num_stretches, memory_order_acquire);
         uint32_t s = ticket->stretch, start = 0, end = 0;
         while (s < num && item >= (end = atomic_load_explicit(&job.stretches[s].end, memory_order_acquire))) s++;
         if (next >> 32 != number || s == num) return 0;
@@ -96,8 +97,9 @@ static int take(uint32_t number, Ticket *ticket) {
         if (item == start && atomic_load_explicit(&job.stretches[s].barrier, memory_order_acquire) &&
             !wait_for(number, start))
             return 0;
-        uint32_t size = size_of_ticket(end - item, atomic_load_explicit(&job.stretches[s].at_once, memory_order_acquire));
-        if (atomic_load_explicit(&paceline_dawdle, memory_order_relaxed)) dawdle(item, ticket->index), size = 1;
+        const uint32_t at_once = atomic_load_explicit(&job.stretches[s].at_once, memory_order_acquire);
+        uint32_t size = size_of_ticket(end - item, at_once);
+        if (atomic_load_explicit(&paceline_dawdle, memory_order_relaxed)) size = 1;
         if (atomic_compare_exchange_strong_explicit(&job.next, &next, next + size, memory_order_acq_rel,
                                                     memory_order_relaxed)) {
             ticket->first = item - start, ticket->end = ticket->first + size;
@@ -121,11 +123,12 @@ static void run_op(const Table *table, const Op *op, Worker *worker) {
 static void work(void *unused, uint32_t number, int index) {
     (void)unused;
     Worker worker = {NULL, NULL, 0};
-    Ticket ticket = {index, 0, 0, 0};
+    Ticket ticket = {0, 0, 0};
     while (take(number, &ticket)) {
         const Stretch *stretch = &job.stretches[ticket.stretch];
         const Op *op = job.call.ops + stretch->op;
         const Range items = {ticket.first, ticket.end};
+        dawdle(ticket.stretch * 64 + ticket.first, (uint32_t)index);
         worker.scratch = job.call.scratch + index * job.call.scratch_bytes;
         if (op->is_serial)
             for (uint32_t i = 0; i < stretch->num_ops; i++) run_op(job.call.table, op + i, &worker);

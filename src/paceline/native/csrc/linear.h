@@ -87,7 +87,7 @@ INLINE void rows_of_block(int rows, const int is_bf16, Input in, const char *w, 
         SLIM(3) SLIM(4) SLIM(5)
 #endif
 #if WIDE_ROWS > 5
-        SLIM(6) SLIM(7) SLIM(8) SLIM(9) SLIM(10) SLIM(11) SLIM(12)
+        SLIM(6) SLIM(7) SLIM(8)
 #endif
     }
 #undef SLIM

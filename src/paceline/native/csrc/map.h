@@ -109,6 +109,34 @@ static int64_t blocks_of(const Op *op) { return (op->shape[op->ndim - 1] + BLOCK
 /* Items: blocks, row by row. */
 static int64_t map_items(const Op *op) { return outer_of(op) * blocks_of(op); }
 
+/* A row of several views at once, and where it is in the dimensions before the last. */
+typedef struct {
+    char *rows[3];
+    int64_t index[MAX_DIMS];
+} Place;
+
+static Place place_of(const Op *op, int64_t outer) {
+    Place place = {{NULL, NULL, NULL}, {0}};
+    for (int v = 0; v < 3; v++)
+        if (op->views[v].data != NULL) place.rows[v] = (char *)row_of(&op->views[v], op, outer);
+    for (int64_t d = op->ndim - 2; d >= 0; outer /= op->shape[d], d--) place.index[d] = outer % op->shape[d];
+    return place;
+}
+
+/* The next row: without a division, which would cost more than a short row does. */
+static void advance(Place *place, const Op *op) {
+    for (int64_t d = op->ndim - 2; d >= 0; d--) {
+        const int is_last = ++place->index[d] == op->shape[d];
+        for (int v = 0; v < 3; v++) {
+            const View *view = &op->views[v];
+            const int64_t step = is_last ? 1 - op->shape[d] : 1;
+            if (view->data != NULL) place->rows[v] += step * view->strides[d] * width_of(view->dtype);
+        }
+        if (!is_last) return;
+        place->index[d] = 0;
+    }
+}
+
 /* views: result, first, second or none; one shape for all (a stride of 0 repeats). Without a second view, the second
  * argument is number[0]; the second argument is multiplied by number[1] first. */
 static void map(const Op *op, Worker *worker, Range items) {
@@ -116,28 +144,25 @@ static void map(const Op *op, Worker *worker, Range items) {
     const View *out = &op->views[0], *left = &op->views[1], *right = &op->views[2];
     const int64_t last = op->ndim - 1, inner = op->shape[last], blocks = blocks_of(op);
     const float scale = (float)op->number[1];
-    const char *l = NULL, *r = NULL;
-    char *o = NULL;
+    Place place = place_of(op, items.first / blocks);
+    int64_t first = items.first % blocks * BLOCK;
     float a[BLOCK] = {0}, b[BLOCK];
     if (right->data == NULL) for (int i = 0; i < BLOCK; i++) b[i] = (float)op->number[0] * scale;
     for (int64_t i = items.first; i < items.end; i++) {
-        const int64_t row = i / blocks, first = i % blocks * BLOCK;
         const int64_t count = inner - first < BLOCK ? inner - first : BLOCK;
-        if (first == 0 || i == items.first) {
-            l = row_of(left, op, row), o = (char *)row_of(out, op, row);
-            if (right->data != NULL) r = row_of(right, op, row);
-        }
-        load_block(a, left, l, left->strides[last], first, count);
-        if (r != NULL) {
-            load_block(b, right, r, right->strides[last], first, count);
+        load_block(a, left, place.rows[1], left->strides[last], first, count);
+        if (right->data != NULL) {
+            load_block(b, right, place.rows[2], right->strides[last], first, count);
             for (int64_t j = 0; scale != 1.0f && j < count; j++) b[j] *= scale;
         }
         for (int64_t j = count; j < round_up(count, LANES); j++) {
             a[j] = 1.0f;
-            if (r != NULL) b[j] = 1.0f;
+            if (right->data != NULL) b[j] = 1.0f;
         }
         apply(op->function, a, b, count);
-        store_block(a, out, o, out->strides[last], first, count);
+        store_block(a, out, place.rows[0], out->strides[last], first, count);
+        first += count;
+        if (first == inner && i + 1 < items.end) first = 0, advance(&place, op);
     }
 }
 
