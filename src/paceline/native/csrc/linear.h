@@ -46,7 +46,7 @@ INLINE void tile(const int rows, const int vecs, const int is_bf16, Input in, co
         UNROLL for (int part = 0; part < parts; part++) {
             const float *x = in.x + s * parts + part;
             if (rows < vecs) { /* hold the x of all rows, or else the weights of all vectors, in registers */
-                vf held[SLIM_ROWS];
+                vf held[WIDE_ROWS > SLIM_ROWS ? WIDE_ROWS : SLIM_ROWS];
                 UNROLL for (int r = 0; r < rows; r++) held[r] = vf_set1(x[r * in.floats]);
                 UNROLL for (int v = 0; v < vecs; v++) {
                     vf wv = weights(w + s * STEP_BYTES + v * 4 * LANES, is_bf16, part);

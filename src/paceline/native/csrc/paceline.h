@@ -110,6 +110,8 @@ static inline int64_t attention_floats(int64_t group, int64_t dim, int64_t value
 extern const Table paceline_portable;
 #if defined(__x86_64__)
 extern const Table paceline_avx2, paceline_avx512, paceline_avx512_bf16;
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+extern const Table paceline_neon;
 #endif
 
 #endif

@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
-#if defined(__linux__)
+#if defined(__linux__) && !defined(WITHOUT_FUTEX)
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,7 +27,7 @@ static struct {
     int num_helpers; /* of whoever has taken the pool */
 } pool;
 
-#if defined(__linux__)
+#if defined(__linux__) && !defined(WITHOUT_FUTEX)
 void park(_Atomic uint32_t *word, uint32_t seen) {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }

@@ -32,6 +32,8 @@ EXPORT const Table *paceline_table(const char *name) {
     static const Table *const tables[] = {
 #if defined(__x86_64__)
         &paceline_avx512_bf16, &paceline_avx512, &paceline_avx2,
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+        &paceline_neon,
 #endif
         &paceline_portable,
     };
