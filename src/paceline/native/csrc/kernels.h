@@ -8,6 +8,7 @@
 #include "product.h"
 #include "tiles.h"
 #include "attention.h"
+#include "attend.h"
 #include "combine.h"
 
 /* Items of a ticket at least: what takes about as long as taking it does not matter. */
