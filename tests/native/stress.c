@@ -1,6 +1,6 @@
 /* The kernels without Python: for ThreadSanitizer, and for processors that are emulated (scripts/stress).
  *
- * Random linears, elementwise work, means and an embedding, one after the other, on 1 to 5 workers that dawdle, from
+ * Random linears, elementwise work, means and attention, one after the other, on 1 to 5 workers that dawdle, from
  * two threads at once: bits must be those of one worker, and a row's those of the row alone. Products are compared
  * with sums in double. Ends with "ok" or at the first difference. */
 #include <math.h>
@@ -122,9 +122,117 @@ static void check_rows_alone(Case *c, const char *expected) {
     }
 }
 
+/* A chain of drafts behind committed positions: heads share key heads in pairs. */
+enum { HEADS = 4, KV_HEADS = 2, MAX_DRAFTS = 20, MAX_PAGES = 24 };
+
+typedef struct {
+    int64_t rows, committed, dim, dtype, chunks;
+    char *query, *keys, *values, *out;
+    float *partials;
+    char *scratch;
+    int64_t scratch_bytes;
+    Header header;
+    int64_t table[6 + 3 * MAX_DRAFTS + MAX_PAGES + 2 * MAX_DRAFTS];
+    Op ops[2];
+} Scene;
+
+/* One sequence; a row's own key is the draft of its number, in the page after the committed ones. */
+static void fill_table(Scene *s) {
+    const int64_t pages = (s->committed + PAGE - 1) / PAGE, rest = 6 + 3 * s->rows;
+    const int64_t sequence[6] = {0, s->rows, s->committed, rest, rest + pages, s->rows};
+    memcpy(s->table, sequence, sizeof sequence);
+    for (int64_t i = 0; i < pages; i++) s->table[rest + i] = pages - 1 - i;
+    for (int64_t i = 0; i < s->rows; i++) {
+        const int64_t slot = pages * PAGE + (i * 7 + 3) % PAGE, path = rest + pages + s->rows;
+        s->table[6 + 2 * i] = s->committed + i, s->table[7 + 2 * i] = path;
+        s->table[6 + 2 * s->rows + i] = slot, s->table[rest + pages + i] = slot, s->table[path + i] = i;
+    }
+    s->chunks = (s->committed + s->rows - 1) / CHUNK + 1;
+    const Header header = {s->rows, 1, (int64_t)(intptr_t)s->table, 6, 6 + 2 * s->rows,
+                           (int64_t)(intptr_t)s->partials, s->chunks};
+    s->header = header;
+}
+
+static char *random_floats(int64_t count, int64_t dtype, uint32_t *seed) {
+    char *to = malloc((size_t)(count * 4 + 4096));
+    for (int64_t i = 0; i < count; i++) put(to, dtype, i, value(seed));
+    return to;
+}
+
+static Scene *make_scene(uint32_t seed) {
+    Scene *s = calloc(1, sizeof *s);
+    s->rows = 1 + draw(&seed) % MAX_DRAFTS, s->committed = draw(&seed) % 1200, s->dim = 1 + draw(&seed) % 70;
+    s->dtype = draw(&seed) % 2 ? BF16 : F32;
+    const int64_t pool = (MAX_PAGES + 1) * KV_HEADS * PAGE * s->dim;
+    s->query = random_floats(s->rows * HEADS * s->dim, F32, &seed);
+    s->keys = random_floats(pool, s->dtype, &seed), s->values = random_floats(pool, s->dtype, &seed);
+    s->partials = calloc((size_t)(4 * s->rows * HEADS * partial_floats(s->dim)), 4);
+    s->out = calloc((size_t)(s->rows * HEADS * s->dim), 4);
+    fill_table(s);
+    for (int i = 0; i < 2; i++) {
+        Op op = {.kind = i ? COMBINE : ATTEND, .barrier = 1, .ndim = 5,
+                 .shape = {s->rows, HEADS, s->dim, KV_HEADS, s->dim}, .number = {0.3, 0}};
+        const View rows = {s->out, F32, {HEADS * s->dim, s->dim, 1}};
+        const View cache = {s->keys, s->dtype, {KV_HEADS * PAGE * s->dim, PAGE * s->dim, s->dim, 1}};
+        op.views[0] = op.views[1] = rows, op.views[2] = op.views[3] = cache;
+        op.views[1].data = s->query, op.views[3].data = s->values, op.views[4].data = (char *)&s->header;
+        s->ops[i] = op;
+    }
+    s->scratch_bytes = (paceline_scratch_bytes(&s->ops[0]) + LINE - 1) / LINE * LINE;
+    s->scratch = aligned_alloc(LINE, (size_t)(MAX_WORKERS * s->scratch_bytes));
+    return s;
+}
+
+static void run_scene(Scene *s, int workers) {
+    paceline_run(table, s->ops, 2, workers, s->scratch, s->scratch_bytes);
+}
+
+/* Softmax in double for one row and head. */
+static void check_attention(const Scene *s, int64_t row, int64_t head) {
+    double sums[71] = {0}, total = 0;
+    for (int64_t i = 0; i <= s->committed + row; i++) {
+        const int64_t *pages = s->table + s->table[3], *drafts = s->table + s->table[4];
+        const int64_t slot = i < s->committed ? pages[i / PAGE] * PAGE + i % PAGE : drafts[i - s->committed];
+        const int64_t at = ((slot / PAGE * KV_HEADS + head * KV_HEADS / HEADS) * PAGE + slot % PAGE) * s->dim;
+        double score = 0;
+        for (int64_t d = 0; d < s->dim; d++)
+            score += (double)get(s->query, F32, (row * HEADS + head) * s->dim + d) * get(s->keys, s->dtype, at + d);
+        total += score = exp(0.3 * score);
+        for (int64_t d = 0; d < s->dim; d++) sums[d] += score * get(s->values, s->dtype, at + d);
+    }
+    for (int64_t d = 0; d < s->dim; d++)
+        require(fabs(get(s->out, F32, (row * HEADS + head) * s->dim + d) - sums[d] / total) < 1e-5,
+                "attention is wrong");
+}
+
+static void stress_attention(uint32_t seed) {
+    Scene *s = make_scene(seed);
+    const size_t bytes = (size_t)(s->rows * HEADS * s->dim * 4);
+    char *expected = malloc(bytes);
+    run_scene(s, 1);
+    memcpy(expected, s->out, bytes);
+    for (int64_t head = 0; head < HEADS; head++) check_attention(s, s->rows - 1, head);
+    for (int workers = 2; workers <= MAX_WORKERS; workers++) {
+        memset(s->out, 0, bytes);
+        run_scene(s, workers);
+        require(memcmp(expected, s->out, bytes) == 0, "bits of attention depend on the workers");
+    }
+    for (int64_t rows = 1; rows < s->rows; rows += 6) { /* fewer rows: the same bits */
+        Scene fewer = *s;
+        fewer.rows = rows;
+        fill_table(&fewer);
+        for (int i = 0; i < 2; i++) fewer.ops[i].shape[0] = rows, fewer.ops[i].views[4].data = (char *)&fewer.header;
+        run_scene(&fewer, 1);
+        require(memcmp(expected, s->out, (size_t)(rows * HEADS * s->dim * 4)) == 0, "rows change each other's bits");
+    }
+    free(s->query), free(s->keys), free(s->values), free(s->partials), free(s->out), free(s->scratch), free(s);
+    free(expected);
+}
+
 static void *stress(void *first) {
     const uint32_t start = (uint32_t)(uintptr_t)first;
     for (uint32_t seed = start; seed < start + 12; seed++) {
+        if (seed % 3 == 0) stress_attention(seed * 31u);
         Case c = make_case(seed * 77u);
         char *expected = malloc((size_t)c.out_bytes);
         run_case(&c, c.ops, NUM_OPS, 1);
