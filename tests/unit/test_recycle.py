@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from law.support import Kind
 from paceline.drafters import make
-from paceline.drafters.recycle import CHANCES, RecycleDrafter
+from paceline.drafters._recycling import CHANCES, Table, make_table
+from paceline.drafters.recycle import RecycleDrafter
 from paceline.engine.request import DraftLimits, Environment, Hints, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
 
 SIZE = 11
+KINDS = {"numpy": Table, "native": make_table}
+
+
+@pytest.fixture(autouse=True, params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table in numpy, and the one that is used here."""
+    monkeypatch.setattr("paceline.drafters.recycle.make_table", KINDS[request.param])
 
 
 def drafter_of(vocab_size: int = SIZE, spec: str = "recycle") -> RecycleDrafter:
@@ -59,6 +68,7 @@ def children(tree: DraftTree, parent: int = -1) -> list[int]:
     return [token for token, above in zip(tree.tokens, tree.parents, strict=True) if above == parent]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_trees_are_well_formed_whatever_has_been_observed(data: st.DataObject) -> None:
     tokens = st.integers(0, SIZE - 1)
@@ -168,7 +178,7 @@ def test_the_tenant_served_longest_ago_is_forgotten_and_its_request_goes_on() ->
 
 
 def test_a_slot_taken_by_another_pair_says_nothing_of_the_old_one(monkeypatch) -> None:
-    monkeypatch.setattr("paceline.drafters.recycle.PAIRS", 1)
+    monkeypatch.setattr("paceline.drafters._recycling.table.PAIRS", 1)
     drafter = drafter_of()
     request = request_of(drafter, 1, 2)
     step(drafter, request, DraftTree(), (), 3, row(t7=0.9))
@@ -187,3 +197,26 @@ def test_nothing_is_kept_of_a_finished_request() -> None:
     assert not drafter._read
     drafter.close()
     assert not drafter._tables
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 999), st.sampled_from([3, 7, 40, 300, 9001]), st.integers(1, 64))
+def test_both_tables_learn_the_same_and_grow_the_same_trees(seed: int, vocab_size: int, width: int) -> None:
+    rng, text = np.random.default_rng(seed), [seed % vocab_size]
+    plain, quick = Table(vocab_size, width), make_table(vocab_size, width)
+    for _ in range(12):
+        start = len(text) - 1
+        text += rng.integers(0, vocab_size, rng.integers(0, 6)).tolist()
+        logits = rng.normal(scale=rng.choice([0.5, 3.0, 9.0]), size=(5, vocab_size)).astype(np.float32)
+        rows = rng.permutation(5)[: rng.integers(1, 5)].tolist()
+        pairs = [tuple(pair) for pair in rng.integers(0, vocab_size, (len(rows), 2)).tolist()]
+        for table in (plain, quick):
+            table.read(text, start)
+            table.learn(logits, rows, pairs)
+        for name in ("_tokens", "_followed", "_pairs"):
+            np.testing.assert_array_equal(getattr(quick, name), getattr(plain, name))
+        np.testing.assert_allclose(quick._chances, plain._chances, rtol=2e-4, atol=1e-9)
+        quick._chances[:] = plain._chances  # near ties would fall otherwise
+        limits = DraftLimits(int(rng.integers(0, 65)), int(rng.integers(1, 9)))
+        asked = ((text[max(len(text) - 2, 0)], text[-1]), float(rng.choice([1e-6, 0.01, 0.2])), limits, "recycle")
+        assert quick.grow(*asked) == plain.grow(*asked)

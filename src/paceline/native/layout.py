@@ -119,8 +119,37 @@ class DraftModel(ctypes.Structure):
     )
 
 
+class Recycled(ctypes.Structure):
+    """The table of the drafter `recycle`, see csrc/recycle.c."""
+
+    _fields_ = (
+        ("tokens", ctypes.c_void_p),
+        ("chances", ctypes.c_void_p),
+        ("followed", ctypes.c_void_p),
+        ("pairs", ctypes.c_void_p),
+        ("vocab_size", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("num_slots", ctypes.c_int64),
+        ("thought", ctypes.c_double * 2),
+        ("followed_worth", ctypes.c_double * 2),
+        ("bounds", ctypes.c_double * 6),
+    )
+
+
+class Grown(ctypes.Structure):
+    """A tree that was grown natively."""
+
+    _fields_ = (
+        ("num_nodes", ctypes.c_int64),
+        ("tokens", _Nodes),
+        ("parents", _Nodes),
+        ("buckets", _Nodes),
+        ("scores", _Chances),
+    )
+
+
 _FRAME_BYTES = [8 * count for count in (HEADER_INTS, SEQUENCE_INTS, ROW_INTS)]
-_DRAFT_BYTES = [ctypes.sizeof(struct) for struct in (Recorded, Draft, DraftModel)]
+_DRAFT_BYTES = [ctypes.sizeof(struct) for struct in (Recorded, Draft, DraftModel, Recycled, Grown)]
 LAYOUT = (
     ctypes.sizeof(View),
     ctypes.sizeof(Op),

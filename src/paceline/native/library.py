@@ -24,6 +24,20 @@ INSTRUCTION_SETS = ("avx512-bf16", "avx512", "avx2", "neon", "portable")  # the 
 _LINE = 64
 
 
+class Recycling:
+    """What the drafter `recycle` does natively: see csrc/recycle.c."""
+
+    def __init__(self, handle: ctypes.CDLL) -> None:
+        pointer, size, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+        self.read, self.learn = handle.paceline_recycle_read, handle.paceline_recycle_learn
+        self.grow = handle.paceline_recycle_grow
+        self.read.argtypes = [pointer, pointer, size, size]
+        self.learn.argtypes = [pointer, pointer, pointer, pointer, pointer, size]
+        self.grow.argtypes = [pointer, size, size, real, size, size, pointer]
+        for function in (self.read, self.learn, self.grow):
+            function.restype = None
+
+
 class Library:
     """The kernels of one instruction set."""
 
@@ -38,6 +52,7 @@ class Library:
         self._draft = handle.paceline_draft
         self._draft.restype = None
         self._draft.argtypes = [pointer, pointer, size, pointer, ctypes.c_int, pointer, size]
+        self.recycling = Recycling(handle)
         self._scratch_bytes = handle.paceline_scratch_bytes
         self._scratch_bytes.restype = size
         self._expect = handle.paceline_expect

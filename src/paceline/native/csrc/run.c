@@ -7,8 +7,8 @@
 
 #include "draft.h"
 #include "job.h"
-#include "paceline.h"
 #include "pool.h"
+#include "recycle.h"
 
 /* Runs `ops` in order on up to `num_workers` workers; results do not depend on how many there are. */
 EXPORT void paceline_run(const Table *table, const Op *ops, int64_t num_ops, int num_workers, char *scratch,
@@ -24,8 +24,8 @@ EXPORT void paceline_expect(int num_workers) {
 
 /* What Python mirrors (layout.py): sizes of structs in bytes, then constants. Compared when it loads this library. */
 EXPORT const int64_t paceline_layout[] = {sizeof(View), sizeof(Op), sizeof(Header), sizeof(Sequence), sizeof(Row),
-                                          sizeof(Recorded), sizeof(Draft), sizeof(Model), NUM_KINDS, PAGE, PANEL,
-                                          CHUNK, MAX_LANES};
+                                          sizeof(Recorded), sizeof(Draft), sizeof(Model), sizeof(Recycled), sizeof(Grown),
+                                          NUM_KINDS, PAGE, PANEL, CHUNK, MAX_LANES};
 
 /* The table of an instruction set by name, or NULL if it is unknown or this processor lacks it. */
 EXPORT const Table *paceline_table(const char *name) {
