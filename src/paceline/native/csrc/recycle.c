@@ -10,6 +10,8 @@
 
 enum { SAMPLED = 4096, MAX_WIDTH = 64, BLOCK = 32 };
 
+static const float NOTHING = 18.0f; /* below the peak logit: 4096 of those weigh 1e-4 of it at most */
+
 static int is_token(const Recycled *table, int64_t token) { return token >= 0 && token < table->vocab_size; }
 
 /* The row of a pair of tokens, emptied if it was another's. */
@@ -79,6 +81,7 @@ static void to_chances(const float *logits, int64_t size, int64_t width, float *
         if (stride == 1 && left >= BLOCK) memcpy(part, logits + i, sizeof part);
         else
             for (int64_t j = 0; j < BLOCK; j++) part[j] = j < left ? logits[i + j * stride] : -FLT_MAX;
+        if (!any_above(part, peak - NOTHING)) continue;
         for (int64_t j = 0; j < BLOCK; j++) sums[j] += exp_of_negative((part[j] < least ? part[j] : least) - peak);
     }
     for (int64_t j = 0; j < BLOCK; j++) total += sums[j];
