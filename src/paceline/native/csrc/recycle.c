@@ -34,16 +34,22 @@ EXPORT void paceline_recycle_read(const Recycled *table, const int64_t *text, in
     }
 }
 
-/* e^x within 3e-6 of itself, for x <= 0; 0 below -87. Without a branch, so that loops over it are vectors. */
-static inline float exp_of_negative(float x) {
-    x = x > -87.0f ? x : -87.0f; /* NaN too */
-    const int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
-    const float r = x - (float)n * 0.69314718f;
-    const float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120)))));
-    const int32_t bits = (n + 127) * (1 << 23);
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return p * power;
+/* Values to e^x within 3e-6 of itself, for x <= 0; next to nothing below -87. */
+static void to_weights(float *values, float peak, float least) {
+    int32_t bits[BLOCK];
+    float powers[BLOCK], rests[BLOCK];
+    for (int i = 0; i < BLOCK; i++) {
+        const float x = (values[i] < least ? values[i] : least) - peak;
+        const float bounded = x > -87.0f ? x : -87.0f; /* NaN too */
+        const int32_t n = (int32_t)(bounded * 1.44269504f - 0.5f);
+        rests[i] = bounded - (float)n * 0.69314718f;
+        bits[i] = (n + 127) * (1 << 23);
+    }
+    memcpy(powers, bits, sizeof powers); /* in a loop of its own, or none of this would be vectors */
+    for (int i = 0; i < BLOCK; i++) {
+        const float r = rests[i];
+        values[i] = (1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120)))))) * powers[i];
+    }
 }
 
 static int any_above(const float *values, float bar) {
@@ -71,24 +77,31 @@ static void find_largest(const float *logits, int64_t size, int64_t width, int32
     }
 }
 
-/* Logits of the largest to their chances: the softmax's, its sum estimated as in sampling/topk.py. */
-static void to_chances(const float *logits, int64_t size, int64_t width, float *values) {
-    const float peak = values[0], least = values[width - 1];
+/* The sum of all weights, each cut at that of `least`, estimated as in sampling/topk.py. */
+static float sum_of_weights(const float *logits, int64_t size, float peak, float least) {
     const int64_t stride = size / SAMPLED > 1 ? size / SAMPLED : 1;
-    float total = 0.0f, kept = 0.0f, sums[BLOCK] = {0.0f}, part[BLOCK];
+    float sums[BLOCK] = {0.0f}, part[BLOCK], total = 0.0f;
     for (int64_t i = 0; i < size; i += BLOCK * stride) {
-        const int64_t left = (size - i + stride - 1) / stride;
-        if (stride == 1 && left >= BLOCK) memcpy(part, logits + i, sizeof part);
+        if (stride == 1 && i + BLOCK <= size) memcpy(part, logits + i, sizeof part);
         else
-            for (int64_t j = 0; j < BLOCK; j++) part[j] = j < left ? logits[i + j * stride] : -FLT_MAX;
+            for (int64_t j = 0; j < BLOCK; j++) part[j] = i + j * stride < size ? logits[i + j * stride] : -FLT_MAX;
         if (!any_above(part, peak - NOTHING)) continue;
-        for (int64_t j = 0; j < BLOCK; j++) sums[j] += exp_of_negative((part[j] < least ? part[j] : least) - peak);
+        to_weights(part, peak, least);
+        for (int64_t j = 0; j < BLOCK; j++) sums[j] += part[j];
     }
     for (int64_t j = 0; j < BLOCK; j++) total += sums[j];
-    total *= (float)stride;
-    for (int64_t k = 0; k < width; k++) kept += values[k] = exp_of_negative(values[k] - peak);
-    total += kept - (float)width * values[width - 1];
-    for (int64_t k = 0; k < width; k++) values[k] /= total > kept ? total : kept;
+    return total * (float)stride;
+}
+
+/* Logits of the largest to their chances. */
+static void to_chances(const float *logits, int64_t size, int64_t width, float *values) {
+    const float peak = values[0], least = values[width - 1];
+    float weights[(MAX_WIDTH + BLOCK - 1) / BLOCK * BLOCK] = {0.0f}, kept = 0.0f;
+    memcpy(weights, values, (size_t)width * sizeof *values);
+    for (int64_t k = 0; k < width; k += BLOCK) to_weights(weights + k, peak, peak);
+    for (int64_t k = 0; k < width; k++) kept += weights[k];
+    const float all = sum_of_weights(logits, size, peak, least) + kept - (float)width * weights[width - 1];
+    for (int64_t k = 0; k < width; k++) values[k] = weights[k] / (all > kept ? all : kept);
 }
 
 /* Keeps what the target thought behind some pairs of tokens, from rows of its logits (n, vocab_size); the last stays. */
