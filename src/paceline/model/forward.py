@@ -1,14 +1,15 @@
 """Two ways to run a model over rows: through its own modules, and from a recording of them.
 
 `ModuleForward` calls the model each time, with batch-invariant attention in PyTorch's operations. `RecordedForward`
-calls it once for each number of rows, writes down what it does, and from then on runs that by the native kernels
-without Python in between. The model stays the only description of its architecture.
+calls it a few times, writes down what it does, and from then on runs that by the native kernels without Python in
+between. The model stays the only description of its architecture.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,9 +32,11 @@ from paceline.native.ops import Runner
 from paceline.native.products import Weights
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
+from paceline.native.scaling import NotScalableError, ProgramFamily, Recorded, ScaledProgram
 
-# Row counts that a recording is made for; others are padded to them. Each is recorded when it is first met.
+# Row counts that a program is made for; others are padded to them.
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_FEW, _MANY = 2, ROW_COUNTS[-1]  # recorded, and with them all between; one row alone has a program of its own
 
 
 class Forward(Protocol):
@@ -101,16 +104,23 @@ class _PoolStep:
 
 
 class RecordedForward:
-    """Programs recorded from the model, one for each number of rows; all on the CPU."""
+    """Programs recorded from the model, one for each number of rows; all on the CPU.
+
+    Recorded are one row, and two numbers of rows from which those between are worked out. A forward that cannot be
+    worked out is recorded for each number when it is first met.
+    """
 
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
         self._frame = Frame(pool.num_pages)
         self._weights: Weights = {}
-        self._recorded: dict[int, tuple[torch.Tensor, torch.Tensor, Program]] = {}
+        self._tokens, self._positions = torch.zeros(2, _MANY, dtype=torch.int64)
         self._frame.set([])
         self._num_embeddings = _num_embeddings(model)
-        self.is_exact_by_construction = self._program(1)[2].num_segments == 1
+        alone = self._compiled(1)
+        self._programs: dict[int, Program | ScaledProgram] = {1: alone}
+        self.is_exact_by_construction = alone.num_segments == 1
+        self._family = self._worked_out() if self.is_exact_by_construction else None
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
@@ -134,30 +144,41 @@ class RecordedForward:
         padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
         self._feed(set_chunk(self._frame, sequence, tokens), padded).run_prefix()
 
-    def _feed(self, fed: Fed, num_rows: int) -> Program:
+    def _feed(self, fed: Fed, num_rows: int) -> Program | ScaledProgram:
         """The program for a number of rows, its inputs set."""
-        tokens, positions, program = self._program(num_rows)
+        program = self._program(num_rows)
         count = len(fed.tokens)
         if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
             raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
-        tokens.zero_()[:count] = torch.from_numpy(fed.tokens)
-        positions.zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
+        self._tokens[:num_rows].zero_()[:count] = torch.from_numpy(fed.tokens)
+        self._positions[:num_rows].zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
         return program
 
-    def _program(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
-        if num_rows not in self._recorded:
-            self._recorded[num_rows] = self._record(num_rows)
-        return self._recorded[num_rows]
+    def _program(self, num_rows: int) -> Program | ScaledProgram:
+        if num_rows not in self._programs:
+            is_between = self._family is not None and _FEW <= num_rows <= _MANY
+            make = self._family.program if self._family is not None and is_between else self._compiled
+            self._programs[num_rows] = make(num_rows)
+        return self._programs[num_rows]
+
+    def _compiled(self, num_rows: int) -> Program:
+        recorded = self._record(num_rows)
+        return Program(self._library, recorded.recording, recorded.result, recorded.prefix)
+
+    def _worked_out(self) -> ProgramFamily | None:
+        with suppress(NotScalableError):
+            return ProgramFamily(self._library, self._record(_FEW), self._record(_MANY))
+        return None
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _record(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Program]:
-        tokens, positions = torch.zeros(2, num_rows, dtype=torch.int64)
+    def _record(self, num_rows: int) -> Recorded:
+        tokens, positions = self._tokens[:num_rows], self._positions[:num_rows]
         memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
         with Recording([tokens, positions], memory, self._weights) as recording:
             step = _EmittingStep(self._library, self._pool, self._frame, recording)
             result = run_rows(self._model, step, tokens, positions)
-        return tokens, positions, Program(self._library, recording, result, step.num_steps)
+        return Recorded(num_rows, recording, result, step.num_steps)
 
 
 def _num_embeddings(model: PreTrainedModel) -> int:

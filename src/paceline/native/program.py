@@ -6,6 +6,7 @@ An operation waits for all before it only if it touches what another worker may 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Hashable, Sequence
 
@@ -29,11 +30,11 @@ class Program:
     """
 
     def __init__(self, library: Library, recording: Recording, result: torch.Tensor, prefix: int = 0) -> None:
-        layout = _Layout(recording, result)
+        layout = Layout(recording, result)
         self.result = layout.place(result)
         self.arena_bytes = layout.arena.numel()
         self._segments: list[Callable[[], None]] = []
-        waits = _Waits()
+        waits = Waits()
         native: list[Op] = []
         self._prefix: list[Callable[[], None]] = []
         for index, step in enumerate(recording.steps):
@@ -45,8 +46,8 @@ class Program:
                 self._segments.append(made)
                 native = []
                 continue
-            _share(made)
-            made.barrier = waits.must_wait(step, layout, bool(made.is_serial))
+            share(made)
+            made.barrier = waits.must_wait(*layout.touched(step), bool(made.is_serial))
             native.append(made)
         self._close(library, native)
 
@@ -76,11 +77,12 @@ class Program:
             segment()
 
 
-def _share(op: Op) -> None:
+def share(op: Op) -> None:
+    """Have one worker do an operation alone where sharing it would cost more."""
     op.is_serial = op.kind not in _SHARED and math.prod(op.shape[: op.ndim]) <= _SERIAL
 
 
-class _Layout:
+class Layout:
     """Gives each dynamic storage a block of the arena for as long as it is needed."""
 
     def __init__(self, recording: Recording, result: torch.Tensor) -> None:
@@ -111,8 +113,21 @@ class _Layout:
         block = self.arena[offset : offset + tensor.untyped_storage().nbytes()].view(tensor.dtype)
         return block.as_strided(tensor.shape, tensor.stride(), block.storage_offset() + tensor.storage_offset())
 
-    def key(self, tensor: torch.Tensor) -> Hashable:
-        """What tells memory apart: a block, or a storage outside the arena."""
+    def offset(self, tensor: torch.Tensor) -> int | None:
+        """Where the tensor's block begins; None if it lives outside the arena."""
+        return self._offsets.get(storage_of(tensor))
+
+    def moved(self, offsets: dict[int, int]) -> Layout:
+        """The same arena for the storages of another recording."""
+        other = copy.copy(self)
+        other._offsets = offsets
+        return other
+
+    def touched(self, step: Step) -> tuple[set[Hashable], set[Hashable]]:
+        """The memory that a step reads and that it writes: blocks, or storages outside the arena."""
+        return {self._key(tensor) for tensor in step.reads}, {self._key(tensor) for tensor in step.writes}
+
+    def _key(self, tensor: torch.Tensor) -> Hashable:
         storage = storage_of(tensor)
         return ("block", self._offsets[storage]) if storage in self._offsets else storage
 
@@ -125,7 +140,7 @@ def _block_size(tensor: torch.Tensor) -> int:
     return max(_SMALLEST, 1 << (tensor.untyped_storage().nbytes() - 1).bit_length())
 
 
-class _Waits:
+class Waits:
     """What has been touched since everything was last waited for, and by which operations.
 
     Small operations that follow each other are one piece of work for one worker: they need not wait for each other.
@@ -136,10 +151,8 @@ class _Waits:
         self._read: dict[Hashable, int] = {}  # memory -> the stretch that did it, or _MANY
         self._written: dict[Hashable, int] = {}
 
-    def must_wait(self, step: Step, layout: _Layout, is_serial: bool) -> bool:
-        """True if the step must wait for all before it; notes what it touches."""
-        reads = {layout.key(tensor) for tensor in step.reads}
-        writes = {layout.key(tensor) for tensor in step.writes}
+    def must_wait(self, reads: set[Hashable], writes: set[Hashable], is_serial: bool) -> bool:
+        """True if a step that reads and writes these must wait for all before it; notes it."""
         found = [self._written[k] for k in reads | writes if k in self._written]
         found += [self._read[k] for k in writes if k in self._read]
         must = not all(is_serial and stretch == self._stretch for stretch in found)

@@ -1,8 +1,9 @@
 """Recording a forward: what a model does to its tensors, written down so that it can be run again without Python.
 
-While a recording is open, every operation that PyTorch is asked for, and every native one, runs as usual and is
-also noted, if its result depends on the recorded inputs. What depends on nothing but shapes and weights is a
-constant. Views are not operations: an operand is remembered as a place in a storage (program.py).
+While a recording is open, every operation that PyTorch is asked for runs as usual and is also noted, if its result
+depends on the recorded inputs. Native ones are noted and not run: nobody looks at values here. What depends on nothing
+but shapes and weights is a constant. Views are not operations: an operand is remembered as a place in a storage
+(program.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from paceline.native.elementwise import native_calls
@@ -24,6 +25,7 @@ from paceline.native.ops import run
 from paceline.native.products import PRODUCTS, Weights, product_calls
 
 Tensors = Sequence[torch.Tensor]
+_EMPTY = torch.ops.aten.empty.memory_format
 
 
 class NotRecordableError(Exception):
@@ -43,19 +45,20 @@ _open: ContextVar[Recording | None] = ContextVar("paceline_recording", default=N
 
 
 def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tensors) -> None:
-    """Run a native operation, `make(*writes, *reads)`, now; note it if a recording is open."""
-    run(library, [make(*writes, *reads)])
+    """Run a native operation, `make(*writes, *reads)`, or note it if a recording is open."""
     recording = _open.get()
-    if recording is not None:
+    if recording is None:
+        run(library, [make(*writes, *reads)])
+    else:
         recording.add(make, writes, reads)
 
 
 def emit_call(function: Callable[..., None], writes: Tensors, reads: Tensors) -> None:
-    """The same for work in Python, `function(*writes, *reads)`; what it asks of PyTorch is not noted by itself."""
-    with _disable_current_modes():
-        function(*writes, *reads)
+    """The same for work in Python, `function(*writes, *reads)`."""
     recording = _open.get()
-    if recording is not None:
+    if recording is None:
+        function(*writes, *reads)
+    else:
         recording.add(lambda *tensors: functools.partial(function, *tensors), writes, reads)
 
 
@@ -102,9 +105,15 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """True if a program keeps the tensor in memory of its own."""
         return self.is_dynamic(tensor) and storage_of(tensor) not in self._fixed
 
+    def is_constant(self, tensor: torch.Tensor) -> bool:
+        """True if a tensor's values depend on nothing but shapes and weights."""
+        return storage_of(tensor) not in self._dynamic | self._fixed
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func is _EMPTY:
+            out.zero_()  # what a native operation would fill: PyTorch's own may take it for an index
         reads = _tensors((args, kwargs))
         if any(self.is_dynamic(tensor) for tensor in reads):
             self._note(func, args, kwargs, out, reads)

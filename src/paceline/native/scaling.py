@@ -1,0 +1,154 @@
+"""Programs for any number of rows from the recordings of two: written down once, worked out for the others.
+
+A forward asks for the same operations whatever the number of its rows; only shapes, strides and places in memory grow
+with it, each in proportion. So two recordings, of few rows and of many, give every number in every operation as a
+line, and what lies between costs no run of the model. Whatever is no such line is refused, and recorded each time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from paceline.native.layout import Op, View
+from paceline.native.library import Library
+from paceline.native.ops import Runner
+from paceline.native.program import Layout, Waits, share
+from paceline.native.recording import Recording, storage_of
+
+_WORD = 8  # bytes; an operation is made of integers and floats of this size
+_VIEWS = Op.views.offset // _WORD
+_SHAPE = range(Op.shape.offset // _WORD, _VIEWS)
+_DATA = range(_VIEWS, Op.size.offset // _WORD, ctypes.sizeof(View) // _WORD)  # the words that hold addresses
+_STRIDES = [word for data in _DATA for word in range(data + 2, data + ctypes.sizeof(View) // _WORD)]
+_GROWING = [*_SHAPE, *_DATA, *_STRIDES]
+
+
+class NotScalableError(Exception):
+    """Two recordings are not of one forward whose operations grow with the number of rows alone."""
+
+
+class Recorded(NamedTuple):
+    """A forward as it was recorded: the number of its rows, its result, and the steps that are its prefix."""
+
+    num_rows: int
+    recording: Recording
+    result: torch.Tensor
+    prefix: int
+
+
+class ScaledProgram:
+    """A program worked out for a number of rows; see `Program`."""
+
+    def __init__(self, library: Library, ops: list[Op], prefix: int, result: torch.Tensor, kept: object) -> None:
+        self.result = result
+        self._kept = kept  # what the operations hold addresses of
+        self.run = Runner(library, ops)
+        self.run_prefix = Runner(library, ops[:prefix])
+
+
+class ProgramFamily:
+    """The programs for numbers of rows between those of two recordings, all in the memory of the larger one.
+
+    Raises:
+        NotScalableError: see there.
+    """
+
+    def __init__(self, library: Library, few: Recorded, many: Recorded) -> None:
+        self._library, self._first, self._prefix = library, few.num_rows, few.prefix
+        layout = Layout(many.recording, many.result)
+        smaller = _matched(few, many, layout)
+        self._ops = [_made(few, smaller), _made(many, layout)]
+        self._touched: list[tuple[set[Hashable], set[Hashable]]] = [
+            layout.touched(step) for step in many.recording.steps
+        ]
+        _share_constants(self._ops, few.recording, many.recording)
+        self._words, grown = (_words(ops) for ops in self._ops)
+        self._slopes = _slopes(grown - self._words, many.num_rows - few.num_rows)
+        self._results = (smaller.place(few.result), layout.place(many.result))
+
+    def program(self, num_rows: int) -> ScaledProgram:
+        """The program for so many rows. Two do not run at once: they share memory."""
+        words = self._words + self._slopes * (num_rows - self._first)
+        ops = list((Op * len(words)).from_buffer_copy(words.tobytes()))
+        waits = Waits()
+        for op, (reads, writes) in zip(ops, self._touched, strict=True):
+            share(op)
+            op.barrier = waits.must_wait(reads, writes, bool(op.is_serial))
+        few, many = self._results
+        result = many.as_strided((num_rows, *few.shape[1:]), few.stride(), few.storage_offset())
+        return ScaledProgram(self._library, ops, self._prefix, result, (self._ops, many))
+
+
+def _matched(few: Recorded, many: Recorded, layout: Layout) -> Layout:
+    """Where the values of `few` live: each where its like in `many` does."""
+    offsets: dict[int, int | None] = {}
+    try:
+        if few.prefix != many.prefix:
+            raise NotScalableError("the layers end elsewhere")
+        for one, other in zip(few.recording.steps, many.recording.steps, strict=True):
+            pairs = zip((*one.writes, *one.reads), (*other.writes, *other.reads), strict=True)
+            for small, large in pairs:
+                _match(offsets, small, large, layout)
+    except ValueError as error:
+        raise NotScalableError("another number of operations or operands") from error
+    _match(offsets, few.result, many.result, layout)
+    if few.result.stride() != many.result.stride() or few.result.shape[1:] != many.result.shape[1:]:
+        raise NotScalableError("a result that is laid out anew")
+    return layout.moved({storage: offset for storage, offset in offsets.items() if offset is not None})
+
+
+def _match(offsets: dict[int, int | None], small: torch.Tensor, large: torch.Tensor, layout: Layout) -> None:
+    offset = layout.offset(large)
+    if offsets.setdefault(storage_of(small), offset) != offset:
+        raise NotScalableError("values that share memory at one number of rows alone")
+    if small.untyped_storage().nbytes() > large.untyped_storage().nbytes():
+        raise NotScalableError("a value that grows as rows become fewer")
+
+
+def _made(recorded: Recorded, layout: Layout) -> list[Op]:
+    found = []
+    for step in recorded.recording.steps:
+        op = step.make(*(layout.place(tensor) for tensor in (*step.writes, *step.reads)))
+        if not isinstance(op, Op):
+            raise NotScalableError("work that is not the kernels'")
+        found.append(op)
+    return found
+
+
+def _share_constants(ops: list[list[Op]], few: Recording, many: Recording) -> None:
+    """Have both lists read one copy of a constant that each recording computed for itself."""
+    for small, large in zip(*ops, strict=True):
+        for view, other, mine, theirs in zip(small.views, large.views, small.tensors, large.tensors, strict=False):
+            if mine is None or theirs is None or view.data == other.data:
+                continue
+            if few.is_constant(mine) and many.is_constant(theirs):
+                if mine.storage_offset() != theirs.storage_offset() or not torch.equal(_bytes(mine), _bytes(theirs)):
+                    raise NotScalableError("a constant that changes with the number of rows")
+                other.data = view.data
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+
+
+def _words(ops: list[Op]) -> NDArray[np.int64]:
+    """(operations, words) what operations are made of, but for how workers share them."""
+    words: NDArray[np.int64] = np.frombuffer(bytes((Op * len(ops))(*ops)), np.int64).reshape(len(ops), -1).copy()
+    words[:, [Op.is_serial.offset // _WORD, Op.barrier.offset // _WORD]] = 0
+    return words
+
+
+def _slopes(growth: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """What each word grows by with each row."""
+    slopes: NDArray[np.int64] = growth // rows
+    if (slopes * rows != growth).any() or (slopes < 0).any():
+        raise NotScalableError("numbers that do not grow in proportion")
+    if np.delete(slopes, _GROWING, axis=1).any():
+        raise NotScalableError("other operations, dtypes or numbers")
+    return slopes
