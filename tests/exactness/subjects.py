@@ -81,7 +81,7 @@ class Subject:
     ) -> None:
         self.model = build(architecture, dtype, **changes).train(train)
         self.before = Snapshot.of(self.model)
-        with patch("paceline.model.loading._PROBE_SECONDS", 60):  # every count is tried, however slow the machine
+        with patch("paceline.model.proving._PROBE_SECONDS", 60):  # every count is tried, however slow the machine
             self.llm = paceline.load(self.model, cache_tokens=cache_tokens)
         self.target = self.llm.target
         self.decoder = self.target.decoder

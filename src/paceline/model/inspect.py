@@ -21,7 +21,7 @@ from paceline.native.ops import FLOATS
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
-_SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
+SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Anatomy:
     """What load learns by running the model once."""
 
     layers: list[LayerShape]
+    windows: list[int]  # positions that each layer sees; 0 is all
     vocab_size: int
     max_length: int
     note: str  # what was pinned to keep bits stable; empty if nothing
@@ -51,14 +52,14 @@ class _Recorder:
 def anatomy(model: PreTrainedModel) -> Anatomy:
     """What `model` stores per layer, its vocabulary and its context; refuses what cannot be decoded exactly."""
     config = model.config.get_text_config()
-    _refuse_by_config(model, config)
+    refuse_by_config(model)
     for experts in (module for module in model.modules() if is_experts(module)):
         experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
     recorder = _Recorder()
     logits = _record(model, recorder, sample_tokens(config.vocab_size))
     _check_calls(config, recorder)
     max_length, note = _context(config)
-    return Anatomy(recorder.layers, logits.shape[-1], max_length, note, bool(num_experts(config)))
+    return Anatomy(recorder.layers, recorder.windows, logits.shape[-1], max_length, note, bool(num_experts(config)))
 
 
 def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
@@ -76,7 +77,7 @@ def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> t
 
 def sample_tokens(vocab_size: int) -> list[int]:
     """A few token ids, spread over the vocabulary."""
-    return [(i * 2_654_435_761 + 17) % vocab_size for i in range(_SAMPLE)]
+    return [(i * 2_654_435_761 + 17) % vocab_size for i in range(SAMPLE)]
 
 
 def eager_logits(model: PreTrainedModel) -> torch.Tensor:
@@ -104,8 +105,9 @@ def check_agreement(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype,
         )
 
 
-def _refuse_by_config(model: PreTrainedModel, config: Any) -> None:
-    name = type(model).__name__
+def refuse_by_config(model: PreTrainedModel) -> None:
+    """Refuse a model that says of itself that it cannot be decoded exactly."""
+    config, name = model.config.get_text_config(), type(model).__name__
     if model.config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models are supported")
     if model.get_output_embeddings() is None:

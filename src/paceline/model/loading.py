@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,20 @@ from paceline.errors import ConfigError, ModelError, first_line
 from paceline.model import inspect
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
-from paceline.model.interface import ATTENTION_NAME
-from paceline.model.numerics import NumericPath, apply, paths, shared_copy
+from paceline.model.numerics import apply, paths, shared_copy
 from paceline.model.pool import PagePool
 from paceline.model.prefix import PAGE_SIZE
-from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
-from paceline.model.rows import TreeWork
+from paceline.model.proof import Proof, proof_file, read_proof, write_proof
+from paceline.model.proving import PROBE_PAGES, prove, trust
 
-_PROBE_SECONDS = 1.5
 _POOL_SHARE = 0.25  # of the memory that is free
-_PROBE_PAGES = 16
-_TIMED_ROWS = (2, 4, 8, 16)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The verdict of a load: what the model is, on which numeric path its bits are exact, at what cost."""
+    """The verdict of a load: what the model is, and on which numeric path its bits are exact."""
 
     name: str
     architecture: str
@@ -47,18 +43,16 @@ class ModelInfo:
     weight_bytes: int
     pool_bytes: int
     pool_tokens: int
-    row_milliseconds: dict[int, float]  # rows in one forward -> milliseconds, measured at load
     load_seconds: float
     note: str = ""
 
     @property
     def verdict(self) -> str:
-        """One sentence: exact how, on which path, at what cost."""
-        costs = ", ".join(f"{rows} rows {ms:.1f} ms" for rows, ms in self.row_milliseconds.items())
+        """One sentence: exact how, on which path."""
         sentence = (
             f"exact: identical bits proven at {len(self.numerics['row_counts'])} row counts up to "
             f"{self.numerics['row_counts'][-1]} on {self.numerics['path']} ({self.numerics['dtype']}, "
-            f"{self.numerics['instruction_set']}, {self.numerics['threads']} threads); {costs}"
+            f"{self.numerics['instruction_set']}, {self.numerics['threads']} threads)"
         )
         return f"{sentence}; {self.note}" if self.note else sentence
 
@@ -80,12 +74,11 @@ def load_target(
     started = time.perf_counter()
     factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
     model = factory()
-    parts = inspect.anatomy(model)
-    eager = inspect.eager_logits(model)
     weights = sum(p.numel() for p in model.parameters())
-    decoder, path = _prove(model, factory, parts, cache_tokens)
-    inspect.check_agreement(_own_logits(decoder, parts), eager, decoder.model.dtype, parts.has_experts)
-    target = HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
+    is_known = not isinstance(source, PreTrainedModel) and not trust_remote_code
+    decoder, proof = _proven(model, factory, proof_file(model) if is_known else None, cache_tokens)
+    parts = proof.parts
+    target = HFTarget(decoder, parts.vocab_size, parts.max_length, proof.path)
     memory = target.memory()
     info = ModelInfo(
         name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
@@ -97,7 +90,6 @@ def load_target(
         weight_bytes=memory["weight_bytes"],
         pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
-        row_milliseconds=_measure(decoder),
         load_seconds=time.perf_counter() - started,
         note=parts.note,
     )
@@ -168,38 +160,20 @@ def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust:
     return lambda: read_model(source, dtype, device, trust_remote_code=trust, attn_implementation="eager")
 
 
-def _prove(
-    model: PreTrainedModel,
-    factory: Callable[[], PreTrainedModel],
-    parts: inspect.Anatomy,
-    cache_tokens: int | None,
-) -> tuple[Decoder, NumericPath]:
-    """The first numeric path on which the probe finds stable bits."""
-    candidates = [p for p in paths(model.dtype, model.device) if p.library is not None or not parts.has_experts]
-    num_pages = _num_pages(model, parts, cache_tokens)
-    for index, path in enumerate(candidates):
-        if index:
-            model = factory()
-        model.config._attn_implementation = ATTENTION_NAME
-        apply(model, path)
-        pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
-        decoder = Decoder(model, pool, (REFERENCE,), parts.max_length)
-        counts = _row_counts(decoder, parts)
-        if counts:
-            decoder.row_counts = tuple(counts)
-            return decoder, path
-    tried = ", ".join(path.name for path in candidates)
-    raise ModelError(
-        f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
-        f"tried ({tried}); it cannot be decoded exactly here"
-    )
-
-
-def _row_counts(decoder: Decoder, parts: inspect.Anatomy) -> Sequence[int]:
-    """Row counts to use: those that the probe proved, or all if kernels that ought to be exact passed it."""
-    is_sure = decoder.is_exact_by_construction
-    counts = proven_row_counts(decoder, parts.vocab_size, parts.max_length, 0.0 if is_sure else _PROBE_SECONDS)
-    return ROW_COUNTS if is_sure and {*ALWAYS, REFERENCE} <= set(counts) else counts
+def _proven(
+    model: PreTrainedModel, factory: Callable[[], PreTrainedModel], file: Path | None, cache_tokens: int | None
+) -> tuple[Decoder, Proof]:
+    """A decoder by the proof kept in a file, or by one made now and kept there."""
+    pages = partial(_num_pages, cache_tokens=cache_tokens)
+    kept = read_proof(file)
+    if kept is not None:
+        trusted = trust(model, kept, pages)
+        if trusted is not None:
+            return trusted, kept
+        model = factory()
+    decoder, proof = prove(model, factory, pages)
+    write_proof(file, proof)
+    return decoder, proof
 
 
 def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
@@ -214,7 +188,7 @@ def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int
             f"cache_tokens is {cache_tokens}, which needs {cache_tokens * per_token / 1e9:.1f} GB at {per_token} bytes "
             f"a token; allowed here: {free // per_token} ({free / 1e9:.1f} GB are free)"
         )
-    return max(-(-cache_tokens // PAGE_SIZE) + 1, _PROBE_PAGES)
+    return max(-(-cache_tokens // PAGE_SIZE) + 1, PROBE_PAGES)
 
 
 def free_memory(device: torch.device) -> int:
@@ -226,31 +200,3 @@ def free_memory(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-
-
-def _own_logits(decoder: Decoder, parts: inspect.Anatomy) -> torch.Tensor:
-    tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
-    sequence = decoder.pool.reserve(len(tokens))
-    assert sequence is not None
-    logits = torch.cat(
-        [
-            torch.from_numpy(decoder.forward([TreeWork(sequence, tokens[: i + 1], [-1, *range(i)], i)]))
-            for i in range(len(tokens))
-        ]
-    )
-    decoder.pool.release(sequence)
-    return logits.to(decoder.model.device)
-
-
-def _measure(decoder: Decoder) -> dict[int, float]:
-    """Milliseconds of a forward at a few row counts: the better of two rounds, since machines are noisy."""
-    sequence = decoder.pool.reserve(2 * PAGE_SIZE)
-    assert sequence is not None
-    costs: dict[int, float] = {}
-    for _ in range(2):
-        for count in sorted({min(decoder.row_counts), *_TIMED_ROWS} & set(decoder.row_counts)):
-            start = time.perf_counter()
-            decoder.forward([TreeWork(sequence, [0] * count, range(-1, count - 1))])
-            costs[count] = min(costs.get(count, math.inf), (time.perf_counter() - start) * 1e3)
-    decoder.pool.release(sequence)
-    return costs

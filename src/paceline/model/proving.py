@@ -1,0 +1,122 @@
+"""Proves that a model's bits are stable on a numeric path, or trusts a proof that was kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from paceline.errors import ModelError
+from paceline.model import inspect
+from paceline.model.forward import ROW_COUNTS
+from paceline.model.hf import Decoder
+from paceline.model.interface import ATTENTION_NAME
+from paceline.model.numerics import NumericPath, apply, paths
+from paceline.model.pool import PagePool
+from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
+from paceline.model.proof import Proof, digest_of
+from paceline.model.rows import TreeWork
+from paceline.model.shallow import num_different_layers, shortened
+
+PROBE_PAGES = 16
+_PROBE_SECONDS = 1.5
+
+Pages = Callable[[PreTrainedModel, inspect.Anatomy], int]  # of the pool that a model gets
+
+
+def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages: Pages) -> tuple[Decoder, Proof]:
+    """A decoder on the first numeric path on which the probe finds stable bits, and the proof.
+
+    `model` is used up, and so is what `factory` makes where a second path has to be tried.
+
+    Raises:
+        ModelError: there is no such path, or the model does something that cannot be decoded exactly.
+    """
+    parts = inspect.anatomy(model)
+    eager = inspect.eager_logits(model)
+    candidates, num_pages = _candidates(model, parts), pages(model, parts)
+    for index, path in enumerate(candidates):
+        decoder = _decoder(factory() if index else model, parts, path, num_pages)
+        decoder.row_counts = tuple(_row_counts(decoder, parts))
+        logits = _stable_logits(decoder) if decoder.row_counts else None
+        if logits is not None:
+            ours = torch.from_numpy(logits).to(eager.device)
+            inspect.check_agreement(ours, eager, decoder.model.dtype, parts.has_experts)
+            return decoder, Proof(parts, path.name, decoder.row_counts, digest_of(logits))
+    tried = ", ".join(path.name for path in candidates)
+    raise ModelError(
+        f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
+        f"tried ({tried}); it cannot be decoded exactly here"
+    )
+
+
+def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
+    """A decoder on the path of a proof, if one forward gives the bits that it gave then; `model` is used up.
+
+    The forward has a number of rows that is drawn anew each time.
+    """
+    inspect.refuse_by_config(model)
+    path = next((path for path in _candidates(model, proof.parts) if path.name == proof.path), None)
+    if path is None:
+        return None
+    decoder = _decoder(model, proof.parts, path, pages(model, proof.parts))
+    decoder.row_counts = (Random().choice([count for count in proof.row_counts if count >= inspect.SAMPLE]),)
+    is_same = digest_of(_logits(decoder, [0])[0]) == proof.digest
+    decoder.row_counts = proof.row_counts
+    return decoder if is_same else None
+
+
+def _candidates(model: PreTrainedModel, parts: inspect.Anatomy) -> list[NumericPath]:
+    return [p for p in paths(model.dtype, model.device) if p.library is not None or not parts.has_experts]
+
+
+def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
+    model.config._attn_implementation = ATTENTION_NAME
+    apply(model, path)
+    pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
+    return Decoder(model, pool, (REFERENCE,), parts.max_length)
+
+
+def _row_counts(decoder: Decoder, parts: inspect.Anatomy) -> Sequence[int]:
+    """Row counts to use: those that the probe proved, or all if kernels that ought to be exact passed it."""
+    if not decoder.is_exact_by_construction:
+        return proven_row_counts(decoder, parts.vocab_size, parts.max_length, _PROBE_SECONDS)
+    num_layers = num_different_layers(decoder.model, parts)
+    with shortened(decoder.model, num_layers, len(parts.layers)):
+        few = _shortened_decoder(decoder, parts, num_layers)
+        counts = proven_row_counts(few, parts.vocab_size, parts.max_length, 0.0)
+    return ROW_COUNTS if {*ALWAYS, REFERENCE} <= set(counts) else counts
+
+
+def _shortened_decoder(decoder: Decoder, parts: inspect.Anatomy, num_layers: int) -> Decoder:
+    """The model as it is now, in a decoder of its own; the whole one where it does not run."""
+    if num_layers == len(parts.layers):
+        return decoder
+    pool = PagePool(parts.layers[:num_layers], PROBE_PAGES, decoder.model.dtype, decoder.model.device)
+    try:
+        few = Decoder(decoder.model, pool, (REFERENCE,), parts.max_length)
+    except Exception:  # code that counts its layers elsewhere
+        return decoder
+    return few if few.is_exact_by_construction else decoder
+
+
+def _stable_logits(decoder: Decoder) -> NDArray[np.float32] | None:
+    """(7, V) logits of a few tokens by the whole model; None if the last has other bits in a forward of its own."""
+    together, alone = _logits(decoder, [0, inspect.SAMPLE - 1])
+    return together if np.array_equal(together[-1:], alone) else None
+
+
+def _logits(decoder: Decoder, firsts: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Logits of the sample's tokens in a forward of those from each of `firsts` on; those before are stored by then."""
+    tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
+    sequence = decoder.pool.reserve(len(tokens))
+    assert sequence is not None
+    try:
+        parents = range(-1, len(tokens) - 1)
+        return [decoder.forward([TreeWork(sequence, tokens, parents, first)]) for first in firsts]
+    finally:
+        decoder.pool.release(sequence)
