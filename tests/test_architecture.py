@@ -12,7 +12,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 
 # A module may import from its own layer and from those before it, for type checkers too.
 LAYERS = [
-    {"errors", "_version", "bundled", "cache", "jsonl"},
+    {"errors", "_version", "bundled", "cache", "garbage", "jsonl"},
     {"checks", "synonyms", "console", "provenance"},
     {"params", "text"},
     {"sampling"},
@@ -32,6 +32,7 @@ TORCH_FREE = [
     "errors",
     "bundled/__init__",
     "cache",
+    "garbage",
     "checks",
     "synonyms",
     "console",

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from paceline._version import __version__
+from paceline.garbage import collected_later
 
 if TYPE_CHECKING:
     from paceline.engine.request import Drafter, StepOutcome, Token
@@ -71,5 +72,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(home), name)
+            with collected_later():
+                return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'paceline' has no attribute {name!r}")

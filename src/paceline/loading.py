@@ -11,7 +11,8 @@ from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer, Target
 from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
-from paceline.pacing import AdaptivePacer, CostTable, experience_file, forward_costs
+from paceline.garbage import collected_later
+from paceline.pacing import AdaptivePacer, cost_table, experience_file
 from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ class Loaded:
         return self.info.name if self.info else ""
 
 
+@collected_later()
 def load_model(source: Source, pacing: PacingOptions) -> Loaded:
-    """Read a model and its tokenizer, prove its bits, and learn what its forwards cost.
+    """Read a model and its tokenizer, prove its bits, and look at what its forwards cost.
 
     Raises:
         ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
@@ -79,7 +81,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         cache_tokens=source.cache_tokens,
         trust_remote_code=source.trust_remote_code,
     )
-    costs = CostTable(forward_costs(target, info.name))
+    costs = cost_table(target, info.name)
     max_nodes = pacing.num_speculative_tokens
     file = experience_file(target, info.name)
     pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes, file=file)

@@ -52,6 +52,7 @@ def models(
 ) -> None:
     """List the bundled models, or say how exactly and at what cost MODEL can be decoded."""
     from paceline.native.library import status
+    from paceline.pacing import measure
 
     console = Console(highlight=False)
     if model is None:
@@ -74,4 +75,6 @@ def models(
         )
         table.add_row("kernels", status().removeprefix("native kernels: "))
         table.add_row("verdict", info.verdict)
+        seconds = {rows: cost.at(0) for rows, cost in measure(llm.target).items()}
+        table.add_row("forwards", ", ".join(f"{rows} rows {1e3 * s:.1f} ms" for rows, s in seconds.items()))
         console.print(table)

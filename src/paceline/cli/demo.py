@@ -80,7 +80,7 @@ def _asked(model: str | None, draft: str | None, size: str | None, dtype: str) -
 def _load(asked: _Model) -> LLM:
     """The model with its costs measured, under a progress bar."""
     with progress(f"loading {asked.name}") as bar:
-        from paceline.llm import LLM  # imports torch and transformers: seconds, so under the bar
+        from paceline import LLM  # imports torch and transformers: seconds, so under the bar
 
         if asked.size is None:
             return LLM(asked.name, draft_model=asked.draft, dtype=asked.dtype)

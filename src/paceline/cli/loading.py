@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 def load_with_progress(model: str | None, **options: Any) -> LLM:
     """`paceline.load`, under a progress bar."""
-    with progress(f"loading {model or 'the bundled model'}"):
-        from paceline.llm import load  # imports torch and transformers: seconds, so under the bar
+    with progress("reading PyTorch and transformers") as bar:
+        from paceline import load  # seconds, so under the bar
 
+        bar.update(0.0, f"loading {model or 'the bundled model'}")
         return load(model, **options)
 
 

@@ -14,7 +14,7 @@ from paceline.doctor.recording import RecordedOutput, record
 from paceline.doctor.replay import Replayed, Replayer
 from paceline.llm import LLM
 from paceline.options import Drafters
-from paceline.pacing import forward_costs
+from paceline.pacing import measure
 
 _TURNS = 3  # replays under the pacer that count, after one in the other direction that does not
 
@@ -54,9 +54,8 @@ def examine(
     for question in questions:
         recordings.append(record(llm, question, max_tokens))
         advance()
-    name = llm.info.name if llm.info else ""
     contexts = [len(r.ids) + len(r.tokens) // 2 for r in recordings]
-    costs = measured_costs(llm.target, forward_costs(llm.target, name), contexts)
+    costs = measured_costs(llm.target, measure(llm.target), contexts)
     pace = forward_pace(llm.target, costs.table, int(median(contexts)))
     plain, paced = _replays(llm, recordings, costs, drafters, advance)
     return Visit(recordings, costs, plain, paced, pace, watch.busy_elsewhere())

@@ -71,8 +71,6 @@ class ModelDrafter(BaseDrafter):
         own = load_tokenizer(source, target, trust_remote_code=False) if isinstance(source, str) else None
         if own is not None and environment.tokenizer is not None:
             _check_vocabulary(_called(source), own.inner.get_vocab(), environment.tokenizer.get_vocab())
-        for count in target.row_counts:
-            target.dry_run(count, 0)  # what is prepared at the first use of a row count is prepared now
         drafting = target.decoder.drafting()
         self._levels = ModuleLevels(target.decoder) if drafting is None else NativeLevels(target.decoder, drafting)
         self._max_length = target.max_length

@@ -52,6 +52,9 @@ class Forward(Protocol):
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Store the keys and values of up to 64 tokens behind a sequence's committed positions."""
 
+    def prepare(self) -> None:
+        """Do now what would otherwise hold up the first forward of a row count."""
+
 
 def forward_for(model: PreTrainedModel, pool: PagePool, last_position: int) -> Forward:
     """The way to run `model`, whose pieces have been replaced already; positions are kept up to `last_position`."""
@@ -79,6 +82,9 @@ class ModuleForward:
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`."""
         self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
+
+    def prepare(self) -> None:
+        """See `Forward`. Nothing is kept by row count."""
 
     def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
         positions = np.minimum(rows.positions, self._last_position)
@@ -143,6 +149,12 @@ class RecordedForward:
         """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""
         padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
         self._feed(set_chunk(self._frame, sequence, tokens), padded).run_prefix()
+
+    def prepare(self) -> None:
+        """See `Forward`. What is worked out takes less than a forward, and is left until it is wanted."""
+        if self._family is None:
+            for count in ROW_COUNTS:
+                self._program(count)
 
     def _feed(self, fed: Fed, num_rows: int) -> Program | ScaledProgram:
         """The program for a number of rows, its inputs set."""

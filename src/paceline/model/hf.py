@@ -59,6 +59,10 @@ class Decoder:
         """What grows draft trees in one native call each; None where forwards are no native calls."""
         return self._forward.drafting(self.row_counts) if isinstance(self._forward, RecordedForward) else None
 
+    def prepare(self) -> None:
+        """Do now what would otherwise hold up the first forward of a row count."""
+        self._forward.prepare()
+
     @torch.inference_mode()
     def forward(self, work: Sequence[TreeWork]) -> NDArray[np.float32]:
         """Logits (rows, V) of the trees' rows, in order."""

@@ -77,6 +77,7 @@ def load_target(
     weights = sum(p.numel() for p in model.parameters())
     is_known = not isinstance(source, PreTrainedModel) and not trust_remote_code
     decoder, proof = _proven(model, factory, proof_file(model) if is_known else None, cache_tokens)
+    decoder.prepare()
     parts = proof.parts
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, proof.path)
     memory = target.memory()
@@ -104,6 +105,7 @@ def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     apply(model, path)
     pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
     decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
+    decoder.prepare()
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
 
 

@@ -5,6 +5,7 @@ Knows nothing of models or trees. Page 0 belongs to nobody: padding rows write t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from paceline.model.prefix import PAGE_SIZE, PrefixCache
 
 _PLACES = range(PAGE_SIZE)
+_ALIGNMENT = 64  # bytes, as PyTorch aligns
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,8 @@ class _Stack:
     def __init__(self, shape: LayerShape, num_layers: int, num_pages: int, like: torch.Tensor) -> None:
         self.shape = shape
         size = (num_layers, num_pages, shape.num_kv_heads, PAGE_SIZE)
-        # Zeroed memory is finite, which masked entries must be, and untouched pages cost nothing.
-        self.keys = like.new_zeros(*size, shape.key_dim)
-        self.values = like.new_zeros(*size, shape.value_dim)
+        self.keys = _zeros((*size, shape.key_dim), like)
+        self.values = _zeros((*size, shape.value_dim), like)
         self._flat = [self.keys.view(num_layers, -1, shape.key_dim), self.values.view(num_layers, -1, shape.value_dim)]
 
     def move(self, source: NDArray[np.int64], destination: NDArray[np.int64]) -> None:
@@ -66,6 +67,16 @@ class _Stack:
         places = [head_index(slots, self.shape.num_kv_heads, self.keys.device) for slots in (source, destination)]
         for flat in self._flat:
             flat.index_copy_(1, places[1], flat.index_select(1, places[0]))
+
+
+def _zeros(size: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros: finite, which masked entries must be. On a CPU, pages of memory that are never touched cost nothing."""
+    if like.device.type != "cpu":
+        return like.new_zeros(size)
+    num_bytes = math.prod(size) * like.element_size()
+    memory = np.zeros(num_bytes + _ALIGNMENT, np.uint8)  # PyTorch would write the zeros
+    start = -memory.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(memory[start : start + num_bytes]).view(like.dtype).view(size)
 
 
 class CachedSequence:

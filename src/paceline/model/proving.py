@@ -57,14 +57,16 @@ def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages:
 def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
     """A decoder on the path of a proof, if one forward gives the bits that it gave then; `model` is used up.
 
-    The forward has a number of rows that is drawn anew each time.
+    The forward has a number of rows that is drawn anew each time: of few, where more only cost more.
     """
     inspect.refuse_by_config(model)
     path = next((path for path in _candidates(model, proof.parts) if path.name == proof.path), None)
     if path is None:
         return None
     decoder = _decoder(model, proof.parts, path, pages(model, proof.parts))
-    decoder.row_counts = (Random().choice([count for count in proof.row_counts if count >= inspect.SAMPLE]),)
+    decoder.row_counts = proof.row_counts
+    most = REFERENCE if decoder.is_exact_by_construction else decoder.max_rows
+    decoder.row_counts = (Random().choice([n for n in proof.row_counts if inspect.SAMPLE <= n <= most]),)
     is_same = digest_of(_logits(decoder, [0])[0]) == proof.digest
     decoder.row_counts = proof.row_counts
     return decoder if is_same else None

@@ -3,7 +3,7 @@
 from paceline.engine.ports import Pacer
 from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.fixed import FixedPacer
-from paceline.pacing.measuring import experience_file, forward_costs
+from paceline.pacing.measuring import cost_table, experience_file, measure
 from paceline.pacing.pacer import MAX_SLOWDOWN, AdaptivePacer
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FixedPacer",
     "ForwardCost",
     "Pacer",
+    "cost_table",
     "experience_file",
-    "forward_costs",
+    "measure",
 ]

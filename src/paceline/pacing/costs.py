@@ -1,14 +1,19 @@
-"""What forwards cost here: a measured table with upper and lower bounds, corrected by every step.
+"""What forwards cost here: a table with upper and lower bounds, corrected by every step.
 
 All times are seconds. Machines are noisy, so bounds are quantiles that follow what steps really take.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 _UPPER, _LOWER = 0.75, 0.25
+_SETTLED = 8  # samples
+
+Keep = Callable[[dict[int, "ForwardCost"]], None]
 
 
 class Quantile:
@@ -43,6 +48,24 @@ class Quantile:
         self._rate = self._RESTART
 
 
+class SettlingQuantile(Quantile):
+    """A guess, until the first samples come: then their quantile, and from the eighth on it follows as others do."""
+
+    __slots__ = ("_samples",)
+
+    def __init__(self, value: float, share: float) -> None:
+        super().__init__(value, share)
+        self._samples: list[float] = []
+
+    def learn(self, sample: float) -> None:
+        """Take in a sample."""
+        if len(self._samples) == _SETTLED:
+            super().learn(sample)
+            return
+        insort(self._samples, sample)
+        self.value = self._samples[math.ceil(self._share * len(self._samples)) - 1]
+
+
 @dataclass(frozen=True)
 class ForwardCost:
     """Seconds of a forward at one row count: `base + slope * context`."""
@@ -58,17 +81,35 @@ class ForwardCost:
 class CostTable:
     """Estimated seconds of forwards, plain steps and the rest of a step.
 
-    A forward's cost is the measured one times two corrections: one for all row counts, since a machine slows down as
-    a whole, and one for each.
+    A forward's cost is the table's times two corrections: one for all row counts, since a machine slows down as a
+    whole, and one for each.
+
+    Args:
+        forwards: seconds by row count.
+        rest: seconds of a token beside forward and pacing, until it is known.
+        known: row counts whose costs were learnt in another process or by a single look; the others are guesses, and
+            so is how fast the machine is today. None: all have just been measured.
+        keep: told now and then, at the 8th, 16th, 32nd, ... sample, what was learnt of the row counts seen.
     """
 
-    def __init__(self, forwards: dict[int, ForwardCost], rest: float = 1e-4) -> None:
+    def __init__(
+        self,
+        forwards: dict[int, ForwardCost],
+        rest: float = 1e-4,
+        known: Collection[int] | None = None,
+        keep: Keep | None = None,
+    ) -> None:
         self.forwards = dict(sorted(forwards.items()))
         self._counts = list(self.forwards)
-        self._upper = {count: Quantile(1.0, _UPPER) for count in self._counts}
-        self._lower = {count: Quantile(1.0, _LOWER) for count in self._counts}
-        self._machine = Quantile(1.0, 0.5)
+        self._seen = set(self._counts if known is None else known)
+        self._upper = {count: self._correction(count, _UPPER) for count in self._counts}
+        self._lower = {count: self._correction(count, _LOWER) for count in self._counts}
+        self._machine = Quantile(1.0, 0.5) if known is None else SettlingQuantile(1.0, 0.5)
         self._rest_upper, self._rest_lower = Quantile(rest, _UPPER, True), Quantile(rest, _LOWER, True)
+        self._keep, self._num_samples = keep, 0
+
+    def _correction(self, count: int, share: float) -> Quantile:
+        return Quantile(1.0, share) if count in self._seen else SettlingQuantile(1.0, share)
 
     @property
     def max_rows(self) -> int:
@@ -98,10 +139,22 @@ class CostTable:
         if num_rows > count:
             return  # several forwards
         ratio = seconds / self.forwards[count].at(context)
-        machine = self._machine.value
         self._machine.learn(ratio)
-        self._upper[count].learn(ratio / machine)
-        self._lower[count].learn(ratio / machine)
+        self._upper[count].learn(ratio / self._machine.value)
+        self._lower[count].learn(ratio / self._machine.value)
+        self._seen.add(count)
+        self._num_samples += 1
+        if self._keep is not None and self._num_samples >= _SETTLED and self._num_samples.bit_count() == 1:
+            self._keep(self.learnt())
+
+    def learnt(self) -> dict[int, ForwardCost]:
+        """What forwards cost by now, of the row counts that were known or seen: between the bounds."""
+        return {count: self._scaled(count) for count in self._counts if count in self._seen}
+
+    def _scaled(self, count: int) -> ForwardCost:
+        cost = self.forwards[count]
+        scale = math.sqrt(self._upper[count].value * self._lower[count].value) * self._machine.value
+        return ForwardCost(cost.base * scale, cost.slope * scale)
 
     def learn_rest(self, seconds: float) -> None:
         """Take in what a token took beside forward and pacing."""

@@ -1,10 +1,11 @@
-"""What forwards and drafters take on this machine: timed before the first request, forwards kept in the user's cache.
+"""What forwards and drafters take on this machine: looked at before the first request, learnt from those that follow.
 
-A model is measured once on a machine, and again when that is stale. All times are seconds.
+What was learnt of forwards is kept in the user's cache folder, for the next process. All times are seconds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -20,7 +21,7 @@ from paceline.cache import cache_file, read_json, write_json
 from paceline.engine.ports import Target
 from paceline.engine.request import Drafter, DraftLimits, Hints, Request
 from paceline.engine.tree import MAX_DEPTH
-from paceline.pacing.costs import ForwardCost
+from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.estimates import DrafterStatistics
 from paceline.params import SamplingParams
 from paceline.sampling.sampler import Sampler, SamplerContext
@@ -31,7 +32,8 @@ _SECONDS = 1.5  # for measuring; what is left unmeasured then is interpolated
 _ROUNDS = 3
 
 _STALE_SECONDS = 30 * 86400
-_CONTRADICTED = 1.5  # times slower or faster than remembered: another machine, or another load on it
+_LOOK = 8  # rows of the second forward that is looked at where nothing is known
+_ROW = 0.05  # of a forward of one row, that each further row is taken to cost where nothing says better
 
 _TENANT = "\0warm-up"  # nobody's: what drafters learn here drafts for no one
 _WORDS = 16  # different tokens of the text, so that it repeats itself
@@ -42,17 +44,59 @@ _SHORT_FORWARD = 0.02  # seconds
 Clock = Callable[[], float]
 
 
-def forward_costs(target: Target, name: str) -> dict[int, ForwardCost]:
-    """A target's forward costs: remembered ones if they still hold, else measured and remembered.
+def cost_table(target: Target, name: str) -> CostTable:
+    """What a target's forwards cost, as far as an earlier process learnt it or one look at two forwards says.
 
-    Every row count is run either way, so that nothing is left to be prepared while decoding.
+    The rest are guesses, which the first requests' own steps correct; what is learnt is kept for the next process.
     """
-    path = cache_file("costs", _identity(target, name))
-    costs = _read(path)
-    if costs is None or list(costs) != list(target.row_counts) or not _holds(costs, target):
-        costs = measure(target)
-        _write(path, costs)
-    return costs
+    file = cache_file("costs", _identity(target, name))
+    kept = _read(file)
+    known = {count: kept[count] for count in target.row_counts if count in kept}
+    keep = partial(_write, file)
+    if target.row_counts[0] in known:
+        return CostTable(_completed(known, target.row_counts), known=known, keep=keep)
+    looked_at = _looked_at(target)
+    keep(looked_at)
+    return CostTable(_completed(looked_at, target.row_counts), known=(), keep=keep)
+
+
+def _looked_at(target: Target) -> dict[int, ForwardCost]:
+    """One forward of the fewest rows and one of some, each run once; what a cached position adds is its bytes' time.
+
+    A forward reads every weight once: that says how many bytes there are to a second.
+    """
+    counts = target.row_counts
+    few, some = counts[0], next((count for count in counts if count >= _LOOK), counts[-1])
+    memory = target.memory()
+    position = memory["pool_bytes"] / max(target.capacity, 1) / max(memory["weight_bytes"], 1)
+    found: dict[int, ForwardCost] = {}
+    for count in sorted({few, some}):
+        started = time.perf_counter()
+        fits = target.dry_run(count, 0)
+        seconds = time.perf_counter() - started
+        if fits or count == few:
+            found[count] = ForwardCost(seconds, position * found.get(few, ForwardCost(seconds, 0.0)).base)
+    return found
+
+
+def _completed(known: Mapping[int, ForwardCost], counts: Sequence[int]) -> dict[int, ForwardCost]:
+    """Costs of all row counts: a line through the two known ones around, or with so much for each further row."""
+    return {count: known.get(count) or _guess(known, count) for count in counts}
+
+
+def _guess(known: Mapping[int, ForwardCost], count: int) -> ForwardCost:
+    fewer = max(other for other in known if other < count)
+    below = known[fewer]
+    above = min((other for other in known if other > count), default=None)
+    if above is not None:
+        share = (count - fewer) / (above - fewer)
+        return ForwardCost(
+            below.base + share * (known[above].base - below.base),
+            below.slope + share * (known[above].slope - below.slope),
+        )
+    first = known[min(known)]
+    row = max((below.base - first.base) / (fewer - min(known)), 0.0) if fewer > min(known) else _ROW * first.base
+    return ForwardCost(below.base + (count - fewer) * row, below.slope)
 
 
 def experience_file(target: Target, name: str) -> Path:
@@ -122,21 +166,15 @@ def _identity(target: Target, name: str) -> dict[str, Any]:
     return {"name": name, "release": __version__, "host": host, "numerics": target.numerics(), "weights": weights}
 
 
-def _holds(costs: Mapping[int, ForwardCost], target: Target) -> bool:
-    """Whether forwards of every row count still take about what they took."""
-    times = {count: quickest(target, count, _NEAR, 2) for count in target.row_counts}
-    ratios = [seconds / costs[count].at(_NEAR) for count, seconds in times.items() if seconds is not None]
-    return all(1 / _CONTRADICTED < ratio < _CONTRADICTED for ratio in ratios)
-
-
-def _read(path: Path) -> dict[int, ForwardCost] | None:
+def _read(path: Path) -> dict[int, ForwardCost]:
+    """What is kept of a target's costs; nothing if it makes no sense."""
     says = read_json(path, _STALE_SECONDS)
     try:
         costs = {int(rows): ForwardCost(*map(float, cost)) for rows, cost in says.items()} if says else {}
     except (ValueError, TypeError, AttributeError):
-        return None
-    is_sound = all(cost.at(_NEAR) > 0.0 and cost.slope >= 0.0 for cost in costs.values())
-    return costs if costs and is_sound else None
+        return {}
+    is_sound = all(0.0 < cost.at(_NEAR) < math.inf and 0.0 <= cost.slope < math.inf for cost in costs.values())
+    return costs if is_sound else {}
 
 
 def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
