@@ -1,4 +1,4 @@
-"""Reading code and a model makes a million objects that stay: looking for garbage among them takes a second, in vain."""
+"""Reading code and a model makes a million objects that stay: looking for garbage among them takes a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs are measured once on a machine: remembered, distrusted when stale or contradicted, and never fatal."""
+"""Costs are learnt while decoding: kept for the next process, distrusted when stale or senseless, and never fatal."""
 
 from __future__ import annotations
 
@@ -11,124 +11,126 @@ from pathlib import Path
 
 import pytest
 
-from paceline.pacing import forward_costs
-from paceline.pacing.measuring import _FAR, _NEAR, measure, quickest
+from paceline.pacing import cost_table, measuring
 
 NAME = "/home/somebody/models/secret-model"
 
 
 class Timed:
-    """A target that sleeps for each row, and counts what it was asked to run."""
+    """A target that takes what it says on a clock of its own, and counts what it was asked to run."""
 
-    row_counts: tuple[int, ...] = (1, 2, 3, 4)
+    row_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    capacity = 1000
 
-    def __init__(self, seconds: float = 4e-4) -> None:
+    def __init__(self, seconds: float = 4e-3) -> None:
         self.seconds = seconds
-        self.contexts: list[int] = []
+        self.ran: list[int] = []
         self.weight_bytes = 1000
+        self.room = 10**6
+
+    def of(self, num_rows: int) -> float:
+        return self.seconds * (1 + (num_rows - 1) / 8)
 
     def dry_run(self, num_rows: int, context: int) -> bool:
-        self.contexts.append(context)
-        time.sleep(self.seconds * (1 + num_rows / 8))
+        if num_rows > self.room:
+            return False
+        self.ran.append(num_rows)
+        time.sleep(self.of(num_rows))
         return True
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether all was run that measuring runs; a look at whether costs still hold stays behind short contexts."""
-        return _FAR in self.contexts
 
     def numerics(self) -> dict:
         return {"path": "timed", "threads": 1}
 
     def memory(self) -> dict[str, int]:
-        return {"weight_bytes": self.weight_bytes}
+        return {"weight_bytes": self.weight_bytes, "pool_bytes": 5000}
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache; only a sleep makes time pass."""
+    now = [0.0]
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "here"))
     return tmp_path / "here" / "costs"
 
 
-def believe(folder: Path, target: Timed, factor: float = 1.0) -> Path:
-    """A cache file that says what a target would have been measured to take, times a factor."""
-    forward_costs(target, NAME)
+def looked_at(folder: Path) -> Path:
+    """The file of a target whose forwards were looked at."""
+    cost_table(Timed(), NAME)
     [path] = folder.iterdir()
-    says = {rows: [factor * target.seconds * (1 + rows / 8), 0.0] for rows in target.row_counts}
-    path.write_text(json.dumps(says))
     return path
 
 
-def remembered(path: Path) -> bool:
-    """Whether costs are taken from the file; timings of sleeps are checked against what this machine makes of them."""
-    before = path.read_text()
+def test_where_nothing_is_known_two_forwards_say_what_all_cost() -> None:
     target = Timed()
-    costs = forward_costs(target, NAME)
-    assert list(costs) == list(target.row_counts)
-    assert path.exists()
-    if not target.is_measured:
-        assert path.read_text() == before
-        assert {str(rows): [cost.base, cost.slope] for rows, cost in costs.items()} == json.loads(before)
-        assert set(target.contexts) == {_NEAR}  # all counts are run, for what is prepared at first use
-        assert len(target.contexts) >= len(target.row_counts)
-    return not target.is_measured
+    costs = cost_table(target, NAME)
+    assert target.ran == [1, 8]
+    for count in target.row_counts:
+        assert costs.forwards[count].base == pytest.approx(target.of(count))
+        assert costs.forward(count, 0) == pytest.approx(target.of(count))
+    a_position = 5000 / 1000 / 1000  # of the weights' bytes
+    assert costs.forwards[1].slope == pytest.approx(target.seconds * a_position)
 
 
-def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of a target's costs on a clock that is not this machine's: only a sleep makes time pass."""
-    now = [0.0]
-    monkeypatch.setattr("paceline.pacing.measuring.measure", lambda target: measure(target, lambda: now[0]))
-    monkeypatch.setattr("paceline.pacing.measuring.quickest", lambda *args: quickest(*args[:4], lambda: now[0]))
-    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    return believe(folder, Timed())
+def test_a_second_look_that_does_not_fit_is_done_without() -> None:
+    target = Timed()
+    target.room = 3
+    costs = cost_table(target, NAME)
+    assert target.ran == [1]
+    assert costs.forward(32, 0) > costs.forward(1, 0)
 
 
-def test_costs_are_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remembered(settled(folder, monkeypatch))
+def test_what_was_learnt_is_kept_and_runs_nothing_the_next_time(folder: Path) -> None:
+    costs = cost_table(Timed(), NAME)
+    for _ in range(4):
+        for rows in (1, 4):
+            costs.learn(rows, 0, 9e-3 * rows)
+    target = Timed()
+    known = cost_table(target, NAME)
+    assert target.ran == []
+    assert known.forward(1, 0) == pytest.approx(9e-3, rel=0.01)
+    assert known.forward(4, 0) == pytest.approx(36e-3, rel=0.01)
+    assert 9e-3 < known.forward(2, 0) < 36e-3 < known.forward(8, 0)  # a line through what is known, and on
 
 
-def test_what_is_older_than_thirty_days_is_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
-    day = 86400
-    os.utime(path, (time.time() - 29 * day,) * 2)
-    assert remembered(path)
-    os.utime(path, (time.time() - 31 * day,) * 2)
-    assert not remembered(path)
+def test_it_is_kept_now_and_then(folder: Path) -> None:
+    path = looked_at(folder)
+    costs = cost_table(Timed(), NAME)
+    kept = []
+    for _ in range(40):
+        path.unlink(missing_ok=True)
+        costs.learn(1, 0, 5e-3)
+        kept.append(path.exists())
+    assert [number for number, is_kept in enumerate(kept, 1) if is_kept] == [8, 16, 32]
+
+
+def test_a_kept_table_is_scaled_by_the_first_forwards_of_a_slower_day(folder: Path) -> None:
+    looked_at(folder)
+    costs = cost_table(Timed(), NAME)
+    costs.learn(1, 0, 3 * Timed().of(1))
+    for count in (1, 8, 32):
+        assert costs.forward(count, 0) == pytest.approx(3 * Timed().of(count), rel=0.05)
+
+
+def test_what_is_older_than_thirty_days_is_looked_at_again(folder: Path) -> None:
+    path, day = looked_at(folder), 86400
+    for age, is_trusted in ((29, True), (31, False)):
+        os.utime(path, (time.time() - age * day,) * 2)
+        target = Timed()
+        cost_table(target, NAME)
+        assert (target.ran == []) is is_trusted
     assert time.time() - path.stat().st_mtime < day
-    assert remembered(path)
 
 
-@pytest.mark.parametrize(("factor", "holds"), [(1.4, True), (0.72, True), (1.6, False), (0.6, False), (0.0, False)])
-def test_what_a_forward_contradicts_is_measured_again(folder, monkeypatch, factor: float, holds: bool) -> None:
-    path = settled(folder, monkeypatch)
-    believe(folder, Timed(), factor)
-    assert remembered(path) is holds
-
-
-def test_one_row_count_that_is_contradicted_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
+def test_a_table_without_the_fewest_rows_is_looked_at_again(folder: Path) -> None:
+    path = looked_at(folder)
     says = json.loads(path.read_text())
-    says["3"][0] *= 2
+    del says["1"]
     path.write_text(json.dumps(says))
-    assert not remembered(path)
-
-
-def test_a_row_count_that_does_not_fit_contradicts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
-    dry_run = Timed.dry_run
-    monkeypatch.setattr(Timed, "dry_run", lambda target, rows, context: rows < 3 and dry_run(target, rows, context))
     target = Timed()
-    forward_costs(target, NAME)
-    assert not target.is_measured
-    assert path.exists()
-
-
-def test_other_row_counts_are_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
-    says = json.loads(path.read_text())
-    del says["3"]
-    path.write_text(json.dumps(says))
-    assert not remembered(path)
+    cost_table(target, NAME)
+    assert target.ran == [1, 8]
 
 
 DAMAGE = {
@@ -152,48 +154,40 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_cannot_be_read_is_measured_again_and_written_over(folder, monkeypatch, damage: str) -> None:
-    path = settled(folder, monkeypatch)
+def test_what_makes_no_sense_is_looked_at_again_and_written_over(folder: Path, damage: str) -> None:
+    path = looked_at(folder)
     path.write_bytes(DAMAGE[damage])
     target = Timed()
-    costs = forward_costs(target, NAME)
-    assert target.is_measured
-    assert costs[1].at(0) == pytest.approx(target.seconds * 1.125)
-    assert remembered(path)
+    costs = cost_table(target, NAME)
+    assert target.ran == [1, 8]
+    assert costs.forward(1, 0) == pytest.approx(target.seconds)
+    cost_table(target, NAME)
+    assert target.ran == [1, 8]
 
 
-@pytest.mark.parametrize("what", ["a file in the way", "a folder in its place"])
-def test_a_folder_that_cannot_be_written_is_no_error(folder, monkeypatch, what: str) -> None:
-    path = settled(folder, monkeypatch)
-    path.unlink()
-    if what == "a file in the way":
-        folder.rmdir()
-        folder.write_text("")
-    else:
-        path.mkdir()
-    costs = forward_costs(Timed(), NAME)
-    assert list(costs) == list(Timed.row_counts)
-    if folder.is_dir():
-        assert list(folder.iterdir()) == [path], "nothing half-written is left"
+def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.write_text("")
+    costs = cost_table(Timed(), NAME)
+    for _ in range(16):
+        costs.learn(1, 0, 5e-3)
+    assert costs.forward(1, 0) == pytest.approx(5e-3, rel=0.05)
 
 
-def test_file_names_and_files_say_nothing_of_the_models_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
-    assert path.suffix == ".json"
-    assert len(path.stem) == 32
-    assert set(path.stem) <= set("0123456789abcdef")
+def test_file_names_and_files_say_nothing_of_the_models_path(folder: Path) -> None:
+    path = looked_at(folder)
     for word in ("secret", "somebody", "home"):
         assert word not in path.name + path.read_text()
 
 
 def test_another_model_machine_or_release_has_its_own_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = settled(folder, monkeypatch)
+    path = looked_at(folder)
     larger = Timed()
     larger.weight_bytes += 1
-    forward_costs(larger, NAME)
-    forward_costs(Timed(), "another")
+    cost_table(larger, NAME)
+    cost_table(Timed(), "another")
     monkeypatch.setattr("paceline.pacing.measuring.__version__", "0.0.0")
-    forward_costs(Timed(), NAME)
+    cost_table(Timed(), NAME)
     assert len(list(folder.iterdir())) == 4
     assert path in folder.iterdir()
 
@@ -203,14 +197,16 @@ def test_two_processes_at_once_leave_one_whole_file(folder: Path) -> None:
 import sys
 sys.path.insert(0, sys.argv[1])
 from pacing.test_cost_cache import NAME, Timed
-from paceline.pacing import forward_costs
+from paceline.pacing import cost_table
 for _ in range(5):
     target = Timed(5e-5)
     target.weight_bytes = 7
-    assert list(forward_costs(target, NAME)) == [1, 2, 3, 4]
+    costs = cost_table(target, NAME)
+    for _ in range(32):
+        costs.learn(1, 0, 5e-5)
 """
     command = [sys.executable, "-c", code, str(Path(__file__).parent.parent)]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
     [path] = folder.iterdir()
-    assert list(json.loads(path.read_text())) == ["1", "2", "3", "4"]
+    assert "1" in json.loads(path.read_text())

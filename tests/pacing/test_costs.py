@@ -163,3 +163,36 @@ def test_a_context_that_makes_forwards_quicker_is_noise() -> None:
     costs = measure(Rehearsed(clock, lambda rows, context: 1e-3 if context > 100 else 2e-3), clock)
     assert {cost.slope for cost in costs.values()} == {0.0}
     assert costs[1].at(0) == pytest.approx(2e-3, rel=0.01)
+
+
+def guessed(keep: Callable[[dict[int, ForwardCost]], None] | None = None) -> CostTable:
+    """Rows 1, 2, 4, 8 as in `table`, of which nothing is known."""
+    return CostTable({rows: ForwardCost(9e-3 + 1e-3 * rows, 0.0) for rows in (1, 2, 4, 8)}, 1e-4, (), keep)
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.7, 3.0, 40.0])
+def test_the_first_sample_takes_the_place_of_a_guess_and_scales_the_others(factor: float) -> None:
+    costs = guessed()
+    costs.learn(1, 0, factor * 10e-3)
+    for rows in (1, 2, 4, 8):
+        assert costs.forward(rows, 0) == pytest.approx(factor * (9e-3 + 1e-3 * rows))
+    costs.learn(8, 0, factor * 34e-3)  # twice what it was guessed to be beside one row
+    assert costs.forward(8, 0) == pytest.approx(factor * 34e-3)
+    assert costs.forward(1, 0) == pytest.approx(factor * 10e-3)
+
+
+def test_one_outlier_among_the_first_samples_moves_the_bounds_of_a_guess_no_further_than_the_others_allow() -> None:
+    costs = guessed()
+    for seconds in (80e-3, 10e-3, 10e-3, 10e-3, 10e-3, 10e-3, 10e-3, 10e-3):
+        costs.learn(1, 0, seconds)
+    assert costs.forward(1, 0) == pytest.approx(10e-3)
+    assert costs.plain(1, 0) == pytest.approx(10e-3 + 1e-4)
+
+
+def test_what_was_learnt_is_what_was_seen_alone() -> None:
+    kept: list[dict[int, ForwardCost]] = []
+    costs = guessed(kept.append)
+    for _ in range(8):
+        costs.learn(2, 0, 22e-3)
+    assert [list(found) for found in kept] == [[2]]
+    assert kept[0][2].base == pytest.approx(22e-3)

@@ -10,6 +10,7 @@ import typer
 from paceline.bench.cli_busy import busy
 from paceline.bench.cli_doctor import doctor
 from paceline.bench.cli_options import DEVICE, JSON
+from paceline.bench.cli_load import load
 from paceline.bench.cli_pacer import pacer
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
@@ -19,6 +20,7 @@ app = typer.Typer(help="Measure Paceline beside transformers on this machine.", 
 app.command()(pacer)
 app.command()(doctor)
 app.command()(busy)
+app.command()(load)
 
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")

@@ -1,0 +1,49 @@
+"""`paceline bench load`: fresh processes, kept proofs in the second alone, errors told in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from paceline.bench import load
+from paceline.bench.load import FIRST, LATER, NAMES, TRANSFORMERS, bench_load
+from paceline.errors import ModelError
+
+Bench = Callable[..., Result]
+
+
+def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path) -> None:
+    file = tmp_path / "load.json"
+    done = bench("load", "--model", tiny, "--rounds", 1, "--json", file)
+    assert done.exit_code == 0, done.output
+    found = json.loads(file.read_text())
+    assert set(found["seconds"]) == set(found["peak_bytes"]) == set(NAMES)
+    for name in NAMES:
+        assert len(found["seconds"][name]) == len(found["peak_bytes"][name]) == 1
+        assert found["peak_bytes"][name][0] > 1e7
+        assert name in done.output
+
+
+def test_each_round_begins_without_what_earlier_ones_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[tuple[str, str]] = []
+
+    def token(name: str, arguments: list[str], setting: dict[str, str]) -> tuple[float, int]:
+        assert Path(setting["PACELINE_CACHE"]).is_dir()
+        folders.append((name, setting["PACELINE_CACHE"]))
+        return (8.0 if len(folders) <= len(NAMES) else 1.0 + len(folders)), 1000
+
+    monkeypatch.setattr(load, "_first_token", token)
+    run = bench_load("model", "auto", 2, lambda: None)
+    assert [name for name, _ in folders] == [TRANSFORMERS, FIRST, LATER] * 3
+    assert len({folder for _, folder in folders}) == 3
+    assert run.seconds == {TRANSFORMERS: [5.0, 8.0], FIRST: [6.0, 9.0], LATER: [7.0, 10.0]}
+    assert run.beside(LATER).value == pytest.approx(8.5 / 6.5)
+
+
+def test_a_process_without_a_token_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="transformers gave no token: .*"):
+        bench_load(str(tmp_path), "auto", 1, lambda: None)
