@@ -45,5 +45,5 @@ def test_each_round_begins_without_what_earlier_ones_kept(monkeypatch: pytest.Mo
 
 
 def test_a_process_without_a_token_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="transformers gave no token: .*"):
+    with pytest.raises(ModelError, match=r"transformers gave no token: .*"):
         bench_load(str(tmp_path), "auto", 1, lambda: None)

@@ -9,8 +9,8 @@ import typer
 
 from paceline.bench.cli_busy import busy
 from paceline.bench.cli_doctor import doctor
-from paceline.bench.cli_options import DEVICE, JSON
 from paceline.bench.cli_load import load
+from paceline.bench.cli_options import DEVICE, JSON
 from paceline.bench.cli_pacer import pacer
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET

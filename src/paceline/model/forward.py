@@ -136,14 +136,14 @@ class RecordedForward:
 
     def drafting(self, row_counts: Sequence[int]) -> Drafting | None:
         """What grows trees natively, at these row counts; None where PyTorch is asked in between."""
-        if self._program(1)[2].runner is None:
+        if self._program(1).runner is None:
             return None
         return Drafting(self._library, self._frame, self._parts, row_counts, self._last_position)
 
     def _parts(self, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, Runner, torch.Tensor]:
-        tokens, positions, program = self._program(num_rows)
+        program = self._program(num_rows)
         assert program.runner is not None, "the same operations at every row count"
-        return tokens, positions, program.runner, program.result
+        return self._tokens[:num_rows], self._positions[:num_rows], program.runner, program.result
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""

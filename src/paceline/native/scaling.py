@@ -48,7 +48,7 @@ class ScaledProgram:
     def __init__(self, library: Library, ops: list[Op], prefix: int, result: torch.Tensor, kept: object) -> None:
         self.result = result
         self._kept = kept  # what the operations hold addresses of
-        self.run = Runner(library, ops)
+        self.run = self.runner = Runner(library, ops)
         self.run_prefix = Runner(library, ops[:prefix])
 
 
