@@ -122,7 +122,7 @@ def test_a_missing_wait_is_seen(kernels: Library, monkeypatch: pytest.MonkeyPatc
     """Planted: nothing waits for anything. Some run of many comes out wrong."""
     torch.set_num_threads(1)
     expected = model(kernels, 40, 200, torch.float32, 7)()
-    monkeypatch.setattr(program_module._Waits, "must_wait", lambda *_: False)
+    monkeypatch.setattr(program_module.Waits, "must_wait", lambda *_: False)
     broken = model(kernels, 40, 200, torch.float32, 7)
     assert broken() == expected  # alone, everything is in order
     torch.set_num_threads(4)
