@@ -166,7 +166,8 @@ def test_bytes_that_differ_are_an_error(run, monkeypatch: pytest.MonkeyPatch, op
             return verdict
         return replace(verdict, path=(), sampled=(replace(verdict.sampled[0], token=drafted[-1]),))
 
-    monkeypatch.setattr("paceline.loading.AdaptivePacer", lambda *costs: FixedPacer(7))  # it drafts at every step
+    # It drafts at every step.
+    monkeypatch.setattr("paceline.loading.AdaptivePacer", lambda *costs, **options: FixedPacer(7))
     monkeypatch.setattr(engine, "verify", gullible)
     done = run("--model", TARGET, "--draft-model", DRAFT, "--max-tokens", "40", *options)
     assert done.returncode == 1
