@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from exactness.decoding import PlainRuns, RandomTrees, decode
 from exactness.models import ARCHITECTURES
 from exactness.subjects import Subject, job
-from paceline.model import frames
 from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
 from paceline.model.hf import Decoder
 from paceline.model.pool import PagePool
 from paceline.model.rows import TreeWork
+from paceline.native.frame import Frame
+from paceline.native.layout import Draft
 from paceline.native.library import library
 
 pytestmark = pytest.mark.skipif(
@@ -84,11 +88,16 @@ def test_a_stale_path_is_found_out(monkeypatch: pytest.MonkeyPatch):
     plain, one = PlainRuns(subject.target), job(90, 1, 30)
     assert plain[one]
 
-    def all_before(parents: list[int]) -> list[list[int]]:  # as many rows as a path is long, but the latest ones
-        return [list(range(i + 1 - len(path), i + 1)) for i, path in enumerate(right(parents))]
+    def all_before(frame: Frame, trees: Sequence[Draft]) -> NDArray[np.int64]:
+        """As many rows as a path is long, but the latest ones."""
+        positions, start = right(frame, trees), int(frame._header[3])
+        for row, position in enumerate(positions.tolist()):
+            place, size = int(frame._table[start + 2 * row + 1]), position + 1 - trees[0].length
+            frame._table[place : place + size] = range(row + 1 - size, row + 1)
+        return positions
 
-    right = frames.paths_of
-    monkeypatch.setattr(frames, "paths_of", all_before)
+    right = Frame.set_trees
+    monkeypatch.setattr(Frame, "set_trees", all_before)
     drafter = RandomTrees(plain, [one], 0, fill=True)
     try:
         differences = plain.differences([one], decode(subject.target, [one], drafter, 12))

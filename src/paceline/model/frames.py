@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.model.pool import CachedSequence
-from paceline.model.rows import TreeWork, paths_of
+from paceline.model.rows import TreeWork
 from paceline.native.frame import Frame, FrameSequence
+from paceline.native.layout import PAGE, Draft
 
 
 class Fed(NamedTuple):
@@ -29,18 +30,19 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
     Row i of a tree is stored at position `length + i` of its sequence, whatever its depth.
     """
     tokens: list[int] = []
-    positions: list[int] = []
-    found = []
     for item in work:
-        committed = item.sequence.length
-        paths = paths_of(item.parents)[item.first :]
-        drafts = item.sequence.slots_from(committed, len(item.tokens))
-        own = [committed + len(path) - 1 for path in paths]
-        found.append(FrameSequence(item.sequence.pages, committed, own, drafts[item.first :], drafts, paths))
         tokens += item.tokens[item.first :]
-        positions += own
-    frame.set(found)
-    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64))
+    return Fed(np.array(tokens, np.int64), frame.set_trees([_fed(item) for item in work]))
+
+
+def _fed(item: TreeWork) -> Draft:
+    """A tree's rows as the native code takes them."""
+    sequence, count = item.sequence, len(item.tokens)
+    if count > PAGE or sequence.length + count > len(sequence.pages) * PAGE:
+        raise ValueError(f"{count} rows behind {sequence.length} positions of {len(sequence.pages)} pages")
+    fed = Draft(pages=sequence.pages.ctypes.data, length=sequence.length, num_fed=count, num_rows=count - item.first)
+    fed.fed_parents[:count] = item.parents
+    return fed
 
 
 def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> Fed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paceline.native.layout import CHUNK, HEADER_INTS, MAX_LANES, PAGE, ROW_INTS, SEQUENCE_INTS
+from paceline.native.layout import CHUNK, HEADER_INTS, MAX_LANES, PAGE, ROW_INTS, SEQUENCE_INTS, Draft
 from paceline.native.library import library
 
 _NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS = range(HEADER_INTS)
@@ -67,6 +68,26 @@ class Frame:
         values[_ROWS], values[_SLOTS] = rows, slots
         values[_CHUNKS] = self._num_chunks = last // CHUNK + 1
         self._grow()
+
+    def set_trees(self, trees: Sequence[Draft]) -> Ints:
+        """Describe the next forward by trees of fed nodes, the last `num_rows` of each: (R,) the rows' positions.
+
+        Row i of a tree is stored at position `length + i` of its sequence, whatever its depth. Natively.
+
+        Raises:
+            ValueError: as in `set`.
+        """
+        found = library()
+        assert found is not None, "there are recordings only where there are kernels"
+        found.expect()
+        num_rows, last = sum([tree.num_rows for tree in trees]), max([tree.length + tree.num_fed for tree in trees])
+        size = len(trees) * (SEQUENCE_INTS + PAGE + last // PAGE + 1) + num_rows * (ROW_INTS + 1 + PAGE)
+        self.make_room(size, num_rows, last)
+        positions = np.empty(num_rows, np.int64)
+        places = (ctypes.c_void_p * len(trees))(*map(ctypes.addressof, trees))
+        if not found.describe(self.header.data_ptr(), places, self.num_pages, positions.ctypes.data):
+            raise ValueError(f"a page, slot or parent that is none, of a pool of {self.num_pages} pages")
+        return positions
 
     def make_room(self, table_size: int, num_rows: int, last_position: int) -> None:
         """Make room for rows that native code describes by itself, up to that position."""

@@ -52,6 +52,8 @@ class Library:
         self._draft = handle.paceline_draft
         self._draft.restype = None
         self._draft.argtypes = [pointer, pointer, size, pointer, ctypes.c_int, pointer, size]
+        self._describe = handle.paceline_describe
+        self._describe.restype, self._describe.argtypes = ctypes.c_int, [pointer, pointer, size, size, pointer]
         self.recycling = Recycling(handle)
         self._scratch_bytes = handle.paceline_scratch_bytes
         self._scratch_bytes.restype = size
@@ -90,6 +92,10 @@ class Library:
         memory = scratch(workers * scratch_bytes).data_ptr()
         how = (self._table, workers, memory, scratch_bytes)
         self._draft(model, ctypes.addressof(drafts), len(drafts), *how)
+
+    def describe(self, header: int, drafts: ctypes.Array[Any], num_pages: int, positions: int) -> bool:
+        """Make a frame the rows of the `Draft`s at these addresses; False if they are not sound."""
+        return bool(self._describe(header, ctypes.addressof(drafts), len(drafts), num_pages, positions))
 
     def advise(self, memory: torch.Tensor) -> None:
         """Ask for large pages under a tensor that will be read as a stream."""

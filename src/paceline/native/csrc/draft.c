@@ -1,11 +1,10 @@
 /* Grows the trees of a draft model's proposal level by level, a recorded forward for each, without Python in between.
  *
- * The same rules as the loop in Python (drafters/_draft_model/levels.py), which runs where there are no recordings. */
+ * The same rules as the loop in Python (drafters/_draft_model/modules.py), which runs where there are no recordings. */
 #include <math.h>
 #include <string.h>
 
 #include "draft.h"
-
 #include "job.h"
 
 /* How to run operations: see paceline_run. */
@@ -28,8 +27,7 @@ static int64_t depth_of_fed(const Draft *draft, int64_t place) {
 }
 
 /* Writes the tables of a frame whose rows are the last `num_rows` that each request was fed: see frame.h. */
-static void describe(const Model *model, Draft *const *drafts, int64_t count, int64_t num_rows) {
-    Header *header = model->header;
+static void describe(Header *header, Draft *const *drafts, int64_t count, int64_t num_rows) {
     int64_t *table = (int64_t *)(intptr_t)header->table;
     Sequence *sequence = (Sequence *)table;
     header->num_rows = num_rows;
@@ -62,13 +60,38 @@ static void describe(const Model *model, Draft *const *drafts, int64_t count, in
     header->chunks = last / CHUNK + 1;
 }
 
+/* Whether no row of a request would let a kernel read or write where it must not. */
+static int is_sound(const Draft *draft, int64_t num_pages) {
+    if (draft->length < 0 || draft->num_fed < 0 || draft->num_fed > PAGE) return 0;
+    if (draft->num_rows < 0 || draft->num_rows > draft->num_fed) return 0;
+    for (int64_t i = 0; i < (draft->length + draft->num_fed + PAGE - 1) / PAGE; i++)
+        if (draft->pages[i] < 0 || draft->pages[i] >= num_pages) return 0;
+    for (int64_t i = 0; i < draft->num_fed; i++)
+        if (draft->fed_parents[i] < -1 || draft->fed_parents[i] >= i) return 0;
+    return 1;
+}
+
+/* Makes a frame the last `num_rows` rows of each tree of fed nodes; `positions` are theirs. 0 if a tree is not sound. */
+EXPORT int paceline_describe(Header *header, Draft *const *drafts, int64_t count, int64_t num_pages,
+                             int64_t *positions) {
+    int64_t num_rows = 0;
+    for (int64_t d = 0; d < count; d++) {
+        if (!is_sound(drafts[d], num_pages)) return 0;
+        num_rows += drafts[d]->num_rows;
+    }
+    describe(header, drafts, count, num_rows);
+    const Row *rows = (const Row *)((const int64_t *)(intptr_t)header->table + header->rows);
+    for (int64_t i = 0; i < num_rows; i++) positions[i] = rows[i].position;
+    return 1;
+}
+
 /* Runs the forward of the rows that the requests were fed last; in which recording. */
 static const Recorded *forward(const Model *model, Draft *const *drafts, int64_t count, const Run *run) {
     int64_t num_rows = 0;
     for (int64_t d = 0; d < count; d++) num_rows += drafts[d]->num_rows;
     const Recorded *recorded = model->recorded;
     while (recorded->num_rows < num_rows) recorded++;
-    describe(model, drafts, count, num_rows);
+    describe(model->header, drafts, count, num_rows);
     const Row *rows = (const Row *)((const int64_t *)(intptr_t)model->header->table + model->header->rows);
     int64_t at = 0;
     for (int64_t d = 0; d < count; d++)
