@@ -43,20 +43,32 @@ def test_what_others_cover_is_not_expected_again() -> None:
     assert candidates.new_tokens(1.0) == 0.0
 
 
-def test_a_proposal_is_expected_to_bring_what_its_paths_are_likely_to() -> None:
-    candidates = candidates_of()
+def judged(candidates: Candidates, *said: int) -> list[tuple[str, float, float]]:
+    """(name, tokens, own) of each proposal."""
+    return [(verdict.drafter.name, verdict.tokens, verdict.own) for verdict in candidates.judge(said)]
+
+
+def test_a_proposal_is_worth_what_its_paths_promised_and_what_came_of_them() -> None:
     tree = tree_of("somebody", (-1, 1, 0.8), (0, 2, 0.5), (0, 3, 0.25), (1, 4, 0.5))
-    expected = pytest.approx(0.8 * (1 + 0.5 + 0.25 + 0.5 * 0.5))
-    assert candidates.add(somebody(), tree) == (expected, expected)
-    assert candidates.add(somebody("silent"), DraftTree()) == (0.0, 0.0)
+    promised = 0.8 * (1 + 0.5 + 0.25 + 0.5 * 0.5)
+    for said, seen in (((9,), 0), ((1, 9), 1), ((1, 2, 4, 7), 3), ((1,), promised)):  # the last may go on
+        candidates = candidates_of()
+        candidates.add(somebody(), tree)
+        candidates.add(somebody("silent"), DraftTree())
+        assert judged(candidates, *said) == [
+            ("somebody", pytest.approx((promised + seen) / 2), pytest.approx(promised)),
+            ("silent", 0.0, 0.0),
+        ]
 
 
 def test_probabilities_are_the_calibrated_ones_and_not_the_drafters_own() -> None:
     counts = SuccessCounts(1e9)
     for _ in range(400):
         counts.add(("somebody", 0), False)
-    expected, own = candidates_of(shared=counts).add(somebody(), tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0)))
-    assert expected < 0.02
+    candidates = candidates_of(shared=counts)
+    candidates.add(somebody(), tree_of("somebody", (-1, 1, 1.0), (0, 2, 1.0)))
+    [(_, tokens, own)] = judged(candidates, 9)
+    assert tokens < 0.01
     assert own == 2.0
 
 
@@ -65,7 +77,7 @@ def test_all_proposals_are_judged_and_agreement_by_itself() -> None:
     candidates = candidates_of(shared=counts)
     candidates.add(somebody("a"), tree_of("a", (-1, 1, 0.5), (0, 2, 0.5)))
     candidates.add(somebody("b"), tree_of("b", (-1, 1, 0.5), (0, 3, 0.5)))
-    candidates.judge((1, 2))
+    judged(candidates, 1, 2)
     assert counts.of(("a", 0)) == pytest.approx((2.0, 2.0))
     assert counts.of(("b", 0)) == pytest.approx((2.0, 1.0))
     assert counts.of(("a+b", 7)) == pytest.approx((1.0, 1.0))  # 0.75, were they independent

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from paceline.engine.request import Drafter
 from paceline.engine.tree import DraftTree, TreeUnion
 from paceline.pacing.success_counts import SuccessCounts, evaluated
 
 Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
+
+
+class Proposal(NamedTuple):
+    """A drafter's tree, and the tokens that it may be expected to bring: by counts, and by the drafter's own scores."""
+
+    drafter: Drafter
+    tree: DraftTree
+    expected: float
+    own: float
+
+
+class Verdict(NamedTuple):
+    """What a proposal was worth: tokens, half by what was said and half by what was expected; and by its own scores."""
+
+    drafter: Drafter
+    tokens: float
+    own: float
 
 
 class Candidates:
@@ -28,7 +46,7 @@ class Candidates:
         self._counts = counts
         self._union = TreeUnion(max_depth)
         self._is_weighed = True
-        self._proposals: list[tuple[Drafter, DraftTree]] = []
+        self._proposals: list[Proposal] = []
         self._expected = 0.0  # tokens, by whoever expects most
         self._coverage = 0.0
 
@@ -44,11 +62,11 @@ class Candidates:
         """Of tokens that a drafter is expected to bring, those not yet here: where these miss, or beyond their ends."""
         return max(expected * (1.0 - self._coverage), expected - self._expected)
 
-    def add(self, drafter: Drafter, tree: DraftTree) -> tuple[float, float]:
-        """Take in a proposal: the tokens that it may be expected to bring, by counts and by its own scores."""
-        self._proposals.append((drafter, tree))
+    def add(self, drafter: Drafter, tree: DraftTree) -> None:
+        """Take in a proposal."""
         if not tree.tokens:
-            return 0.0, 0.0
+            self._proposals.append(Proposal(drafter, tree, 0.0, 0.0))
+            return
         probabilities = self._counts.probabilities(drafter.name, tree)
         self._union.add(tree, probabilities)
         self._is_weighed = False
@@ -57,12 +75,15 @@ class Candidates:
         # As if they missed independently: good enough to say who else is worth asking.
         self._coverage = 1.0 - (1.0 - self._coverage) * (1.0 - min(first, 1.0))
         self._expected = max(self._expected, expected)
-        return expected, own
+        self._proposals.append(Proposal(drafter, tree, expected, own))
 
-    def judge(self, said: Sequence[int]) -> None:
+    def judge(self, said: Sequence[int]) -> Iterator[Verdict]:
         """Learn from the tokens that the target said about every proposal, and about what several agreed on."""
-        for drafter, tree in self._proposals:
-            self._counts.judge(drafter.name, tree, said)
+        for proposal in self._proposals:
+            num_right = self._counts.judge(proposal.drafter.name, proposal.tree, said)
+            # Who foretold all that was said might have foretold more.
+            seen = max(num_right, proposal.expected) if num_right == len(said) else num_right
+            yield Verdict(proposal.drafter, (seen + proposal.expected) / 2.0, proposal.own)
         if len(self._proposals) < 2:
             return  # nobody to agree with
         union = self._union

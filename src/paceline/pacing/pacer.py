@@ -171,7 +171,8 @@ class AdaptivePacer(Pacer):
         self, state: RequestState, candidates: Candidates, outcome: StepOutcome, plain: float, forward: float
     ) -> None:
         """Judge the proposals, say who saved what, and plan when to ask again."""
-        candidates.judge([token.id for token in outcome.tokens])
+        for verdict in candidates.judge([token.id for token in outcome.tokens]):
+            state.drafter(verdict.drafter).learn(verdict.tokens, verdict.own)
         stats, tree = outcome.request.stats, outcome.tree
         state.learn_max_nodes(len(tree), outcome.num_accepted_drafts)
         for source in tree.sources:

@@ -99,7 +99,7 @@ class Plan:
         trees = ask(drafter, [self.requests[i] for i in wanted], limits)
         seconds = self._clock() - started
         for i, tree in zip(wanted, trees, strict=True):
-            self.states[i].drafter(drafter).learn(*self.candidates[i].add(drafter, tree))
+            self.candidates[i].add(drafter, tree)
         depth = min(max(max(tree.depths, default=1) for tree in trees), num_levels)
         self.asking_estimate += (depth - 1) * price
         self._learn(drafter, wanted, depth, seconds)

@@ -104,11 +104,14 @@ class SuccessCounts:
         """That of a node that several drafters proposed, from what it would be were they independent."""
         return self.probability(_together(sources, independent), independent)
 
-    def judge(self, name: str, tree: DraftTree, tokens: Sequence[int]) -> None:
-        """Learn from what the target said instead or as well."""
+    def judge(self, name: str, tree: DraftTree, tokens: Sequence[int]) -> int:
+        """Learn from what the target said instead or as well; how many of its tokens the tree foretold in a row."""
         buckets = buckets_of(tree)
+        num_right = 0
         for node, is_right in evaluated(tree.tokens, tree.parents, tokens):
             self.learn(name, buckets[node], tree.scores[node], is_right)
+            num_right += is_right
+        return num_right
 
     def judge_agreement(self, sources: Sequence[str], independent: float, is_right: bool) -> None:
         """Learn whether a node that several proposed was right; `independent` as in `agreed`."""
