@@ -56,6 +56,23 @@ def test_a_hopeless_drafter_is_asked_seldom_and_gets_hardly_a_row() -> None:
     assert request.stats.num_draft_tokens < 800 / 10
 
 
+class SlowObserver(TimedDrafter):
+    """Takes two plain steps to observe what came of its proposals."""
+
+    def observe(self, outcome) -> None:
+        self.clock.advance(2e-2)
+
+
+def test_what_observing_takes_is_part_of_what_asking_costs() -> None:
+    place = place_of(Costs(per_row=0.1), budget=1)
+    script = ScriptedDrafter.perfect(place.target)._script
+    slow = SlowObserver("slow", script, place.clock, 1e-5)
+    quick = TimedDrafter("quick", script, place.clock, 1e-5)
+    asked = {drafter.name: (decoded(place, [drafter], 300), drafter.num_asked)[1] for drafter in (slow, quick)}
+    assert asked["slow"] < 20  # a token saved would cost more than it saves
+    assert asked["quick"] > 100
+
+
 def test_of_two_that_are_right_the_cheaper_is_asked_and_the_dearer_is_left_alone() -> None:
     place = place_of(Costs(per_row=0.1), budget=5)
     cheap, dear = perfect(place, "z cheap", 0.001), perfect(place, "a dear", 0.4)

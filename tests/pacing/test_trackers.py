@@ -45,21 +45,32 @@ def test_a_guess_gives_way_to_the_first_sample_and_steps_shrink() -> None:
     tracker, moves = Quantile(5.0, 0.5, is_guess=True), []
     tracker.learn(0.002)
     assert tracker.value == 0.002
-    for _ in range(20):
+    for sample in [1e9, 1e-9] * 10:
         before = tracker.value
-        tracker.learn(1e9)
-        moves.append(tracker.value / before - 1.0)
+        tracker.learn(sample)
+        moves.append(abs(tracker.value / before - 1.0))
     assert moves == sorted(moves, reverse=True)
     assert moves[0] == pytest.approx(0.35)
     assert moves[-1] == pytest.approx(Quantile.RATE / 2)
 
 
-def test_a_factor_of_ten_takes_about_a_hundred_samples() -> None:
-    tracker, count = Quantile(1.0, 0.5), 0
-    while tracker.value < 10.0:
-        tracker.learn(10.0)
-        count += 1
-    assert 60 < count < 140
+@pytest.mark.parametrize(("share", "up", "down"), [(0.5, 7, 7), (0.75, 4, 17), (0.25, 17, 4)])
+def test_a_run_that_chance_would_hardly_give_is_a_change(share: float, up: int, down: int) -> None:
+    for factor, limit in ((1000.0, up), (1e-3, down)):
+        tracker = Quantile(1.0, share)
+        samples = [factor * (1.0 + 0.1 * (number % 3)) for number in range(limit)]
+        for sample in samples[:-1]:
+            tracker.learn(sample)
+        assert 0.4 < tracker.value < 2.0
+        tracker.learn(samples[-1])
+        assert tracker.value == (min(samples) if factor > 1.0 else max(samples))  # the nearest
+
+
+def test_a_run_that_is_interrupted_is_none() -> None:
+    tracker = Quantile(1.0, 0.75)
+    for sample in [1000.0, 1000.0, 1000.0, 0.5] * 5:
+        tracker.learn(sample)
+    assert tracker.value < 3.0
 
 
 @given(st.floats(1e-9, 1e3), st.sampled_from([0.25, 0.5, 0.75]), st.lists(st.floats(0.0, 1e6), max_size=200))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 _UPPER, _LOWER = 0.75, 0.25
 _SETTLED = 8  # samples
+_LEAST = 1e-12  # of a value
+_CHANCE = 0.01  # of a run that is taken for a change
 
 Keep = Callable[[dict[int, "ForwardCost"]], None]
 
@@ -20,11 +22,12 @@ class Quantile:
     """Follows a quantile of positive samples by steps in proportion to itself: an outlier moves it like any other.
 
     A stochastic approximation (Robbins and Monro 1951) in the logarithm. Steps shrink to `RATE`, with which it moves
-    by a factor of ten in about a hundred samples. Where `is_guess`, the first sample takes the place of the value.
+    by a factor of ten in about a hundred samples. But a run of samples on one side that chance would hardly give is a
+    change: the value goes to the nearest of them. Where `is_guess`, the first sample takes the place of the value.
     O(1) in memory and time.
     """
 
-    __slots__ = ("_rate", "_share", "value")
+    __slots__ = ("_limits", "_nearest", "_rate", "_run", "_share", "value")
 
     RATE = 0.04
     _RESTART = 0.3
@@ -33,19 +36,39 @@ class Quantile:
         self.value = value
         self._share = share
         self._rate = 1.0 if is_guess else self.RATE
+        self._limits = (_unlikely(share), _unlikely(1.0 - share))  # of runs below and above
+        self._run = 0  # samples on one side in a row: below it if negative
+        self._nearest = 0.0  # of that run
 
     def learn(self, sample: float) -> None:
         """Take in a sample."""
         if self._rate == 1.0:
             self.value = sample
         else:
-            self.value *= 1.0 + self._rate * (self._share - (sample < self.value))
+            self._follow(sample, sample < self.value)
         self._rate = max(self.RATE, self._rate * 0.7)
+
+    def _follow(self, sample: float, is_below: bool) -> None:
+        if is_below:
+            self._nearest = max(self._nearest, sample) if self._run < 0 else sample
+            self._run = min(self._run, 0) - 1
+        else:
+            self._nearest = min(self._nearest, sample) if self._run > 0 else sample
+            self._run = max(self._run, 0) + 1
+        if -self._run >= self._limits[0] or self._run >= self._limits[1]:
+            self.value, self._run = max(self._nearest, _LEAST), 0
+        else:
+            self.value *= 1.0 + self._rate * (self._share - is_below)
 
     def restart(self, value: float) -> None:
         """Start from a value that was learnt elsewhere: soon corrected, but not by one sample alone."""
         self.value = value
         self._rate = self._RESTART
+
+
+def _unlikely(probability: float) -> int:
+    """The length of a run, each of whose samples has a probability, that chance hardly gives."""
+    return math.ceil(math.log(_CHANCE) / math.log(probability))
 
 
 class SettlingQuantile(Quantile):

@@ -80,7 +80,7 @@ def _looked_at(target: Target) -> dict[int, ForwardCost]:
 
 
 def _completed(known: Mapping[int, ForwardCost], counts: Sequence[int]) -> dict[int, ForwardCost]:
-    """Costs of all row counts: a line through the two known ones around, or with so much for each further row."""
+    """Costs of all row counts: a line through the two known ones around, or a curve beyond them."""
     return {count: known.get(count) or _guess(known, count) for count in counts}
 
 
@@ -96,7 +96,9 @@ def _guess(known: Mapping[int, ForwardCost], count: int) -> ForwardCost:
         )
     first = known[min(known)]
     row = max((below.base - first.base) / (fewer - min(known)), 0.0) if fewer > min(known) else _ROW * first.base
-    return ForwardCost(below.base + (count - fewer) * row, below.slope)
+    # Somewhere behind what is known arithmetic takes over from memory: dearer than the line, less than in proportion.
+    turned = below.base * math.sqrt(count / fewer) if fewer > min(known) else 0.0
+    return ForwardCost(max(below.base + (count - fewer) * row, turned), below.slope)
 
 
 def experience_file(target: Target, name: str) -> Path:

@@ -150,7 +150,7 @@ class AdaptivePacer(Pacer):
         idle_overhead = self.experience.idle_overhead.value
         if plan.has_asked:
             estimate, idle_overhead = estimate + plan.asking_estimate + plan.overhead, 0.0
-            self.experience.overhead.learn(own - plan.asking_seconds)
+            self.experience.overhead.learn(own - plan.asking_seconds - plan.learn_costs())
         counts, elapsed = [len(outcome.tokens) for outcome in outcomes], own + undrafted
         for state, count in zip(plan.states, counts, strict=True):
             state.stops[plan.stop] += 1

@@ -6,13 +6,15 @@ What belongs to a step lives here and nowhere else: what was proposed, what it w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from paceline.engine.ports import Ask
 from paceline.engine.request import Drafter, DraftLimits, Request
+from paceline.engine.stats import DrafterStats
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
 from paceline.pacing.candidates import Candidates, Node, ranked
 from paceline.pacing.costs import CostTable
-from paceline.pacing.estimates import RequestState
+from paceline.pacing.estimates import DrafterStatistics, RequestState
 
 # Of the balance, what drafters after the first, and of the rest, what rows may lose in one step: who stakes all on one
 # draft may wait long for another.
@@ -27,6 +29,17 @@ def max_depth(request: Request) -> int:
 def distinct(requests: Sequence[Request]) -> list[Drafter]:
     """The requests' drafters, each once, in order."""
     return list({id(d): d for request in requests for d in request.drafters}.values())
+
+
+class Asking(NamedTuple):
+    """One drafter asked for one request."""
+
+    statistics: DrafterStatistics
+    stats: DrafterStats  # the request's, which the engine bills
+    billed: float  # seconds of these, when it had proposed
+    num_unread: int  # tokens that it had to read
+    depth: int
+    seconds: float  # its share of what proposing took
 
 
 class Plan:
@@ -63,6 +76,7 @@ class Plan:
         self.has_asked = False
         self.asking_estimate = 0.0  # seconds of asking, before it was done
         self.asking_seconds = 0.0  # that it took
+        self._askings: list[Asking] = []
         self._costs, self._clock, self._probe_seconds = costs, clock, probe_seconds
         num_requests = len(states)
         # What a step loses if nothing is accepted, but for its forward; and all of it with one draft, or with none.
@@ -102,7 +116,7 @@ class Plan:
             self.candidates[i].add(drafter, tree)
         depth = min(max(max(tree.depths, default=1) for tree in trees), num_levels)
         self.asking_estimate += (depth - 1) * price
-        self._learn(drafter, wanted, depth, seconds)
+        self._note(drafter, wanted, depth, seconds)
 
     def trees(self) -> list[DraftTree]:
         """One for each request: as many of the likeliest nodes as are worth their rows and within the balance."""
@@ -174,11 +188,22 @@ class Plan:
         """What a request that accepts nothing pays for its neighbours, should they accept everything."""
         return num_drafts * self._costs.rest if len(self.states) > 1 else 0.0
 
-    def _learn(self, drafter: Drafter, wanted: Sequence[int], depth: int, seconds: float) -> None:
-        """Remember what asking took."""
+    def learn_costs(self) -> float:
+        """Take in what each asking took, and what the drafter then took to observe the step; seconds of the latter."""
+        total = 0.0
+        for asking in self._askings:
+            observing = asking.stats.seconds - asking.billed
+            asking.statistics.learn_cost(asking.num_unread, asking.depth, asking.seconds + observing)
+            total += observing
+        return total
+
+    def _note(self, drafter: Drafter, wanted: Sequence[int], depth: int, seconds: float) -> None:
+        """Remember what asking took; what observing takes is known after the step."""
         self.asking_seconds += seconds
         for i in wanted:
             request, state = self.requests[i], self.states[i].drafter(drafter)
             num_unread = len(request.tokens) - state.num_read
-            state.shared.learn_cost(num_unread, depth, seconds / len(wanted))
+            stats = request.stats.drafter(drafter.name)
+            asking = Asking(state.shared, stats, stats.seconds, num_unread, depth, seconds / len(wanted))
+            self._askings.append(asking)
             state.asked_at, state.num_read = request.num_output_tokens, len(request.tokens)
