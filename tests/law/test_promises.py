@@ -73,7 +73,7 @@ def test_on_an_erratic_clock_the_pacer_does_everything_it_can() -> None:
     for kind, max_slowdown in (("temperature 1", 10.0), ("regex", 10.0), ("top_p", 0.05)):
         engine, drafters = paced(target, max_slowdown=max_slowdown), [make(target) for make in registered().values()]
         hints = predicted(decode(target, requests_of(KINDS[kind])))
-        for _ in range(5):
+        for _ in range(12):
             requests = requests_of(KINDS[kind], drafters, hints)
             decode(target, requests, engine=engine)
             for request in requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_a_guess_gives_way_to_the_first_sample_and_steps_shrink() -> None:
         before = tracker.value
         tracker.learn(sample)
         moves.append(abs(tracker.value / before - 1.0))
-    assert moves == sorted(moves, reverse=True)
+    assert all(later <= before + 1e-9 for before, later in itertools.pairwise(moves))
     assert moves[0] == pytest.approx(0.35)
     assert moves[-1] == pytest.approx(Quantile.RATE / 2)
 
