@@ -296,6 +296,26 @@ def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130() -> None:
     assert "Traceback" not in facts
 
 
+def test_ctrl_c_while_a_model_is_read_is_130_and_not_a_word() -> None:
+    """The thread that reads it is in C++ nearly always: an interpreter that ended meanwhile would abort."""
+    code = """
+import sys, torch, paceline.model.loading
+from paceline.cli import main
+def read_for_ever(*args, **options):
+    print("reading", flush=True)
+    while True: torch.ones(64, 512) @ torch.ones(512, 512)
+paceline.model.loading.load_target = read_for_ever
+sys.argv = ["paceline", "generate", "Once"]
+main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reading\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+
+
 def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m paceline generate 'Once upon a time' --max-tokens 300 --quiet | head -c 5"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
@@ -15,6 +18,8 @@ from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
 from paceline.errors import PacelineError
+
+_INTERRUPTED = 130  # the shell's code for Ctrl-C, and typer's
 
 app = typer.Typer(
     help="Exact speculative decoding of Hugging Face's decoder-only language models: the same bytes, sooner.",
@@ -53,7 +58,19 @@ def main() -> None:
         typer.secho(f"paceline: {error}", fg="red", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _leave()
+    except SystemExit as error:  # typer's word for Ctrl-C too
+        if error.code == _INTERRUPTED:
+            _leave()
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+
+
+def _leave() -> NoReturn:
+    """End the process at once: if the interpreter ended under a thread that still reads a model, C++ would abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(_INTERRUPTED)
