@@ -83,11 +83,13 @@ class FreshProcess:
         return answer["answer"]
 
     def _end(self, patience: float) -> None:
-        """Let it end by itself for so long, then end it."""
+        """Let it end by itself for so long, then end it; with no patience before it hears that nobody asks any more."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         try:
+            if not patience:
+                process.kill()
             process.stdin.close()
             process.wait(patience)
         except (subprocess.TimeoutExpired, BrokenPipeError):
