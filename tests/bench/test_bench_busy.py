@@ -32,7 +32,6 @@ with busy_processes(2) as ids:
 SERVE = """
 import os, sys
 from contextlib import contextmanager
-from paceline.bench.subject import SubjectOptions
 from paceline.errors import ConfigError
 @contextmanager
 def serve(fail="", place=""):
