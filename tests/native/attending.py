@@ -30,7 +30,7 @@ def by_torch(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor) -> tor
 
 
 def by_kernels(scene: Scene, work: Sequence[TreeWork], query: torch.Tensor) -> torch.Tensor:
-    frame = Frame(scene.pool.num_pages)
+    frame = Frame(library(), scene.pool.num_pages)
     set_trees(frame, work)
     return attended(frame, scene, query)
 

@@ -114,7 +114,7 @@ def test_the_thread_count_changes_no_bit(seed: int):
 def test_a_chunk_of_any_length_has_the_bits_of_decoding(start: int, count: int, dtype: torch.dtype, window: int):
     scene = make((start + count, (-1,)), window=window, dtype=dtype)
     query = scene.normal(count, 6, 20)
-    sequence, frame = scene.work[0].sequence, Frame(scene.pool.num_pages)
+    sequence, frame = scene.work[0].sequence, Frame(library(), scene.pool.num_pages)
     sequence.length = start
     fed = set_chunk(frame, sequence, [0] * count)
     assert fed.positions.tolist() == list(range(start, start + count))
@@ -128,7 +128,7 @@ def test_a_chunk_of_any_length_has_the_bits_of_decoding(start: int, count: int, 
 @needs_kernels
 def test_an_operation_outlives_what_the_frame_held():
     scene = make((3, chain(2)), (1100, chain(60)), (70, (-1,)))
-    frame, library_ = Frame(scene.pool.num_pages), library()
+    frame, library_ = Frame(library(), scene.pool.num_pages), library()
     num_rows, layer = scene.num_rows, scene.layer
     query, out = scene.query, torch.empty(num_rows, 6, 12)
     ops = attend_ops(out, query, layer.keys, layer.values, frame, **scene.case.how)
@@ -143,7 +143,7 @@ def test_an_operation_outlives_what_the_frame_held():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_are_stored_in_their_slots(dtype: torch.dtype, pool_dtype: torch.dtype):
     scene = Scene(Case(LayerShape(2, 70, 12), 1, ((62, (-1, 0, 0, 1)), (5, (-1,))), 0, 0.0, pool_dtype, 0, 1))
-    frame = Frame(scene.pool.num_pages)
+    frame = Frame(library(), scene.pool.num_pages)
     set_trees(frame, scene.work)
     keys = torch.randn(2, 70, 5).to(dtype).permute(2, 0, 1)  # no dimension in its usual place
     values = torch.randn(5, 3, 30).to(dtype)[:, 1:, 9:21]
@@ -161,7 +161,7 @@ def test_rows_are_stored_in_their_slots(dtype: torch.dtype, pool_dtype: torch.dt
 @needs_kernels
 def test_any_strides_and_dtypes_give_the_same_bits():
     scene = make((70, chain(5)), dtype=torch.bfloat16)
-    frame, layer = Frame(scene.pool.num_pages), scene.layer
+    frame, layer = Frame(library(), scene.pool.num_pages), scene.layer
     set_trees(frame, scene.work)
     plain = attended(frame, scene, scene.query)
     query = scene.query.float().permute(2, 0, 1).contiguous().permute(1, 2, 0)
@@ -185,9 +185,10 @@ REFUSED = {
 }
 
 
+@needs_kernels
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_frame_refuses(what: str):
-    frame = Frame(9)
+    frame = Frame(library(), 9)
     frame.set([FrameSequence(**GOOD)])
     with pytest.raises(ValueError, match=r"page|slot|path|draft|zip"):
         frame.set([FrameSequence(**{**GOOD, **REFUSED[what]})])
@@ -195,9 +196,10 @@ def test_a_frame_refuses(what: str):
     assert frame.num_rows == 0
 
 
+@needs_kernels
 def test_operations_refuse_what_does_not_fit():
     keys, values = torch.zeros(9, 2, 64, 20), torch.zeros(9, 2, 64, 12)
-    query, out, frame = torch.zeros(3, 6, 20), torch.zeros(3, 6, 12), Frame(9)
+    query, out, frame = torch.zeros(3, 6, 20), torch.zeros(3, 6, 12), Frame(library(), 9)
     good = {"out": out, "query": query, "key_pool": keys, "value_pool": values, "frame": frame, "scaling": 1.0}
     assert len(attend_ops(**good)) == 2
     for change in (
@@ -213,7 +215,7 @@ def test_operations_refuse_what_does_not_fit():
         {"key_pool": torch.zeros(9, 2, 20, 64).transpose(2, 3)},
         {"value_pool": values[:8]},
         {"value_pool": values[:, :1]},
-        {"frame": Frame(10)},
+        {"frame": Frame(library(), 10)},
         {"window": -1},
         {"softcap": -1.0},
     ):

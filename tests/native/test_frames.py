@@ -37,7 +37,7 @@ def described(frame: Frame) -> list[int]:
 def test_the_tables_are_those_that_python_writes(seed: int, rows: list[int]) -> None:
     rng = np.random.default_rng(seed)
     work = [work_of(rng, count) for count in rows]
-    native, plain = Frame(NUM_PAGES), Frame(NUM_PAGES)
+    native, plain = Frame(library(), NUM_PAGES), Frame(library(), NUM_PAGES)
     fed = set_trees(native, work)
     sequences = []
     for item in work:
@@ -69,4 +69,4 @@ UNSOUND = {
 @pytest.mark.parametrize("name", UNSOUND)
 def test_what_would_lead_a_kernel_astray_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"page|rows behind"):
-        set_trees(Frame(NUM_PAGES), [UNSOUND[name]()])
+        set_trees(Frame(library(), NUM_PAGES), [UNSOUND[name]()])

@@ -118,7 +118,7 @@ class RecordedForward:
 
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
-        self._frame = Frame(pool.num_pages)
+        self._frame = Frame(found, pool.num_pages)
         self._weights: Weights = {}
         self._tokens, self._positions = torch.zeros(2, _MANY, dtype=torch.int64)
         self._frame.set([])

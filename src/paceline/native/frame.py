@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.native.layout import CHUNK, HEADER_INTS, MAX_LANES, PAGE, ROW_INTS, SEQUENCE_INTS, Draft
-from paceline.native.library import library
+from paceline.native.library import Library
 
 _NUM_ROWS, _NUM_SEQUENCES, _TABLE, _ROWS, _SLOTS, _PARTIALS, _CHUNKS = range(HEADER_INTS)
 
@@ -37,7 +37,8 @@ class Frame:
     move then. One forward at a time.
     """
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, library: Library, num_pages: int) -> None:
+        self._library = library
         self.num_pages = num_pages  # of every pool that it is used with: no page or slot beyond is let in
         self.num_rows = 0
         self.header = torch.zeros(HEADER_INTS, dtype=torch.int64)
@@ -53,9 +54,7 @@ class Frame:
         Raises:
             ValueError: a row, page or slot that would let a kernel read or write where it must not.
         """
-        found = library()
-        if found is not None:
-            found.expect()
+        self._library.expect()
         table = self._fill(sequences)
         self._make_table(len(table))
         self._table[: len(table)] = table
@@ -77,15 +76,13 @@ class Frame:
         Raises:
             ValueError: as in `set`.
         """
-        found = library()
-        assert found is not None, "there are recordings only where there are kernels"
-        found.expect()
+        self._library.expect()
         num_rows, last = sum([tree.num_rows for tree in trees]), max([tree.length + tree.num_fed for tree in trees])
         size = len(trees) * (SEQUENCE_INTS + PAGE + last // PAGE + 1) + num_rows * (ROW_INTS + 1 + PAGE)
         self.make_room(size, num_rows, last)
         positions = np.empty(num_rows, np.int64)
         places = (ctypes.c_void_p * len(trees))(*map(ctypes.addressof, trees))
-        if not found.describe(self.header.data_ptr(), places, self.num_pages, positions.ctypes.data):
+        if not self._library.describe(self.header.data_ptr(), places, self.num_pages, positions.ctypes.data):
             raise ValueError(f"a page, slot or parent that is none, of a pool of {self.num_pages} pages")
         return positions
 
