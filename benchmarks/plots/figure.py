@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FORMS = (".png", ".svg")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
 _SIGNS = "o^sDPX"
-_GREY = "#6b6b6b"
+GREY = "#6b6b6b"
 _STYLE: Any = {  # typed key by key in some releases of matplotlib
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "grid.color": "#e4e4e4",
     "axes.axisbelow": True,
     "figure.facecolor": "white",
@@ -60,22 +61,31 @@ def save(charts: Sequence[Chart], path: Path) -> None:
     Raises:
         ConfigError: the file cannot be written, or matplotlib is not installed.
     """
+    with panels([_height(chart) for chart in charts], path) as found:
+        for panel, chart in zip(found, charts, strict=True):
+            if isinstance(chart, Bars):
+                _bars(panel, chart)
+            else:
+                _lines(panel, chart)
+
+
+@contextmanager
+def panels(heights: Sequence[float], path: Path, share_x: bool = False) -> Iterator[Sequence[Axes]]:
+    """Axes of these heights (inches), one below the other, to draw on; written to a file at the end.
+
+    Raises:
+        ConfigError: as `save`.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(f"a picture needs matplotlib ({error}); pip install 'paceline[bench]' brings it") from error
 
-    heights = [_height(chart) for chart in charts]
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it, as the reader sees
         figure = Figure((_WIDTH, sum(heights)), layout="constrained")
-        panels = figure.subplots(len(charts), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for panel, chart in zip(panels, charts, strict=True):
-            if isinstance(chart, Bars):
-                _bars(panel, chart)
-            else:
-                _lines(panel, chart)
+        yield figure.subplots(len(heights), 1, sharex=share_x, squeeze=False, height_ratios=heights)[:, 0]
         try:
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
         except OSError as error:
@@ -106,7 +116,7 @@ def _bars(panel: Axes, chart: Bars) -> None:
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x")
     if chart.band:
-        panel.axvline(chart.band.level, color=_GREY, linewidth=1, zorder=1)
+        panel.axvline(chart.band.level, color=GREY, linewidth=1, zorder=1)
         _shade(panel.axvspan, chart)
     panel.set_xlim(left=0)
     panel.set_xlabel(chart.unit)
@@ -133,7 +143,7 @@ def _lines(panel: Axes, chart: Lines) -> None:
     panel.grid(axis="y")
     if chart.band:
         name = "_" if chart.band.width else chart.band.name
-        panel.axhline(chart.band.level, color=_GREY, linewidth=1, linestyle="--", zorder=1, label=name)
+        panel.axhline(chart.band.level, color=GREY, linewidth=1, linestyle="--", zorder=1, label=name)
         _shade(panel.axhspan, chart)
     panel.set_ylim(bottom=0)
     panel.set_xlabel(chart.axis)
@@ -168,11 +178,11 @@ def _errors(marked: Sequence[tuple[float, Mark]]) -> Any:
 def _shade(span: Any, chart: Chart) -> None:
     band = chart.band
     if band and band.width:
-        span(band.level - band.width, band.level + band.width, color=_GREY, alpha=0.15, linewidth=0, label=band.name)
+        span(band.level - band.width, band.level + band.width, color=GREY, alpha=0.15, linewidth=0, label=band.name)
 
 
 def _look(one: Series) -> tuple[str, str]:
-    return _SIGNS[one.rank % len(_SIGNS)], _COLOURS[one.rank % len(_COLOURS)]
+    return _SIGNS[one.rank % len(_SIGNS)], COLOURS[one.rank % len(COLOURS)]
 
 
 def _finish(panel: Axes, chart: Chart) -> None:
