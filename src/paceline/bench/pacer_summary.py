@@ -52,7 +52,7 @@ class Guard:
     """Runs under the pacer against what the guard allows, by a real clock."""
 
     num_runs: int
-    num_over: int  # that took longer than (1 + eps) * plain + 2 * t1
+    num_over: int  # that took longer than (1 + delta) * plain + 4 * t1
     most_over: float  # by the largest share of that
     num_over_bound: int  # longer than that and the cost error: never, if the proof holds
     median_cost_error: float  # actual less estimated cost of a run, as a share of its time
