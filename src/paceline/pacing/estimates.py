@@ -131,7 +131,7 @@ class DrafterState:
     def __init__(self, shared: DrafterStatistics) -> None:
         self.shared = shared
         prior = shared.expected_tokens.value
-        self._expected_tokens, self._own_tokens = Mean(prior, 1.0, _REQUEST_KEEP), Mean(prior, 1.0, _REQUEST_KEEP)
+        self._expected_tokens, self._own_tokens = Mean(prior, 0.5, _REQUEST_KEEP), Mean(prior, 0.5, _REQUEST_KEEP)
         self.asked_at = 0  # output tokens when it was asked last
         self.num_read = 0  # tokens of the request that it has read
 
