@@ -30,7 +30,9 @@ def test_the_command_runs_as_a_process_of_its_own() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "seed 4" in done.stderr
-    refused = subprocess.run([*PACELINE, "generate", ""], capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(
+        [*PACELINE, "generate", "Once", "--temperature", "nan"], capture_output=True, text=True, timeout=120
+    )
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
 

@@ -104,22 +104,19 @@ def test_without_a_terminal_it_prints_plain_lines(run) -> None:
     assert re.match(r"Same bytes, (\d+\.\d\d times sooner|but no sooner: \d+\.\d\d times as long)\.", lines[-1])
 
 
-@pytest.mark.parametrize("columns", [80, 130])
-def test_on_a_terminal_both_texts_grow(columns: int) -> None:
-    terminal = Terminal(*SMALL, columns=columns)
+@pytest.mark.parametrize(
+    ("columns", "setting"), [(80, {}), (130, {"NO_COLOR": "1"})], ids=["narrow", "wide, no colour"]
+)
+def test_on_a_terminal_both_texts_grow(columns: int, setting: dict[str, str]) -> None:
+    terminal = Terminal(*SMALL, columns=columns, **setting)
     assert terminal.end() == 0, terminal.seen
     assert MOVES.search(terminal.seen)  # it is drawn again and again
+    assert bool(COLOURS.search(terminal.seen)) == (not setting)
     last = terminal.seen[terminal.seen.rindex("plain decoding ·") :]  # the last drawing
     assert (" Paceline ·" in last.splitlines()[0]) == (columns == 130)
     assert "9 tokens in" in last
     assert "Same bytes, " in last
     assert "\x1b[?25h" in terminal.seen  # the cursor is back
-
-
-def test_no_color_is_respected_on_a_terminal() -> None:
-    terminal = Terminal(*SMALL, NO_COLOR="1")
-    assert terminal.end() == 0, terminal.seen
-    assert not COLOURS.search(terminal.seen)
 
 
 def test_json_is_one_object(run) -> None:

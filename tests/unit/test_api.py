@@ -51,10 +51,9 @@ def test_a_model_is_loaded_by_name_by_folder_and_as_it_is(tmp_path: Path, bundle
 @pytest.mark.parametrize("drafters", ["auto", "none", ["suffix", "model:width=1"], ["suffix"]])
 def test_a_draft_model_joins_the_drafters(tmp_path: Path, drafters) -> None:
     small = AutoModelForCausalLM.from_pretrained(bundled_path(DEFAULT_DRAFT))
+    folder = copied(tmp_path / "mine")
     for draft_model in (DEFAULT_DRAFT, bundled_path(DEFAULT_DRAFT), small):
-        with LLM(
-            copied(tmp_path / str(id(draft_model))), draft_model=draft_model, drafters=drafters, cache_tokens=640
-        ) as llm:
+        with LLM(folder, draft_model=draft_model, drafters=drafters, cache_tokens=640) as llm:
             names = [drafter.name for drafter in llm._runtime._chosen]
             assert [name for name in names if name.startswith("model")] == ["model"]
             assert ("suffix" in names) == (drafters != "none")
