@@ -18,7 +18,7 @@ Bench = Callable[..., Result]
 
 def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path) -> None:
     file = tmp_path / "load.json"
-    done = bench("load", "--model", tiny, "--rounds", 1, "--json", file)
+    done = bench("load", "--model", tiny, "--repeats", 1, "--json", file)
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
     assert set(found["seconds"]) == set(found["peak_bytes"]) == set(NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def _look_around(context: typer.Context) -> None:
     """Say what is in the way of any measurement."""
     from paceline.doctor.machine import warning
 
-    found = None if "--help" in context.args else warning()
+    found = None if "--help" in (*context.args, *sys.argv) else warning()
     if found is not None:
         typer.secho(f"paceline: {found}", fg="yellow", err=True)
 

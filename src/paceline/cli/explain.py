@@ -13,7 +13,7 @@ _STOPS = {
     "all drafts taken": "every draft got a row",
     "rows would not pay": "a further row would have cost more than it promised to save",
     "no drafts": "drafters were asked, and had nothing to propose",
-    "idle": "no drafter was worth asking",
+    "idle": "no drafter was worth asking, or affordable",
     "guard": "the balance did not cover more: only what drafting has saved may be spent",
 }
 
