@@ -103,6 +103,10 @@ def test_who_pays_is_due_at_once_and_who_does_not_is_due_seldom() -> None:
     assert due(tokens=2.5, cost=4e-3, others=(1.0, 0.5)) == 0  # but it looks a token further than they
     assert due(tokens=2.5, cost=4e-3, others=(1.0, 1.0, 0.4)) > 0
     assert due(tokens=0.5, cost=1e-2, probe_seconds=0.0, asked_at=3) >= _NEVER
+    state = state_of()
+    taught(state.drafter(ScriptedDrafter()).shared, 4e-3)
+    known = state.drafter(ScriptedDrafter())
+    assert state.due(known, 0.5, 1e-4) == 0 < state.due(known, 0.5, 1e-4, entry_seconds=2e-3)  # pacing it costs too
 
 
 def test_a_long_text_is_read_only_for_an_output_that_is_long_enough() -> None:

@@ -9,6 +9,8 @@ from paceline.engine.request import Drafter
 from paceline.engine.tree import DraftTree, TreeUnion
 from paceline.pacing.success_counts import SuccessCounts, evaluated
 
+_SEEN = 0.75  # the weight of what came of a proposal, beside what was expected of it: that is smoother, and lags
+
 Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
 
 
@@ -22,7 +24,7 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a proposal was worth: tokens, half by what was said and half by what was expected; and by its own scores."""
+    """What a proposal was worth: tokens, by what was said and by what was expected; and by its own scores."""
 
     drafter: Drafter
     tokens: float
@@ -83,7 +85,8 @@ class Candidates:
             num_right = self._counts.judge(proposal.drafter.name, proposal.tree, said)
             # Who foretold all that was said might have foretold more.
             seen = max(num_right, proposal.expected) if num_right == len(said) else num_right
-            yield Verdict(proposal.drafter, (seen + proposal.expected) / 2.0, proposal.own)
+            tokens = _SEEN * seen + (1.0 - _SEEN) * proposal.expected
+            yield Verdict(proposal.drafter, tokens, proposal.own)
         if len(self._proposals) < 2:
             return  # nobody to agree with
         union = self._union

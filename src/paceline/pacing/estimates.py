@@ -219,15 +219,16 @@ class RequestState:
         state = self.drafter(drafter)
         return state.shared.first_seconds(len(self.request.tokens) - state.num_read)
 
-    def due(self, drafter: DrafterState, new_tokens: float, probe_seconds: float) -> int:
+    def due(self, drafter: DrafterState, new_tokens: float, probe_seconds: float, entry_seconds: float = 0.0) -> int:
         """The output length from which to ask a drafter: 0, at once, if that pays; else seldom enough.
 
         Args:
             drafter: one of the request's, as it has done here.
             new_tokens: that it may be expected to bring, beyond what others have proposed.
             probe_seconds: that asking it may cost for each token although it does not pay.
+            entry_seconds: that a step costs more since anybody is asked: pacing it, and a row to try a draft in.
         """
-        usual = drafter.shared.usual_seconds
+        usual = drafter.shared.usual_seconds + entry_seconds
         reading = drafter.shared.reading_seconds(len(self.request.tokens) - drafter.num_read)
         # What is read serves all proposals still to come; a quarter of those, since nobody knows.
         proposals = max(self.request.num_remaining / (1.0 + drafter.expected_tokens) / 4.0, 1.0)

@@ -20,7 +20,7 @@ from paceline.pacing.estimates import RequestState
 from paceline.pacing.experience import Experience
 from paceline.pacing.guard import Account, Guard
 from paceline.pacing.measuring import time_drafter
-from paceline.pacing.plan import Plan, distinct
+from paceline.pacing.plan import Plan, distinct, entry_seconds
 
 MAX_SLOWDOWN = 0.02
 _GUESS = 1e-4  # seconds that a drafter takes which could not be timed when it joined
@@ -185,8 +185,9 @@ class AdaptivePacer(Pacer):
     def _next_ask(self, state: RequestState) -> int:
         """The output length from which a drafter is worth asking, or due."""
         probe_seconds = self._probe_seconds([state.request])
+        entry = entry_seconds(self.costs, self.experience.overhead.value, 1, len(state.request.tokens))
         drafters = map(state.drafter, state.request.drafters)
-        return min([state.due(drafter, drafter.expected_tokens, probe_seconds) for drafter in drafters])
+        return min([state.due(drafter, drafter.expected_tokens, probe_seconds, entry) for drafter in drafters])
 
     def _price(self, state: RequestState, plain: float) -> float:
         """Seconds of asking the most promising drafter, with the rows to try its drafts in: else it is for nothing."""

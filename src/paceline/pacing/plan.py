@@ -26,6 +26,12 @@ def max_depth(request: Request) -> int:
     return min(MAX_DEPTH, request.num_remaining - 1)
 
 
+def entry_seconds(costs: CostTable, overhead: float, num_requests: int, context: int) -> float:
+    """What the first drafter asked in a step costs beside its own time: pacing the step, and a row for a draft."""
+    row = costs.forward(num_requests + 1, context) - costs.forward(num_requests, context)
+    return overhead + max(row, 0.0)
+
+
 def distinct(requests: Sequence[Request]) -> list[Drafter]:
     """The requests' drafters, each once, in order."""
     return list({id(d): d for request in requests for d in request.drafters}.values())
@@ -83,6 +89,7 @@ class Plan:
         self._base_loss = num_requests * costs.rest + overhead - costs.plain(num_requests, self.context)
         self._min_loss = max(costs.forward(num_requests + 1, self.context) + self._base_loss, overhead)
         self._allowance = allowance
+        self._entry = entry_seconds(costs, overhead, num_requests, self.context)
 
     def by_expected_saving(self) -> list[Drafter]:
         """The requests' drafters, the most promising first."""
@@ -156,7 +163,8 @@ class Plan:
             return False
         known = state.drafter(drafter)
         new_tokens = candidates.new_tokens(known.expected_tokens)
-        return state.due(known, new_tokens, self._probe_seconds) <= request.num_output_tokens
+        entry = 0.0 if self.has_asked else self._entry
+        return state.due(known, new_tokens, self._probe_seconds, entry) <= request.num_output_tokens
 
     def _spend(self, price: float, expected_tokens: float, limit: float) -> bool:
         """Spend a price, if enough is left within the limit to try so many drafts; False if not."""
