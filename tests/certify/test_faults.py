@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-import paceline
+from certify.support import fresh
 from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
 from paceline.certify.controls import FaultyPacer, StaleRow, SteppedLaw
@@ -23,7 +22,6 @@ from paceline.drafters import available
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
 from paceline.testing import Recorder
-from paceline.text.prompt_sets import read_prompt_set
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
 
@@ -39,25 +37,9 @@ CAUSES = {
 
 
 @pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    with paceline.load(dtype="float32", drafters="none") as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def prompts(llm: LLM) -> list[tuple[int, ...]]:
-    return [tuple(llm.encode(prompt.text)) for prompt in read_prompt_set("bundled").prompts[:7]]
-
-
-@pytest.fixture(scope="module")
 def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:
     plan = CertifyPlan("paceline-tiny", "float32", "cpu", (), ("unused",), max_tokens=24)
     return FaultBench(llm, plan, cases_for(llm.target.vocab_size, prompts), prompts)
-
-
-def fresh(llm: LLM, target=None) -> LLM:
-    """An LLM of its own over the same target."""
-    return LLM.from_target(target or llm.target, llm.tokenizer, drafters="none", pacer=FixedPacer())
 
 
 def test_every_fault_has_a_cause_here(bench: FaultBench):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-import paceline
+from certify.support import fresh
 from paceline.bundled import DEFAULT_DRAFT
 from paceline.certify.bytes import BytesCheck, BytesResult, comparisons
 from paceline.certify.certificate import Certificate, Control, bytes_as_dict, unexercised, unshown
@@ -21,32 +21,15 @@ from paceline.engine.ports import Pacer, StepTimes
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import EMPTY
 from paceline.llm import LLM
-from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter, ScriptedTarget, WrappedPacer, WrappedTarget
-from paceline.text.prompt_sets import read_prompt_set
 
 DRAFTERS = ("suffix", "recycle", f"model:path={DEFAULT_DRAFT}")
 PACED = ("all, paced", "all, paced batch")
 
 
 @pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    with paceline.load(dtype="float32", drafters="none") as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def prompts(llm: LLM) -> list[tuple[int, ...]]:
-    return [tuple(llm.encode(prompt.text)) for prompt in read_prompt_set("bundled").prompts[:7]]
-
-
-@pytest.fixture(scope="module")
 def cases(llm: LLM, prompts: list[tuple[int, ...]]) -> list[Case]:
     return cases_for(llm.target.vocab_size, prompts)
-
-
-def fresh(llm: LLM, target=None) -> LLM:
-    return LLM.from_target(target or llm.target, llm.tokenizer, drafters="none", pacer=FixedPacer())
 
 
 def compared(

@@ -43,8 +43,7 @@ class SuccessCounts:
 
     def add(self, key: Key, is_right: bool) -> None:
         """One more trial."""
-        trials, successes = self._table.get(key, (0.0, 0.0))
-        self._table[key] = (trials * self._keep + 1.0, successes * self._keep + is_right)
+        self._count(key, 1.0, is_right)
         if self._shared is not None:
             self._shared.add(key, is_right)
 
@@ -84,13 +83,14 @@ class SuccessCounts:
 
     def learn(self, name: str, bucket: int, score: float, is_right: bool) -> None:
         """One more trial of a drafter's node, for the bucket and for the drafter as a whole."""
-        expected, successes = self._table.get((name, ALL), (0.0, 0.0))
-        expected = expected * self._keep + self._prior((name, bucket), score)
-        self._table[name, ALL] = (expected, successes * self._keep + is_right)
-        trials, successes = self._table.get((name, bucket), (0.0, 0.0))
-        self._table[name, bucket] = (trials * self._keep + 1.0, successes * self._keep + is_right)
+        self._count((name, ALL), self._prior((name, bucket), score), is_right)
+        self._count((name, bucket), 1.0, is_right)
         if self._shared is not None:
             self._shared.learn(name, bucket, score, is_right)
+
+    def _count(self, key: Key, weight: float, is_right: bool) -> None:
+        trials, successes = self._table.get(key, (0.0, 0.0))
+        self._table[key] = (trials * self._keep + weight, successes * self._keep + is_right)
 
     def _prior(self, key: Key, score: float) -> float:
         return score if self._shared is None else self._shared.probability(key, score)
