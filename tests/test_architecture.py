@@ -20,11 +20,12 @@ LAYERS = [
     {"pacing", "model", "drafters", "output"},
     {"options", "loading", "testing"},
     {"drafter_set", "request_factory"},
-    {"streams", "runtime"},
+    {"streams", "runtime", "mailbox"},
     {"llm"},
     {"report"},
     {"doctor"},
     {"certify"},
+    {"server"},
     {"bench"},
     {"cli", "__main__"},
 ]

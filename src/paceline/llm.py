@@ -24,7 +24,7 @@ from paceline.runtime import Runtime
 from paceline.streams import AsyncStream, Stream, adecode, decode
 from paceline.text.chat import Conversation
 from paceline.text.prompts import Prompt, as_prompt
-from paceline.text.tokenizer import Tokenizer, sampling_defaults
+from paceline.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -273,7 +273,12 @@ class LLM:
 
         `llm.generate(prompt, **llm.sampling_defaults)`. Empty for a model that recommends nothing.
         """
-        return sampling_defaults(getattr(self.target, "generation_config", None))
+        return self._runtime.sampling_defaults()
+
+    @property
+    def runtime(self) -> Runtime:
+        """The model in its thread: what a server is built on, and no part of the stable interface."""
+        return self._runtime
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that a prompt stands for."""

@@ -19,9 +19,11 @@ from paceline.errors import ConfigError
 from paceline.loading import Loaded
 from paceline.options import Call, Drafters
 from paceline.output import Output
+from paceline.params import SamplingOptions
 from paceline.request_factory import RequestFactory
 from paceline.text.chat import chat_ids, is_batch
 from paceline.text.prompts import as_prompts
+from paceline.text.tokenizer import sampling_defaults
 
 
 class Runtime:
@@ -87,7 +89,7 @@ class Runtime:
         contents, is_batch = as_prompts(prompts)
         if call.params.n > 1 and not is_batch:
             raise ConfigError(f"n is {call.params.n}; allowed with a single prompt: 1. A list, [prompt], has n samples")
-        return self._requests(contents, call), is_batch
+        return self.requests_of(contents, call), is_batch
 
     def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects. Made in the engine's thread: to be made may take files, and forwards for their time."""
@@ -95,7 +97,7 @@ class Runtime:
 
     def request(self, content: str | list[int], call: Call) -> Request:
         """The request of a stream."""
-        [request] = self._requests([content], call)
+        [request] = self.requests_of([content], call)
         return request
 
     def output(self, request: Request, tokens: Sequence[Token]) -> Output:
@@ -116,6 +118,10 @@ class Runtime:
             return [chat_ids(tokenizer, one, tools, template_options) for one in messages]
         return chat_ids(tokenizer, messages, tools, template_options)
 
+    def sampling_defaults(self) -> SamplingOptions:
+        """What the checkpoint's own generation settings recommend."""
+        return sampling_defaults(getattr(self.loaded.target, "generation_config", None))
+
     def close(self) -> None:
         """End the thread and free the model's memory."""
         self._finalizer()
@@ -125,7 +131,8 @@ class Runtime:
         if is_freed:
             _give_memory_back()
 
-    def _requests(self, contents: Sequence[str | list[int]], call: Call) -> list[Request]:
+    def requests_of(self, contents: Sequence[str | list[int]], call: Call) -> list[Request]:
+        """The requests of prompts: sample j of prompt i is at i * n + j."""
         factory = self.factory
         drafters = self._chosen if call.drafters is None else self.resolve(call.drafters)
         hints = factory.hints(call)

@@ -16,6 +16,7 @@ from paceline.engine.ports import Pacer
 from paceline.engine.request import Request, Token
 from paceline.engine.thread import EngineThread, Job
 from paceline.errors import StateError
+from paceline.mailbox import News
 from paceline.output import Output
 
 Finish = Callable[[Request, Sequence[Token]], Output]
@@ -35,7 +36,7 @@ def decode(thread: EngineThread, requests: Sequence[Request], pacer: Pacer | Non
 
 async def adecode(thread: EngineThread, requests: Sequence[Request], pacer: Pacer | None) -> None:
     """`decode` in a coroutine."""
-    news = _News()
+    news = News()
     jobs = [Job(request, news.wake, pacer) for request in requests]
     try:
         thread.submit(jobs)
@@ -136,7 +137,7 @@ class AsyncStream:
     async def _opened(self) -> _Reader:
         if self._reader is None:
             request = await asyncio.to_thread(self._make)
-            self._news = _News()
+            self._news = News()
             job = Job(request, self._news.wake, self._pacer, every_step=True)
             self._reader = _Reader(self._thread, job, self._finish)
         return self._reader
@@ -199,22 +200,6 @@ class _Reader:
             self._job.request.abandon()
             self._job.is_done = True
             raise
-
-
-class _News:
-    """Wakes a coroutine from another thread."""
-
-    def __init__(self) -> None:
-        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
-
-    def wake(self) -> None:
-        """Called by the engine's thread."""
-        self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self) -> None:
-        """Until there has been news since the last call."""
-        await self._event.wait()
-        self._event.clear()
 
 
 def _are_done(jobs: Sequence[Job]) -> bool:

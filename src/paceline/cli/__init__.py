@@ -17,6 +17,7 @@ from paceline.cli.demo import demo
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
+from paceline.cli.serve import serve
 from paceline.errors import PacelineError
 
 _INTERRUPTED = 130  # the shell's code for Ctrl-C, and typer's
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(generate)
+app.command()(serve)
 app.command()(drafters)
 app.command()(models)
 app.command()(report)

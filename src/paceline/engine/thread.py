@@ -67,6 +67,11 @@ class EngineThread:
         if threading.current_thread() is self._thread:
             raise StateError("a drafter or a callback asked the LLM that it works for; allowed: from other threads")
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs and takes requests."""
+        return self._thread.is_alive() and not self._is_stopped
+
     def call(self, function: Callable[[], Value]) -> Value:
         """The value of a function that runs in the thread, between steps; its errors are raised here."""
         future: Future[Value] = Future()

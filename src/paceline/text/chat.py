@@ -34,7 +34,7 @@ def chat_ids(
     Raises:
         RequestError: the model has no template, or its template refuses the messages.
     """
-    if not tokenizer.inner.chat_template:
+    if not (tokenizer.inner.chat_template or (template_options or {}).get("chat_template")):
         raise RequestError("this model has no chat template; allowed: generate with a plain prompt")
     plain = [_plain(message, f"messages[{i}]") for i, message in enumerate(messages)]
     if not plain:

@@ -1,0 +1,48 @@
+"""How the engine's thread wakes coroutines: one call into the event loop for all that a step has news for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Mailbox:
+    """The way from another thread into an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: deque[asyncio.Event] = deque()
+        self._is_scheduled = False
+
+    def post(self, event: asyncio.Event) -> None:
+        """Set an event in the loop soon; called by the engine's thread."""
+        self._due.append(event)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_scheduled = False  # first: what is posted from here on schedules a call of its own
+        while self._due:
+            self._due.popleft().set()
+
+
+class News:
+    """Wakes one coroutine from another thread."""
+
+    def __init__(self, mailbox: Mailbox | None = None) -> None:
+        self._mailbox = mailbox or Mailbox(asyncio.get_running_loop())
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        """Called by the engine's thread."""
+        self._mailbox.post(self._event)
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Until there has been news since the last call; False if there was none for so many seconds."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        self._event.clear()
+        return True

@@ -1,0 +1,1 @@
+"""The bodies of requests. Responses are plain dicts: they are made once for each step."""
