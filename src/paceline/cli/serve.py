@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from paceline.cli.loading import load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, first_line
 from paceline.pacing import MAX_SLOWDOWN
+
+if TYPE_CHECKING:
+    import socket
+
+    from paceline.server import Limits, Settings
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_KEY_VARIABLE = "PACELINE_API_KEY"
 
 
 def serve(
@@ -17,24 +28,113 @@ def serve(
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every one."),
-    port: int = typer.Option(8000, help="0 takes a free one, which is printed."),
+    port: int = typer.Option(8000, min=0, max=65535, help="0 takes a free one, which is printed."),
     served_model_name: list[str] = typer.Option([], metavar="NAME", help="What requests call it; may be repeated."),
-    chat_template: Path = typer.Option(None, exists=True, dir_okay=False, help="In place of the model's own."),
+    any_model: bool = typer.Option(False, "--any-model", help="Answer whatever model a request names."),
+    api_key: list[str] = typer.Option([], metavar="KEY", help=f"Let in who has it; also from {_KEY_VARIABLE}."),
+    api_key_file: Path = typer.Option(None, metavar="FILE", help="Keys, one on each line."),
+    allowed_host: list[str] = typer.Option([], metavar="NAME", help="Host name that requests may use."),
+    cors_origin: list[str] = typer.Option([], metavar="ORIGIN", help="Web site whose pages may ask; * is every one."),
+    strict: bool = typer.Option(False, "--strict", help="Refuse unknown fields, which else are ignored and named."),
+    chat_template: Path = typer.Option(None, metavar="FILE", help="A Jinja template in place of the model's own."),
+    max_open_requests: int = typer.Option(1024, min=1, help="Running and waiting; more are answered with 429."),
+    max_body_mb: int = typer.Option(16, min=1, help="Largest body of a request, in MiB."),
+    request_seconds: float = typer.Option(3600.0, min=0.1, help="Most seconds that one request may take."),
+    drain_seconds: int = typer.Option(30, min=0, help="What running requests are given when the server is ended."),
     dtype: str = DTYPE,
     device: str = DEVICE,
     max_slowdown: float = typer.Option(
         MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
     ),
+    num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
+    cache_tokens: int = typer.Option(None, help="Positions of the key/value cache.", show_default="from free memory"),
 ) -> None:
-    """Serve a model over HTTP, as OpenAI's API has it."""
-    try:
-        import uvicorn
+    """Serve a model over HTTP, as OpenAI's API has it. Ctrl-C or SIGTERM lets it finish; a second one ends it."""
+    _check_extra()
+    from paceline.server import Limits
 
-        from paceline.server import Settings, create_app
+    limits = replace(
+        Limits(),
+        max_open_requests=max_open_requests,
+        max_body_bytes=max_body_mb * 2**20,
+        request_seconds=request_seconds,
+    )
+    settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
+    settings = replace(
+        settings,
+        keys=_keys(api_key, api_key_file),
+        any_model=any_model,
+        strict=strict,
+        chat_template=_read(chat_template, "--chat-template") if chat_template else None,
+        hosts=_hosts(host, allowed_host),
+        origins=tuple(cors_origin),
+    )
+    listening = _listening(host, port)
+    loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "dtype": dtype}
+    loading |= {"device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
+    loading |= {"num_speculative_tokens": num_speculative_tokens}
+    _run(model, loading, settings, listening, drain_seconds)
+
+
+def _run(
+    model: str | None, loading: dict[str, Any], settings: Settings, listening: socket.socket, drain_seconds: int
+) -> None:
+    from paceline.server import create_app
+    from paceline.server.running import serve as run
+
+    with listening, load_with_progress(model, **loading) as llm:
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"{settings.names[0]} at http://{shown}:{port}/v1 · page at http://{shown}:{port}/", err=True)
+        if host not in _LOOPBACK and not settings.keys:
+            typer.echo("no API key is set, and others can reach this address: anyone may ask", err=True)
+        run(create_app(llm, settings), listening, drain_seconds)
+
+
+def _settings(names: list[str], limits: Limits) -> Settings:
+    from paceline.server import Settings
+
+    return Settings(tuple(names), limits=limits)
+
+
+def _check_extra() -> None:
+    """Say in one line what is missing."""
+    try:
+        import paceline.server
+        import paceline.server.running  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}; allowed: after pip install 'paceline[server]'") from error
-    loading = {"draft_model": draft_model, "dtype": dtype, "device": device, "max_slowdown": max_slowdown}
-    with load_with_progress(model, drafters=parse_drafters(drafters), **loading) as llm:
-        names = tuple(served_model_name) or (model or llm.runtime.loaded.name,)
-        app = create_app(llm, Settings(names, chat_template=chat_template.read_text() if chat_template else None))
-        uvicorn.run(app, host=host, port=port, timeout_keep_alive=120, log_level="warning")
+
+
+def _keys(given: list[str], file: Path | None) -> tuple[str, ...]:
+    """Those of the options, of the file and of the environment."""
+    lines = _read(file, "--api-key-file").splitlines() if file else []
+    keys = [key.strip() for key in (*given, *lines, os.environ.get(_KEY_VARIABLE, ""))]
+    found = tuple(key for key in keys if key and not key.startswith("#"))
+    if file and not found:
+        raise ConfigError(f"--api-key-file is {str(file)!r}, which holds no key; allowed: one on each line")
+    return found
+
+
+def _read(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{option} is {str(file)!r}: {first_line(error)}; allowed: a text file") from error
+
+
+def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:
+    """On a loopback address its own names alone: a web page may reach it by any name that it has resolve to it."""
+    own = _LOOPBACK if host in _LOOPBACK else ()
+    return (*own, *(name.lower() for name in allowed)) if own or allowed else ()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    from paceline.server.running import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {first_line(error)}; allowed: --port 0, a free one") from (
+            error
+        )

@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
 from paceline._version import __version__
 from paceline.errors import PacelineError
 from paceline.llm import LLM
+from paceline.server.access import Access, Keys
 from paceline.server.errors import ApiError, as_api_error, of_validation
 from paceline.server.events import JsonResponse
-from paceline.server.routes import chat, completions, health, models
+from paceline.server.paths import Paths, not_found
+from paceline.server.routes import chat, completions, health, models, tokens
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
@@ -32,13 +35,28 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
             service.close()
 
     app = FastAPI(
-        title="Paceline", version=__version__, lifespan=lifespan, strict_content_type=False, redirect_slashes=False
+        title="Paceline",
+        version=__version__,
+        lifespan=lifespan,
+        strict_content_type=False,
+        redirect_slashes=False,  # a redirect would lose the body
+        docs_url=None,  # its page asks other hosts for its scripts
+        redoc_url=None,
     )
     app.state.service = service
-    for module in (completions, chat, models, health):
+    for module in (completions, chat, models, tokens, health):
         app.include_router(module.router)
     _handle_errors(app)
+    _add_middleware(app, service.settings)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one added is asked first: CORS, whose preflights have no key, and whose headers belong on a 401 too."""
+    app.add_middleware(Paths)
+    app.add_middleware(Access, keys=Keys(settings.keys), hosts=frozenset(settings.hosts))
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -54,11 +72,18 @@ def _handle_errors(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         if isinstance(error, ApiError):
             return _answer(error)
+        if error.status_code == 404:
+            return _answer(not_found(request.method, request.url.path, _paths(app)))
         return _answer(ApiError(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> Response:
         return _answer(as_api_error(error))
+
+
+def _paths(app: FastAPI) -> frozenset[str]:
+    """Where there is something."""
+    return frozenset(path for path in app.openapi()["paths"] if "{" not in path)
 
 
 def _answer(error: ApiError) -> Response:

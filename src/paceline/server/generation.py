@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from paceline.engine.request import Request, Token
 from paceline.engine.thread import EngineThread, Job
 from paceline.mailbox import Mailbox, News
+from paceline.server.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,16 @@ class Piece:
 class Generation:
     """Requests in the engine's care. A request's `outbox` is the one slot where unread tokens gather."""
 
-    def __init__(self, thread: EngineThread, requests: Sequence[Request], mailbox: Mailbox) -> None:
+    def __init__(
+        self,
+        thread: EngineThread,
+        requests: Sequence[Request],
+        mailbox: Mailbox,
+        seconds: float,
+        finally_do: Callable[[], None],
+    ) -> None:
         self.requests = list(requests)
+        self._seconds, self._finally_do = seconds, finally_do
         self._thread = thread
         self._news = News(mailbox)
         self._jobs = [Job(request, self._news.wake, every_step=True) for request in requests]
@@ -42,8 +52,12 @@ class Generation:
         try:
             self._thread.submit(self._jobs)
             running = dict(enumerate(self._jobs))
+            end = time.monotonic() + self._seconds
             while running:
-                if not await self._news.wait(silence):
+                left = end - time.monotonic()
+                if left <= 0.0:
+                    raise ApiError(408, f"the request takes too long; allowed: {self._seconds:g} seconds")
+                if not await self._news.wait(min(silence, left)):
                     yield None
                 for piece in [_taken(index, job) for index, job in running.items()]:
                     if piece.is_last:
@@ -66,6 +80,7 @@ class Generation:
         for job in self._jobs:
             if not job.is_done:
                 job.request.cancel()
+        self._finally_do()
 
 
 def _taken(index: int, job: Job) -> Piece:

@@ -13,6 +13,7 @@ from paceline.errors import RequestError
 from paceline.mailbox import Mailbox
 from paceline.options import read_call
 from paceline.runtime import Runtime
+from paceline.server.admission import Admission
 from paceline.server.errors import ApiError
 from paceline.server.generation import Generation
 from paceline.server.sampling import sampling_of
@@ -28,8 +29,7 @@ class Service:
     def __init__(self, runtime: Runtime, settings: Settings) -> None:
         self.runtime, self.settings = runtime, settings
         self.started = int(time.time())
-        self.is_draining = False
-        self.num_open = 0  # samples that run or wait
+        self.admission = Admission(settings.limits)
         self._texts = ThreadPoolExecutor(2, "paceline-texts")  # a long prompt must not hold up the event loop
         self._mailbox: Mailbox | None = None
 
@@ -54,6 +54,10 @@ class Service:
         target = self.runtime.loaded.target
         return min(target.max_length, target.capacity)
 
+    def ids_of(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+        """The token ids of prompts."""
+        return [self.runtime.factory.ids(prompt) for prompt in prompts]
+
     def open(self) -> None:
         """Join the running event loop."""
         self._mailbox = Mailbox(asyncio.get_running_loop())
@@ -77,27 +81,46 @@ class Service:
             raise ApiError(404, f"model is {name[:100]!r}; allowed: {known}", "model", "model_not_found")
 
     async def generation(
-        self, prompts: Sequence[list[int]], body: SamplingBody, changes: Mapping[str, Any], tenant: str
+        self,
+        prompts: Callable[[], Sequence[list[int]]],
+        body: SamplingBody,
+        changes: Mapping[str, Any],
+        tenant: str,
+        num_prompts: int = 1,
     ) -> Generation:
-        """The samples of prompts, ready to be decoded; `changes` are options in place of the body's.
+        """The samples of prompts, ready to be decoded.
+
+        Args:
+            prompts: gives their token ids; it is called beside the event loop, once there is room for them.
+            body: what was sent.
+            changes: options in place of the body's.
+            tenant: who sent it.
+            num_prompts: how many `prompts` gives.
 
         Raises:
             ApiError: too much is open already, or the server is ending.
             PacelineError: what cannot be decoded.
         """
-        requests = await self.in_thread(lambda: self._requests(prompts, {**sampling_of(body), **changes}, tenant))
-        self._admit(len(requests))
+        ticket = self.admission.enter(num_prompts * (1 if body.n is None else max(body.n, 1)))
+        options = {**sampling_of(body), **changes, "tenant": _salted(tenant, body.cache_salt)}
+        try:
+            requests = await self.in_thread(lambda: self._requests(prompts(), options))
+            ticket.add_prompt_tokens(sum([request.num_prompt_tokens for request in requests]))
+        except BaseException:
+            ticket.give_back()
+            raise
         assert self._mailbox is not None
-        return Generation(self.runtime.thread, requests, self._mailbox)
+        seconds = self.settings.limits.request_seconds
+        return Generation(self.runtime.thread, requests, self._mailbox, seconds, ticket.give_back)
 
-    def _requests(self, prompts: Sequence[list[int]], options: Mapping[str, Any], tenant: str) -> list[Request]:
+    def _requests(self, prompts: Sequence[list[int]], options: Mapping[str, Any]) -> list[Request]:
         """The requests of all prompts: sample j of prompt i is at i * n + j."""
         defaults = {"temperature": 1.0, **self._recommended()}
         given = {name: value for name, value in options.items() if value is not None}
         requests: list[Request] = []
         for ids in prompts:
             limit = self._limit(len(ids), options["max_tokens"])
-            call = read_call(None, {**defaults, **given, "max_tokens": limit, "tenant": tenant})
+            call = read_call(None, {**defaults, **given, "max_tokens": limit})
             requests += self.runtime.requests_of([ids], call)
         return requests
 
@@ -113,9 +136,7 @@ class Service:
             )
         return left if wanted is None or wanted < 0 else min(wanted, left)
 
-    def _admit(self, num_samples: int) -> None:
-        if self.is_draining:
-            raise ApiError(503, "the server is shutting down", headers={"retry-after": "5"})
-        allowed = self.settings.limits.max_open_requests
-        if self.num_open + num_samples > allowed:
-            raise ApiError(429, f"{self.num_open} requests are open; allowed: {allowed}", headers={"retry-after": "1"})
+
+def _salted(tenant: str, salt: str | None) -> str:
+    """Who shares a cache: those of one key and one `cache_salt`."""
+    return tenant if salt is None else f"{tenant}/{salt}"

@@ -32,6 +32,8 @@ class Settings:
         any_model: answer whatever model a request names.
         strict: refuse fields that are unknown, instead of ignoring them.
         chat_template: in place of the model's own.
+        hosts: names that requests may call the server by; none allows every name.
+        origins: web sites whose pages may ask, by CORS; "*" is every one.
         limits: of requests.
     """
 
@@ -40,4 +42,6 @@ class Settings:
     any_model: bool = False
     strict: bool = False
     chat_template: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

@@ -29,8 +29,7 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
     changes = _changes(body)
-    ids = await service.in_thread(lambda: rendered(service, body))
-    generation = await service.generation([ids], body, changes, tenant)
+    generation = await service.generation(lambda: [rendered(service, body)], body, changes, tenant)
     answer = _Answer(service, body, generation)
     headers = ignored_header(ignored)
     if body.stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -27,8 +28,9 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     """Continue one prompt or several, `n` times each."""
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
-    prompts = await service.in_thread(lambda: prompt_ids(service, body.prompt))
-    generation = await service.generation(prompts, body, {"logprobs": body.logprobs}, tenant)
+    prompts = _prompts(service, body.prompt)
+    read = partial(service.ids_of, prompts)
+    generation = await service.generation(read, body, {"logprobs": body.logprobs}, tenant, len(prompts))
     answer = _Answer(service, body, generation, len(prompts))
     headers = ignored_header(ignored)
     if body.stream:
@@ -36,18 +38,18 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 
-def prompt_ids(service: Service, prompt: Any) -> list[list[int]]:
-    """The token ids of the prompts of a body.
+def _prompts(service: Service, prompt: Any) -> list[Any]:
+    """The prompts of a body, texts or token ids.
 
     Raises:
         ApiError: there are too many.
     """
-    is_one = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
+    is_one = isinstance(prompt, str) or not prompt or isinstance(prompt[0], int)
     several = [prompt] if is_one else list(prompt)
     allowed = service.settings.limits.max_prompts
     if len(several) > allowed:
         raise ApiError(400, f"prompt has {len(several)} entries; allowed: {allowed}", "prompt")
-    return [service.runtime.factory.ids(one) for one in several]
+    return several
 
 
 class _Answer:

@@ -13,9 +13,12 @@ from paceline.server.errors import ApiError
 router = APIRouter(tags=["state"])
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
-@router.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
-@router.api_route("/ping", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/health")
+@router.head("/health", include_in_schema=False)
+@router.get("/v1/health", include_in_schema=False)
+@router.head("/v1/health", include_in_schema=False)
+@router.get("/ping", include_in_schema=False)
+@router.head("/ping", include_in_schema=False)
 def health(service: TheService) -> Response:
     """Empty, with 200 while the engine lives."""
     if not service.runtime.thread.is_alive:
@@ -23,12 +26,20 @@ def health(service: TheService) -> Response:
     return Response()
 
 
-@router.api_route("/ready", methods=["GET", "HEAD"])
+@router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 def ready(service: TheService) -> Response:
     """Empty, with 200 while requests are taken."""
-    if service.is_draining:
+    if service.admission.is_draining:
         raise ApiError(503, "the server is shutting down")
     return health(service)
+
+
+@router.get("/v1", include_in_schema=False)
+@router.head("/v1", include_in_schema=False)
+def root() -> dict[str, Any]:
+    """Where the endpoints are: clients that are given a base address try it."""
+    return {"object": "api", "endpoints": "/openapi.json"}
 
 
 @router.get("/version")
