@@ -10,11 +10,13 @@ from typing import Any
 
 import uvicorn
 
+from paceline.server.running import config_of
+
 
 @contextmanager
 def running(app: Any, **options: Any) -> Iterator[str]:
     """The address of an application that is being served."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", **options)
+    config = config_of(app, drain_seconds=5, host="127.0.0.1", port=0, lifespan="on", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

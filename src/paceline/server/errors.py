@@ -69,22 +69,22 @@ def code_of(error: PacelineError) -> str | None:
 def of_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """FastAPI's findings about a body, of which the first is told: the field, what was sent, what is allowed."""
     first = errors[0]
-    param = _path(first["loc"][1:], body)
-    given = first.get("input")
     if first["type"] == "missing":
+        param = _path(first["loc"][1:], body, missing=first["loc"][-1])
         return ApiError(400, f"{param} is missing", param)
+    param, given = _path(first["loc"][1:], body), first.get("input")
     got = "" if isinstance(given, dict | list) else f" is {_short(given)}"
     allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     return ApiError(400, f"{param or 'the body'}{got}; allowed: {allowed}", param or None)
 
 
-def _path(place: Sequence[str | int], value: Any) -> str:
+def _path(place: Sequence[str | int], value: Any, missing: str | int | None = None) -> str:
     """The name of a place in a body; pydantic puts the alternatives of a union in between, which are no part of it."""
     text = ""
     for part in place:
         if isinstance(value, list) and isinstance(part, int):
             text, value = f"{text}[{part}]", value[part]
-        elif isinstance(value, dict) and (part in value or part == place[-1]):
+        elif isinstance(value, dict) and (part in value or part == missing):
             text, value = f"{text}.{part}" if text else str(part), value.get(part)
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paceline.server.errors import ApiError
@@ -21,13 +22,16 @@ _ELSEWHERE = {
 
 
 class Paths:
-    """Middleware: a trailing slash is dropped, where a redirect would lose the body."""
+    """Middleware: a trailing slash is dropped, where a redirect would lose the body; OPTIONS is answered anywhere."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":  # a preflight is answered before, by CORS
+            await Response(headers={"allow": "GET, HEAD, POST, OPTIONS"})(scope, receive, send)
+            return
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         await self._app(scope, receive, send)

@@ -7,10 +7,36 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paceline.server.service import Service
 
+MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE = 120  # seconds: agents think between two turns, and uvicorn's 5 would reset their connections
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's, which takes headers of any size: whoever sends them for ever would fill the memory."""
+
+    _num_head_bytes: int | None = None  # of the request whose headers are being read
+
+    def on_message_begin(self) -> None:
+        """See uvicorn."""
+        self._num_head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """See uvicorn."""
+        self._num_head_bytes = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """See uvicorn."""
+        super().data_received(data)
+        if self._num_head_bytes is not None and not self.transport.is_closing():
+            self._num_head_bytes += len(data)
+            if self._num_head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response(f"the headers are too large; allowed: {MAX_HEAD_BYTES} bytes")
 
 
 class Server(uvicorn.Server):
@@ -31,14 +57,13 @@ class Server(uvicorn.Server):
 
 def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
     """Serve until a signal comes, and then as long as running requests take, but no longer than `drain_seconds`."""
-    config = uvicorn.Config(
-        app,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=drain_seconds,
-        log_level="warning",
-        server_header=False,
-    )
-    Server(config, app.state.service).run(sockets=[listening])
+    Server(config_of(app, drain_seconds), app.state.service).run(sockets=[listening])
+
+
+def config_of(app: Any, drain_seconds: int, **options: Any) -> uvicorn.Config:
+    """How uvicorn runs an application of ours."""
+    options = {"timeout_keep_alive": KEEP_ALIVE, "log_level": "warning", "server_header": False, **options}
+    return uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=drain_seconds, **options)
 
 
 def listen(host: str, port: int) -> socket.socket:
