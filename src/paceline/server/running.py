@@ -50,9 +50,9 @@ class Server(uvicorn.Server):
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """See uvicorn."""
+        """See uvicorn, which would raise the signal again at the end: the model is to be closed first."""
         self._service.admission.is_draining = True
-        super().handle_exit(sig, frame)
+        self.force_exit, self.should_exit = self.should_exit, True
 
 
 def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
