@@ -4,6 +4,8 @@ PacelineError
 ├── ConfigError    an option or a parameter is wrong: says what, what was given, what is allowed
 ├── ModelError     a model or tokenizer cannot be decoded exactly: names the part
 ├── RequestError   a request cannot be served: too long for the context or the cache, or for want of a tokenizer
+│   ├── ContextLengthError  its prompt is too long for the context or the cache
+│   └── DeadlineError       its deadline cannot be met: says what would be needed and what was given
 ├── StateError     not now: the LLM is closed or another process's, or the stream is still running
 ├── EngineError    a step failed, and with it every request that took part; the cause is kept
 └── DrafterError   a drafter was misused or broke its port: names the drafter
@@ -26,6 +28,14 @@ class ModelError(PacelineError):
 
 class RequestError(PacelineError):
     """A request that this engine cannot serve."""
+
+
+class ContextLengthError(RequestError):
+    """A prompt that is too long for the model's context or for the cache."""
+
+
+class DeadlineError(RequestError):
+    """A deadline that cannot be met: says what would be needed and what was given."""
 
 
 class StateError(PacelineError):

@@ -9,7 +9,7 @@ import itertools
 import math
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,31 @@ class Hints:
 
 
 NO_HINTS = Hints()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a request is served. Its tokens do not depend on them, only when they come and where they end."""
+
+    deadline: float | None = None  # seconds of the engine's clock: what has been decoded by then is all there is
+    num_speculative_tokens: int | None = None  # most draft nodes of this request in a step
+
+
+NO_TERMS = Terms()
+
+
+@dataclass(slots=True)
+class Times:
+    """When things happened to a request, in seconds of the engine's clock; None until they have."""
+
+    arrived: float | None = None
+    admitted: float | None = None  # the last time that it was
+    first_token: float | None = None
+    finished: float | None = None
+
+
+# Takes the position of the first of some rows, and the logits (rows, V) float32 behind each of them.
+PromptLogits = Callable[[int, NDArray[np.float32]], None]
 
 
 def fresh_tenant() -> str:
@@ -72,6 +97,7 @@ class Request:
         drafters: Sequence[Drafter] = (),
         seed: int = 0,
         hints: Hints = NO_HINTS,
+        terms: Terms = NO_TERMS,
     ) -> None:
         self.id = next(_ids)
         self.tokens = list(prompt)
@@ -84,8 +110,12 @@ class Request:
         self.listeners = self.drafters  # those that are told of its end
         self.seed = seed
         self.hints = hints
+        self.terms = terms
+        self.times = Times()
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
+        self.stop_reason: str | int | None = None  # what ended it: a stop string, a token, "deadline"; else None
+        self.on_prompt_logits: PromptLogits | None = None  # if set, is told them as the prompt is read
         self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
         self.is_cancelled = False  # its caller has given it up
         self._cancelled_by: PacelineError | None = None

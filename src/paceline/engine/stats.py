@@ -39,6 +39,7 @@ class Stats:
 
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache instead of being read
+    num_preemptions: int = 0  # times that it gave up its cache to others, and was read again
     num_emitted_tokens: int = 0
     num_steps: int = 0
     num_spec_steps: int = 0  # those with drafts
