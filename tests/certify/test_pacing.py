@@ -17,7 +17,7 @@ from paceline.certify.page import claim
 from paceline.certify.plan import Case, CertifyPlan, cases_for
 from paceline.certify.slow_machine import SlowMachinePacer
 from paceline.certify.ways import Way, ways_for
-from paceline.engine.ports import Pacer, StepTimes
+from paceline.engine.ports import Budget, Pacer, StepTimes
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import EMPTY
 from paceline.llm import LLM
@@ -77,8 +77,8 @@ def test_every_paced_cell_is_shown_whatever_the_drafters(llm: LLM, prompts, case
 class NeverDrafts(WrappedPacer):
     """Asks everybody and gives nobody a row."""
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask) -> list:
-        return [EMPTY] * len(super().draft(requests, max_nodes, ask))
+    def draft(self, requests: Sequence[Request], budget: Budget, ask) -> list:
+        return [EMPTY] * len(super().draft(requests, budget, ask))
 
 
 def in_pacing(kind: Callable[[Pacer], Pacer]) -> Plant:

@@ -6,13 +6,16 @@ import numpy as np
 
 from faults import checks
 from faults.registry import Patch, children_of, fault, harmless
-from paceline.engine.engine import Engine
+from paceline.engine.drafting import Drafting
 from paceline.engine.request import Hints, Request, StepOutcome
 from paceline.engine.stats import Stats
 from paceline.engine.tree import MAX_DEPTH, merge
 from paceline.pacing import fixed
 from paceline.pacing.plan import max_depth
 from paceline.testing import ScriptedTarget
+
+
+unread = ScriptedTarget.num_unread
 
 
 def kept_path(patch: Patch, rule) -> None:
@@ -50,13 +53,18 @@ def _(patch: Patch) -> None:
     kept_path(patch, lambda tree, path: tuple(range(len(path))))
 
 
-@fault("the pending token prefilled", checks.the_targets_cache_holds_what_was_committed)
+@fault("the pending token read with the prompt", checks.the_targets_cache_holds_what_was_committed)
 def _(patch: Patch) -> None:
-    patch.setattr(
-        ScriptedTarget,
-        "prefill",
-        lambda target, request: target._cached.update({request.id: request.tokens[:]}),
-    )
+    read = ScriptedTarget.read
+
+    def flawed(target, request, max_rows) -> int:
+        count = read(target, request, max_rows)
+        if target.num_unread(request) == 0:
+            target._cached[request.id] = request.tokens[:]
+        return count
+
+    patch.setattr(ScriptedTarget, "read", flawed)
+    patch.setattr(ScriptedTarget, "num_unread", lambda target, request: max(unread(target, request), 0))
 
 
 @fault(
@@ -177,23 +185,23 @@ def _(patch: Patch) -> None:
 
 @fault("an error of a drafter let through", checks.a_failing_drafter_changes_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(Engine, "_ask", lambda engine, drafter, *work: drafter.propose(*work))
+    patch.setattr(Drafting, "ask", lambda drafting, drafter, *work: drafter.propose(*work))
 
 
 @fault("a drafter that failed asked again", checks.a_failing_drafter_changes_nothing)
 def _(patch: Patch) -> None:
-    patch.setattr(Engine, "_dismiss", lambda engine, drafter, request, error: None)
+    patch.setattr(Drafting, "_dismiss", lambda drafting, drafter, request, error: None)
 
 
 @fault("a request ended because its drafter failed", checks.a_failing_drafter_changes_nothing)
 def _(patch: Patch) -> None:
-    dismiss = Engine._dismiss
+    dismiss = Drafting._dismiss
 
-    def flawed(engine, drafter, request, error) -> None:
-        dismiss(engine, drafter, request, error)
-        engine.abort(request)
+    def flawed(drafting, drafter, request, error) -> None:
+        dismiss(drafting, drafter, request, error)
+        request.cancel()
 
-    patch.setattr(Engine, "_dismiss", flawed)
+    patch.setattr(Drafting, "_dismiss", flawed)
 
 
 @fault("all tenants taken for one", checks.no_tenants_text_drafts_for_another)

@@ -200,14 +200,14 @@ def test_a_prompt_that_cannot_be_read_fails_alone() -> None:
     target.let()
     good = llm.stream([1], max_tokens=9)
     next(good)
-    prefill, target.prefill = target.prefill, lambda request: 1 / 0
+    read, target.read = target.read, lambda request, max_rows: 1 / 0
     with ThreadPoolExecutor(1) as threads:
-        bad = threads.submit(llm.generate, [3], max_tokens=4)
+        bad = threads.submit(llm.generate, [2, 3], max_tokens=4)
         has_mail(llm)
         target.let(20)
         with pytest.raises(EngineError, match="ZeroDivisionError"):
             bad.result(60)
-    target.prefill = prefill
+    target.read = read
     assert len(list(good)) == 8
     assert target.num_held == 0
 

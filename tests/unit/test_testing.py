@@ -28,10 +28,13 @@ VOCAB = 7
 
 
 def running(target: ScriptedTarget, prompt=(1, 2, 3)):
-    """A request that the target has prefilled."""
+    """A request whose prompt the target has read, and which has room for 20 rows."""
     request = Kind({}).request(VOCAB, 20, prompt=prompt)
-    assert target.reserve(request)
-    target.prefill(request)
+    assert target.reserve(request, 0)
+    while (num_unread := target.num_unread(request)) > 0:
+        assert target.read(request, 1) == 1
+        assert target.num_unread(request) == num_unread - 1
+    assert target.grow(request, 20) == 20
     return request
 
 
@@ -58,6 +61,7 @@ def test_a_committed_path_becomes_the_cache() -> None:
     target.score([(request, chain([5, 6, 4]))])
     target.commit(request, (0, 1))
     request.tokens += [5, 6, 0]
+    assert target.grow(request, 1) == 1
     [rows] = target.score([(request, DraftTree())])
     np.testing.assert_array_equal(rows, [target.logits((1, 2, 3, 5, 6, 0))])
 
@@ -82,11 +86,11 @@ def test_a_path_that_is_none_is_noticed(path: tuple[int, ...]) -> None:
         target.commit(request, path)
 
 
-def test_a_request_that_was_never_prefilled_is_noticed() -> None:
+def test_a_request_that_was_never_read_is_noticed() -> None:
     target = target_of(VOCAB)
     request = Kind({}).request(VOCAB, 20)
     with pytest.raises(AssertionError, match="without having been reserved"):
-        target.prefill(request)
+        target.read(request, 5)
     with pytest.raises(AssertionError, match="is scored over None"):
         target.score([(request, DraftTree())])
 
@@ -94,10 +98,9 @@ def test_a_request_that_was_never_prefilled_is_noticed() -> None:
 def test_more_rows_than_a_forward_takes_are_noticed() -> None:
     target = target_of(VOCAB, max_rows=8)
     first, second = running(target), running(target)
-    assert (target.max_budget(1), target.max_budget(2)) == (7, 3)
-    target.score([(first, chain([0] * 3)), (second, chain([0] * 3))])
+    target.score([(first, chain([0] * 5)), (second, chain([0] * 1))])
     with pytest.raises(AssertionError, match="more draft nodes than fit"):
-        target.score([(first, chain([0] * 4)), (second, DraftTree())])
+        target.score([(first, chain([0] * 6)), (second, chain([0]))])
 
 
 def test_a_row_beyond_the_context_is_noticed() -> None:
@@ -114,16 +117,28 @@ def test_a_script_of_the_wrong_shape_is_noticed() -> None:
         LLM.from_target(target, None).generate([1])
 
 
-def test_cache_is_reserved_whole_and_given_back() -> None:
-    target = ScriptedTarget(lambda history: [0.0] * VOCAB, VOCAB, cache_tokens=45)
-    first, second = (Kind({}).request(VOCAB, 20) for _ in range(2))
-    assert target.reserve(first)
-    assert target.reserve(second)
-    assert not target.reserve(Kind({}).request(VOCAB, 20))
+def test_cache_is_reserved_for_what_there_is_grows_and_is_given_back() -> None:
+    target = ScriptedTarget(lambda history: [0.0] * VOCAB, VOCAB, cache_tokens=10)
+    first, second, third = (Kind({}).request(VOCAB, 20) for _ in range(3))  # prompts of two
+    assert target.reserve(first, 0)
+    assert target.reserve(second, 6)
+    assert not target.reserve(third, 5)
+    assert target.num_free == 6
+    target.read(first, 9)
+    assert target.grow(first, 5) == 5
+    target.score([(first, chain([0] * 4))])
+    with pytest.raises(AssertionError, match="brings 6 rows where there is room for 5"):
+        target.score([(first, chain([0] * 5))])
+    target.commit(first, (0,))
+    assert target.num_free == 4  # three positions are committed, and there is room for one
+    assert target.grow(first, 9) == 5
+    assert target.cache_usage == 1.0
     target.free(first)
     target.free(first)  # once more does nothing
-    assert target.num_held == 1
-    assert target.reserve(first)
+    assert (target.num_held, target.num_free) == (1, 8)
+    assert target.reserve(first, 6)
+    with pytest.raises(AssertionError, match="reserved twice"):
+        target.reserve(first, 0)
 
 
 def test_a_queue_of_proposals_is_proposed_in_order_and_then_nothing() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.engine.ports import Ask, Pacer, StepTimes
+from paceline.engine.ports import Ask, Budget, Pacer, StepTimes
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.model.hf import Decoder
@@ -64,10 +64,10 @@ class WatchedPacer(WrappedPacer):
         self._meter = meter
         self._modelled = 0.0  # seconds of this step's forwards while drafting
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], budget: Budget, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         before = self._meter.seconds
-        trees = super().draft(requests, max_nodes, ask)
+        trees = super().draft(requests, budget, ask)
         self._modelled = self._meter.seconds - before
         return trees
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Ask, Pacer, Target
+from paceline.engine.ports import Ask, Budget, Pacer, Target
 from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
 from paceline.model.prefix import PrefixCache
@@ -108,12 +108,12 @@ class FaultyPacer(WrappedPacer):
         request.sampler = recast(request.sampler, self._kind)
         super().start(request, prefill)
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
+    def draft(self, requests: Sequence[Request], budget: Budget, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         for request in requests:
             assert isinstance(request.sampler, SteppedLaw)  # since it began
             request.sampler.begin_step()
-        return super().draft(requests, max_nodes, ask)
+        return super().draft(requests, budget, ask)
 
 
 class StaleRow(WrappedTarget):

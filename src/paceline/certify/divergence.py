@@ -96,9 +96,12 @@ def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]
     requests = [fresh_request(work.tokens, target.vocab_size) for work in step]
     try:
         for request in requests:
-            if not target.reserve(request):
+            if not target.reserve(request, 0):
                 return None
-            target.prefill(request)
+            while (num_unread := target.num_unread(request)) > 0:
+                target.read(request, num_unread)
+        if any(target.grow(r, len(work.tree) + 1) <= len(work.tree) for r, work in zip(requests, step, strict=True)):
+            return None
         return target.score([(r, work.tree) for r, work in zip(requests, step, strict=True)])
     finally:
         for request in requests:

@@ -72,24 +72,34 @@ class ReplayTarget(WrappedTarget):
         self._clock = clock
         self._recordings = recordings
         self._now = 0
+        self._has_read = False
         self._said: dict[int, Row] = {}  # token -> the row behind it, of what has been said
 
     def play(self, index: int) -> None:
         """Turn to a recording."""
-        self._now, self.forwards = index, []
+        self._now, self.forwards, self._has_read = index, [], False
         self._said = {}
         for other in (*self._recordings[index + 1 :], *self._recordings[:index]):
             before = (other.ids[-1], *other.tokens)
             self._said.update(zip(before, other.rows, strict=False))
 
-    def reserve(self, request: Request) -> bool:
+    def reserve(self, request: Request, spare: int) -> bool:
         """See `Target`."""
         return True
 
-    def prefill(self, request: Request) -> None:
+    def num_unread(self, request: Request) -> int:
         """See `Target`."""
+        return 0 if self._has_read else len(request.tokens) - 1
+
+    def read(self, request: Request, max_rows: int) -> int:
+        """See `Target`: all at once, in the time that it took."""
         with self._clock.instead(self._recordings[self._now].prefill_seconds):
-            pass
+            self._has_read = True
+        return len(request.tokens) - 1
+
+    def grow(self, request: Request, num_rows: int) -> int:
+        """See `Target`."""
+        return num_rows
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""

@@ -1,86 +1,112 @@
-"""The step loop: schedule, draft, score, verify, commit, observe. There is one; an empty tree is plain decoding.
+"""The step loop: sweep, admit, read on in prompts, then draft, score, verify, commit, observe. There is one.
 
-Knows nothing of text formats, models or HTTP. One thread at a time may call an engine.
+An empty tree is plain decoding. Knows nothing of text formats, models or HTTP. One thread at a time may call an engine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Pacer, StepTimes, Target
-from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
+from paceline.engine.drafting import Drafting
+from paceline.engine.listener import EngineListener, tell
+from paceline.engine.load import EngineLoad, RequestSnapshot, snapshots
+from paceline.engine.ports import Budget, Pacer, StepTimes, Target
+from paceline.engine.rates import PAGE_ROWS, Rates
+from paceline.engine.request import Request, StepOutcome
 from paceline.engine.scheduler import Scheduler
 from paceline.engine.trace import StepRecord
-from paceline.engine.tree import EMPTY, DraftTree
+from paceline.engine.tree import MAX_NODES, DraftTree
 from paceline.engine.verify import verify
-from paceline.errors import DrafterError, EngineError, RequestError
+from paceline.errors import DeadlineError, EngineError, RequestError
+
+MAX_RUNNING = 64
+_WATERMARK = 0.03  # of the cache: left free when a request is admitted, for those that run to grow into
+
+
+@dataclass(slots=True)
+class _Care:
+    """What an engine keeps of a request."""
+
+    pacer: Pacer
+    num_unread: int  # when it came
+    reading_seconds: float = 0.0  # not booked yet
+    has_started: bool = False  # drafters and pacer know it
 
 
 class Engine:
-    """Decodes requests together over one target. Between steps the target's cache holds `tokens[:-1]`."""
+    """Decodes requests together over one target; they join and leave between steps.
+
+    Of a request that decodes the target's cache holds `tokens[:-1]` between steps.
+    """
 
     def __init__(
-        self, target: Target, pacer: Pacer, max_running: int = 32, clock: Callable[[], float] = time.perf_counter
+        self,
+        target: Target,
+        pacer: Pacer,
+        max_running: int = MAX_RUNNING,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.target = target
         self.pacer = pacer
-        self._clock = clock
-        self._asked: list[tuple[Drafter, Request]] = []  # in this step
-        self._pacers: dict[int, Pacer] = {}  # by request id
         self.scheduler = Scheduler(max_running)
+        self.rates = Rates()
+        self.listeners: list[EngineListener] = []
+        self._clock = clock
+        self._drafting = Drafting(target.vocab_size, clock)
+        self._cares: dict[int, _Care] = {}  # by request id
+        self._num_preemptions = 0
 
     def add(self, request: Request, pacer: Pacer | None = None) -> None:
         """Queue a request; its tokens arrive in its `outbox` as steps are taken.
 
-        `pacer` in place of the engine's own. Those that run together have one pacer: a request with another waits.
+        One whose deadline cannot be met is refused: it ends at once. `pacer` in place of the engine's own. Those that
+        run together have one pacer: a request with another waits.
         """
         if pacer is not None:
             for drafter in request.drafters:
                 pacer.attach(drafter, self.target)
-        self._pacers[request.id] = pacer or self.pacer
+        request.times.arrived = self._clock()
+        self._cares[request.id] = _Care(pacer or self.pacer, self.target.num_unread(request))
         self.scheduler.add(request)
+        self._refuse_if_late(request)
 
     def step(self) -> list[StepOutcome]:
-        """Advance every running request by at least one token: one draft, one forward, one verification.
+        """Advance every request that decodes by at least one token: one draft, one forward, one verification.
 
-        A step that fails ends the requests that took part in it with an `EngineError` each, since their laws may have
-        moved on without their tokens; the next step goes on with the others. An interruption (Ctrl-C) does so too,
-        and goes on to the caller.
+        Before that, requests are admitted, and some prompts are read on. A step that fails ends the requests that
+        took part in it with an `EngineError` each, since their laws may have moved on without their tokens; the next
+        step goes on with the others. An interruption (Ctrl-C) ends all that run, and goes on to the caller.
         """
         try:
             self.sweep()
-            for request in self.scheduler.admit(self._may_start):
-                self._admit(request)
-            if not self.scheduler.running and self.scheduler.waiting:
-                self.fail(self.scheduler.waiting[:1], RequestError("nothing runs, and the cache has no room for it"))
-            return self._step(list(self.scheduler.running))
+            self._admit()
+            self._read()
+            return self._decode()
         except Exception as error:
-            self.fail(self.scheduler.running, error)
+            self.fail(self.scheduler.decoding, error)
             return []
         except BaseException as error:
             self.fail(self.scheduler.running, error)
             raise
 
-    def _may_start(self, request: Request) -> bool:
-        running = self.scheduler.running
-        is_paced_alike = not running or self._pacer_of(request) is self._pacer_of(running[0])
-        return is_paced_alike and self.target.reserve(request)
+    def sweep(self) -> None:
+        """Stop those requests whose callers have given them up, and those whose deadlines have passed."""
+        for request in [*self.scheduler.running, *self.scheduler.waiting]:
+            if request.is_cancelled:
+                self.abort(request)
+            elif _left(request, self._clock()) <= 0.0:
+                self._expire(request)
 
-    def _pacer_of(self, request: Request) -> Pacer:
-        return self._pacers[request.id]
-
-    def _admit(self, request: Request) -> None:
-        """Begin a request; one whose prompt cannot be read fails alone."""
-        try:
-            self._start(request)
-        except Exception as error:
-            self.fail([request], error)
+    def abort(self, request: Request) -> None:
+        """Stop a request wherever it is and give back all it holds; does nothing if it has been released."""
+        if request in self.scheduler:
+            request.abandon()
+            self._finish(request)
 
     def fail(self, requests: Sequence[Request], error: BaseException) -> None:
         """End requests with an error of their own each, which keeps the cause."""
@@ -93,53 +119,154 @@ class Engine:
                 request.fail(failure)
             self._finish(request)
 
-    def _step(self, requests: Sequence[Request]) -> list[StepOutcome]:
+    def _refuse(self, request: Request, error: RequestError) -> None:
+        request.fail(error)
+        self._finish(request)
+
+    def _refuse_if_late(self, request: Request) -> bool:
+        """Refuse a request that could not get its first token in time; whether it was."""
+        if request.terms.deadline is None or request.num_output_tokens > 0:
+            return False
+        ahead = sum(self._cares[other.id].num_unread for other in self.scheduler.ahead_of(request))
+        needed = self.rates.first_token(ahead + self.target.num_unread(request))
+        given = _left(request, self._clock())
+        if needed <= given:
+            return False
+        given_ms, needed_ms = 1000 * max(given, 0.0), 1000 * needed
+        error = f"the deadline is {given_ms:.0f} ms away; the first token would take {needed_ms:.0f} ms or more"
+        self._refuse(request, DeadlineError(error))
+        return True
+
+    def _admit(self) -> None:
+        """Set cache aside for requests that wait, as far as there is room."""
+        for request in self.scheduler.admit(self._may_start):
+            request.times.admitted = self._clock()
+            tell(self.listeners, lambda listener, request=request: listener.admitted(request))  # type: ignore[misc]
+
+    def _may_start(self, request: Request) -> bool:
+        """Set cache aside for a request; False if it has to wait, or has ended: refused, or failed."""
+        running = self.scheduler.running
+        if self._refuse_if_late(request) or (running and self._pacer_of(request) is not self._pacer_of(running[0])):
+            return False
+        try:
+            has_room = self.target.reserve(request, int(_WATERMARK * self.target.capacity) if running else 0)
+        except Exception as error:
+            self.fail([request], error)
+            return False
+        if not has_room and not running:
+            self.fail([request], RequestError("nothing runs, and the cache has no room for it"))
+        return has_room
+
+    def _pacer_of(self, request: Request) -> Pacer:
+        return self._cares[request.id].pacer
+
+    def _read(self) -> None:
+        """Read on in prompts, a page or what a step leaves time for; who has read all of it decodes from now on."""
+        left = self.rates.rows_beside_a_step() if self.scheduler.decoding else PAGE_ROWS
+        while left > 0 and (request := self.scheduler.next_to_read(self.target.num_unread)) is not None:
+            try:
+                left -= self._read_on(request, left)
+            except Exception as error:
+                self.fail([request], error)
+
+    def _read_on(self, request: Request, max_rows: int) -> int:
+        """Read a chunk of one prompt; how many rows it had."""
+        started = self._clock()
+        num_rows = self.target.read(request, max_rows) if self.target.num_unread(request) else 0
+        seconds = self._clock() - started
+        if num_rows:
+            self.rates.learn_chunk(num_rows, seconds)
+        request.stats.prefill_seconds += seconds
+        self._cares[request.id].reading_seconds += seconds
+        if self.target.num_unread(request) == 0:
+            self._begin(request)
+        return num_rows
+
+    def _begin(self, request: Request) -> None:
+        """Let a request decode whose tokens are in the cache, but for the pending one."""
+        care = self._cares[request.id]
+        request.on_prompt_logits = None
+        self.scheduler.has_read(request)
+        if request.max_tokens == 0:
+            self._cut(request, None)
+        elif care.has_started:
+            care.pacer.resume(request, care.reading_seconds)
+        else:
+            self._start(request, care)
+        care.reading_seconds = 0.0
+
+    def _start(self, request: Request, care: _Care) -> None:
+        care.has_started = True
+        care.pacer.start(request, care.reading_seconds)
+        started = self._clock()
+        self._drafting.start(request)
+        request.stats.prefill_seconds += self._clock() - started
+
+    def _cut(self, request: Request, stop_reason: str | None) -> None:
+        request.cut(stop_reason)
+        self._finish(request)
+
+    def _decode(self) -> list[StepOutcome]:
+        self._cut_late()
+        requests = self._with_room()
         if not requests:
             return []
-        self._asked = []
+        self._drafting.begin_step()
         drafting = self._clock()
         pacer = self._pacer_of(requests[0])
-        trees = pacer.draft(requests, self.target.max_budget(len(requests)), self._ask)
+        trees = pacer.draft(requests, self._budget(requests), self._drafting.ask)
+        trees = [self._fitting(*work) for work in zip(requests, trees, strict=True)]
         scoring = self._clock()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
         committing = self._clock()
         outcomes = [self._commit(*work) for work in zip(requests, trees, scores, strict=True)]
         self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock()), pacer)
+        self.rates.learn_step(self._clock() - drafting)
         return outcomes
 
-    def abort(self, request: Request) -> None:
-        """Stop a request wherever it is and give back all it holds; does nothing if it has been released."""
-        if request in self.scheduler:
-            request.abandon()
-            self._finish(request)
+    def _cut_late(self) -> None:
+        """End those whose deadlines the next step would overrun."""
+        end = self._clock() + self.rates.step
+        for request in [one for one in self.scheduler.decoding if _left(one, end) < 0.0]:
+            self._expire(request)
 
-    def sweep(self) -> None:
-        """Stop those requests whose callers have given them up."""
-        for request in [*self.scheduler.running, *self.scheduler.waiting]:
-            if request.is_cancelled:
-                self.abort(request)
+    def _expire(self, request: Request) -> None:
+        """End a request whose deadline has come: with what it has, or refused if that is nothing."""
+        if request.num_output_tokens:
+            self._cut(request, "deadline")
+        else:
+            self._refuse(request, DeadlineError("the deadline came before the first token"))
 
-    def _start(self, request: Request) -> None:
-        started = self._clock()
-        self.target.prefill(request)
-        self._pacer_of(request).start(request, self._clock() - started)
-        for drafter in request.drafters:
-            with self._guarded(drafter, [request]):
-                if not drafter.start(request):
-                    request.drafters = tuple(d for d in request.drafters if d is not drafter)
-        request.stats.prefill_seconds = self._clock() - started
+    def _with_room(self) -> list[Request]:
+        """Those that decode, each with room for its pending token; whose work is least waits again if there is none."""
+        for request in list(self.scheduler.decoding):
+            while request in self.scheduler.decoding and self.target.grow(request, 1) < 1:
+                if len(self.scheduler.running) == 1:
+                    self.fail([request], RequestError("nothing else runs, and the cache has no room for another token"))
+                else:
+                    self._preempt(self.scheduler.victim(self._work))
+        return list(self.scheduler.decoding)
 
-    def _ask(self, drafter: Drafter, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
-        """A drafter's proposals; of one that fails empty ones, and it is left out of the requests."""
-        self._asked += [(drafter, request) for request in requests]
-        for request in requests:
-            request.stats.drafter(drafter.name).num_proposals += 1
-        with self._guarded(drafter, requests):
-            trees = list(drafter.propose(requests, limits))
-            for tree, limit in zip(trees, limits, strict=True):
-                _check_proposal(drafter, tree, limit.max_nodes, self.target.vocab_size)
-            return trees
-        return [EMPTY] * len(requests)
+    def _work(self, request: Request) -> int:
+        """Positions that are in the cache."""
+        return len(request.tokens) - 1 - self.target.num_unread(request)
+
+    def _preempt(self, request: Request) -> None:
+        self.target.free(request)
+        self.scheduler.preempt(request)
+        request.stats.num_preemptions += 1
+        self._num_preemptions += 1
+        tell(self.listeners, lambda listener: listener.preempted(request))
+
+    def _budget(self, requests: Sequence[Request]) -> Budget:
+        """Draft nodes of a step: what a forward has rows for beyond the pending tokens."""
+        total = max(self.target.row_counts[-1] - len(requests), 0)
+        limits = [request.terms.num_speculative_tokens for request in requests]
+        return Budget(total, tuple(min(total, MAX_NODES, MAX_NODES if n is None else n) for n in limits))
+
+    def _fitting(self, request: Request, tree: DraftTree) -> DraftTree:
+        """As much of a tree as there is room for in the cache."""
+        return tree.first(self.target.grow(request, len(tree) + 1) - 1)
 
     def _commit(self, request: Request, tree: DraftTree, logits: NDArray[np.float32]) -> StepOutcome:
         """Verify a tree and commit what the target says; a request that cannot go on fails alone."""
@@ -150,6 +277,8 @@ class Engine:
             return StepOutcome(request, tree, (), (), logits)
         sources = [*(tree.sources[node] for node in verdict.path), "target"]
         tokens = request.commit(verdict.sampled, sources)
+        if request.times.first_token is None:
+            request.times.first_token = self._clock()
         if request.finish_reason is None:
             self.target.commit(request, verdict.path)
         accepted = [tree.sources[node] for node in verdict.path[: len(tokens)]]
@@ -158,12 +287,8 @@ class Engine:
         return outcome
 
     def _learn(self, outcomes: Sequence[StepOutcome], times: StepTimes, pacer: Pacer) -> None:
-        """Tell the drafters that were asked, the pacer and the statistics; release what has ended."""
-        of_request = {outcome.request.id: outcome for outcome in outcomes}
-        for drafter, request in self._asked:
-            if any(d is drafter for d in request.drafters):
-                with self._guarded(drafter, [request]):
-                    drafter.observe(of_request[request.id])
+        """Tell the drafters that were asked, the pacer, the statistics and listeners; release what has ended."""
+        self._drafting.observe(outcomes)
         pacer.observe(outcomes, times)
         for outcome in outcomes:
             stats = outcome.request.stats
@@ -171,60 +296,37 @@ class Engine:
             now = self._clock()
             stats.decode_seconds += now - times.drafting
             outcome.request.trace.append(_record(outcome, times, now))
+        tell(self.listeners, lambda listener: listener.stepped(outcomes, times))
+        for outcome in outcomes:
             if outcome.request.finish_reason is not None:
                 self._finish(outcome.request)
 
     def _finish(self, request: Request) -> None:
-        for drafter in request.listeners:
-            with self._guarded(drafter, [request]):
-                drafter.finish(request)
-        self._pacers.pop(request.id, self.pacer).finish(request)
+        request.times.finished = self._clock()
+        self._drafting.finish(request)
+        care = self._cares.pop(request.id, None)
+        (care.pacer if care else self.pacer).finish(request)
         self.target.free(request)
         self.scheduler.remove(request)
+        tell(self.listeners, lambda listener: listener.finished(request))
 
-    @contextlib.contextmanager
-    def _guarded(self, drafter: Drafter, requests: Sequence[Request]) -> Iterator[None]:
-        """Bill a drafter's time, and go on without it if it fails: a drafter must never kill a request."""
-        started = self._clock()
-        try:
-            yield
-        except Exception as error:
-            for request in requests:
-                self._dismiss(drafter, request, error)
-        finally:
-            seconds = (self._clock() - started) / len(requests)
-            for request in requests:
-                request.stats.drafter(drafter.name).seconds += seconds
+    def load(self) -> EngineLoad:
+        """How much there is to do; to be called in the engine's thread."""
+        scheduler = self.scheduler
+        num_running = len(scheduler.decoding) + len(scheduler.reading)
+        usage, preempted = self.target.cache_usage, self._num_preemptions
+        return EngineLoad(num_running, scheduler.num_waiting, len(scheduler.reading), usage, preempted)
 
-    def _dismiss(self, drafter: Drafter, request: Request, error: Exception) -> None:
-        """Go on without a drafter that failed: the request is decoded as if it had never been there."""
-        request.drafters = tuple(d for d in request.drafters if d is not drafter)
-        request.listeners = tuple(d for d in request.listeners if d is not drafter)
-        with contextlib.suppress(Exception):  # it has failed already; let it free what it can
-            drafter.finish(request)
-        request.stats.drafter(drafter.name).num_failures += 1
-        warnings.warn(
-            f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}",
-            stacklevel=2,
-        )
+    def snapshot(self) -> list[RequestSnapshot]:
+        """Every request as it is; to be called in the engine's thread."""
+        return snapshots(self.scheduler, self._work, self._clock())
+
+
+def _left(request: Request, now: float) -> float:
+    """Seconds that a request has left."""
+    return float("inf") if request.terms.deadline is None else request.terms.deadline - now
 
 
 def _record(outcome: StepOutcome, times: StepTimes, end: float) -> StepRecord:
     seconds = (times.scoring - times.drafting, times.committing - times.scoring, end - times.committing)
     return StepRecord(outcome.tree, outcome.path, len(outcome.tokens), *seconds)
-
-
-def _check_proposal(drafter: Drafter, tree: DraftTree, max_nodes: int, vocab_size: int) -> None:
-    """Refuse a tree that breaks the port."""
-    size = len(tree)
-    if not len(tree.parents) == len(tree.scores) == len(tree.sources) == size:
-        raise DrafterError(f"drafter {drafter.name!r} proposed a tree whose fields differ in length")
-    if size > max_nodes:
-        raise DrafterError(f"drafter {drafter.name!r} proposed {size} nodes; allowed: {max_nodes}")
-    for node in range(size):
-        if not -1 <= tree.parents[node] < node:
-            raise DrafterError(f"drafter {drafter.name!r} proposed a node that stands before its parent")
-        if not 0 <= tree.scores[node] <= 1:
-            raise DrafterError(f"drafter {drafter.name!r} proposed a score that is no probability")
-        if not 0 <= tree.tokens[node] < vocab_size:
-            raise DrafterError(f"drafter {drafter.name!r} proposed a token outside the vocabulary of {vocab_size}")

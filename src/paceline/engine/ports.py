@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,15 @@ class StepTimes:
     observing: float
 
 
+class Budget(NamedTuple):
+    """Draft nodes that a step may have: of all its requests together, and of each, at most."""
+
+    total: int
+    each: tuple[int, ...]
+
+
 class Target(Protocol):
-    """The model whose text is emitted. Between steps its cache holds `request.tokens[:-1]`."""
+    """The model whose text is emitted. Between steps its cache holds `tokens[:-1]` of each request that decodes."""
 
     vocab_size: int
     max_length: int  # context length in tokens, prompt and output together
@@ -41,26 +48,38 @@ class Target(Protocol):
     def row_counts(self) -> Sequence[int]:
         """Rows that a forward may have, ascending; fewer are padded to the next."""
 
-    def reserve(self, request: Request) -> bool:
-        """Set aside cache for the whole request; False if it must wait for others to finish."""
+    @property
+    def cache_usage(self) -> float:
+        """The share of the cache that requests hold, from 0 to 1."""
 
-    def prefill(self, request: Request) -> None:
-        """Fill the cache with `request.tokens[:-1]`."""
+    def reserve(self, request: Request, spare: int) -> bool:
+        """Set aside cache for the request's tokens; False if fewer than `spare` positions would be left."""
 
-    def max_budget(self, num_requests: int) -> int:
-        """Most draft nodes that each of so many requests may bring to one forward."""
+    def num_unread(self, request: Request) -> int:
+        """Positions of `tokens[:-1]` to be read still; of a request without cache, those that nothing is known of."""
+
+    def read(self, request: Request, max_rows: int) -> int:
+        """Read on in `tokens[:-1]`; how many rows that took, 0 if what others have read was all there was left.
+
+        At most `max_rows`, but where a page's bits depend on its being read at once. A request that wants its prompt's
+        logits is told those of the rows.
+        """
+
+    def grow(self, request: Request, num_rows: int) -> int:
+        """Make room for so many rows behind those that are committed; for how many there is."""
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """Logits (nodes + 1, V) float32 for each request; row 0 is the pending token's.
 
-        One forward, or as many as it takes where there are more requests than a forward has rows.
+        There is room for their rows. One forward, or as many as it takes where there are more requests than a forward
+        has rows.
         """
 
     def dry_run(self, num_rows: int, context: int) -> bool:
         """Run a forward of so many rows behind so many cached positions, to no end; False if they do not fit."""
 
     def commit(self, request: Request, path: Sequence[int]) -> None:
-        """Keep the rows of the pending token and of the accepted nodes, drop the rest."""
+        """Keep the rows of the pending token and of the accepted nodes, drop the rest and the room for it."""
 
     def free(self, request: Request) -> None:
         """Give back the request's cache. Freeing twice, or what was never reserved, does nothing."""
@@ -81,8 +100,11 @@ class Pacer(Protocol):
     def start(self, request: Request, prefill: float) -> None:
         """Take up a request whose prompt is in the cache; reading it took `prefill` seconds."""
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
-        """One tree per request, of at most `max_nodes` nodes; empty ones where drafting does not pay."""
+    def resume(self, request: Request, prefill: float) -> None:
+        """Take up a request again that has been preempted; reading its tokens once more took `prefill` seconds."""
+
+    def draft(self, requests: Sequence[Request], budget: Budget, ask: Ask) -> list[DraftTree]:
+        """One tree per request, within the budget; empty ones where drafting does not pay."""
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """Learn from a step; `times.observing` is when the drafters began to."""

@@ -81,10 +81,6 @@ class Token:
     logit: float = 0.0
 
 
-class Cancelled(Exception):
-    """Work on a request stops: its caller has given it up."""
-
-
 class Request:
     """One sample of one prompt. The engine steps it; the facade reads `outbox` until `finish_reason` is set."""
 
@@ -115,7 +111,7 @@ class Request:
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
         self.stop_reason: str | int | None = None  # what ended it: a stop string, a token, "deadline"; else None
-        self.on_prompt_logits: PromptLogits | None = None  # if set, is told them as the prompt is read
+        self.on_prompt_logits: PromptLogits | None = None  # told them while the prompt is read, then None
         self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
         self.is_cancelled = False  # its caller has given it up
         self._cancelled_by: PacelineError | None = None
@@ -160,10 +156,10 @@ class Request:
         """Have the engine let go of it before its next step, from any thread; `error` is what its reader is told."""
         self._cancelled_by, self.is_cancelled = error, True
 
-    def check(self) -> None:
-        """Raise `Cancelled` if it has been given up: for those who work on it for long."""
-        if self.is_cancelled:
-            raise Cancelled
+    def cut(self, stop_reason: str | None) -> None:
+        """End the request as if its limit were here; its text is then whole, also what was held back."""
+        self._text.finish()
+        self.stop_reason, self.finish_reason = stop_reason, "length"
 
     def abandon(self) -> None:
         """End the request where it is, if it has not ended."""

@@ -33,8 +33,16 @@ class DraftTree:
             depths.append(1 if parent < 0 else depths[parent] + 1)
         return tuple(depths)
 
+    def first(self, size: int) -> DraftTree:
+        """The tree of its first nodes: it itself if it has no more."""
+        if size >= len(self):
+            return self
+        fields = (self.tokens, self.parents, self.scores, self.sources, self.buckets)
+        return DraftTree(*(field[:size] for field in fields))  # type: ignore[arg-type]
+
 
 EMPTY = DraftTree()
+MAX_NODES = 63  # of one request in a step; with the pending token its rows are those of a page
 MAX_DEPTH = 64  # batch-invariant attention keeps uncommitted keys in its last two tiles; see model/attention.py
 
 

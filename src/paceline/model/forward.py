@@ -52,6 +52,9 @@ class Forward(Protocol):
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Store the keys and values of up to 64 tokens behind a sequence's committed positions."""
 
+    def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
+        """Do what `prefill` does, bit for bit, and go on to logits (tokens, V); valid until the next call."""
+
     def prepare(self) -> None:
         """Do now what would otherwise hold up the first forward of a row count."""
 
@@ -82,6 +85,10 @@ class ModuleForward:
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`."""
         self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
+
+    def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
+        """See `Forward`."""
+        return self._run(self._model, chunk_rows(sequence, tokens, self._pool.device))[: len(tokens)]
 
     def prepare(self) -> None:
         """See `Forward`. Nothing is kept by row count."""
@@ -147,8 +154,17 @@ class RecordedForward:
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`. It ends with the last layer's keys and values: nobody asks what comes after them."""
+        self._feed_chunk(sequence, tokens).run_prefix()
+
+    def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
+        """See `Forward`."""
+        program = self._feed_chunk(sequence, tokens)
+        program.run()
+        return program.result[: len(tokens)]
+
+    def _feed_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> Program | ScaledProgram:
         padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
-        self._feed(set_chunk(self._frame, sequence, tokens), padded).run_prefix()
+        return self._feed(set_chunk(self._frame, sequence, tokens), padded)
 
     def prepare(self) -> None:
         """See `Forward`. What is worked out takes less than a forward, and is left until it is wanted."""

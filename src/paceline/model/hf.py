@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE
+from paceline.model.reading import RequestCache
 from paceline.model.rows import TreeWork
 from paceline.native.drafting import Drafting
 
@@ -71,17 +71,28 @@ class Decoder:
         logits = self._forward.logits(work, padded)[:needed]
         return logits.to("cpu", torch.float32, copy=True).numpy()
 
-    @torch.inference_mode()
-    def prefill(
-        self, sequence: CachedSequence, tokens: Sequence[int], on_chunk: Callable[[int], None] | None = None
-    ) -> None:
+    def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens` to a sequence of whole pages, or an empty one, in chunks of one page."""
         for start in range(0, len(tokens), PAGE_SIZE):
-            chunk = tokens[start : start + PAGE_SIZE]
-            self._forward.prefill(sequence, chunk)
-            sequence.length += len(chunk)
-            if on_chunk is not None:
-                on_chunk(len(chunk))
+            self.prefill_chunk(sequence, tokens[start : start + PAGE_SIZE])
+
+    @torch.inference_mode()
+    def prefill_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """Commit `tokens`, which lie in one page: to whole pages, but where kernels are exact by construction."""
+        self._forward.prefill(sequence, tokens)
+        sequence.length += len(tokens)
+
+    @torch.inference_mode()
+    def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Commit as `prefill_chunk` does, with the same bits; logits (tokens, V)."""
+        logits = self._forward.prefill_logits(sequence, tokens).to("cpu", torch.float32, copy=True).numpy()
+        sequence.length += len(tokens)
+        return logits
+
+    def feed_chain(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+        """Commit `tokens`, no more than a forward has rows, with the bits that they have as rows of a draft tree."""
+        self.forward([TreeWork(sequence, tokens, range(-1, len(tokens) - 1))])
+        sequence.length += len(tokens)
 
     def read(self, sequence: CachedSequence, tokens: Sequence[int], max_missing: int) -> Sequence[int]:
         """Commit those of `tokens` that `sequence` does not hold yet but the last, up to `most` of which are returned.
@@ -95,8 +106,7 @@ class Decoder:
             if room == PAGE_SIZE:
                 self.prefill(sequence, part)
             else:
-                self.forward([TreeWork(sequence, part, range(-1, len(part) - 1))])
-                sequence.length += len(part)
+                self.feed_chain(sequence, part)
             missing = missing[len(part) :]
         return missing
 
@@ -112,17 +122,54 @@ class HFTarget:
         self.generation_config = decoder.model.generation_config
         self._path_name = path_name
         self._weight_bytes = weight_bytes(decoder.model)
-        self._sequences: dict[int, CachedSequence] = {}
+        self._caches: dict[int, RequestCache] = {}  # by request id
         self.on_prefill: Callable[[int], None] | None = None
 
-    def reserve(self, request: Request) -> bool:
+    def reserve(self, request: Request, spare: int) -> bool:
+        """See `Target`. It begins with what the prefix cache has."""
+        cache = RequestCache.reserve(self.decoder, request, spare)
+        if cache is None:
+            return False
+        self._caches[request.id] = cache
+        self._note_found(request, cache, cache.num_found)
+        return True
+
+    def num_unread(self, request: Request) -> int:
         """See `Target`."""
-        wanted = request.num_prompt_tokens + request.max_tokens + SCRATCH
-        pool = self.decoder.pool
-        sequence = pool.reserve(wanted, pool.prefixes.find(request.hints.tenant, request.tokens[:-1]))
-        if sequence is not None:
-            self._sequences[request.id] = sequence
-        return sequence is not None
+        cache = self._caches.get(request.id)
+        if cache is not None:
+            return len(request.tokens) - 1 - cache.sequence.length
+        found = self.decoder.pool.prefixes.find(request.hints.tenant, request.tokens[:-1])
+        return len(request.tokens) - 1 - PAGE_SIZE * len(found)
+
+    def read(self, request: Request, max_rows: int) -> int:
+        """See `Target`."""
+        cache = self._caches[request.id]
+        self._note_found(request, cache, cache.find_more())
+        count = cache.read(max_rows)
+        self._tell(request, count)
+        return count
+
+    def _note_found(self, request: Request, cache: RequestCache, count: int) -> None:
+        """Positions that the prefix cache had: not of what is read again after a preemption."""
+        if request.num_output_tokens == 0:
+            request.stats.num_cached_tokens = cache.num_found
+        self._tell(request, count)
+
+    def _tell(self, request: Request, count: int) -> None:
+        if self.on_prefill is not None and count and request.num_output_tokens == 0:
+            self.on_prefill(count)
+
+    def grow(self, request: Request, num_rows: int) -> int:
+        """See `Target`."""
+        sequence = self._caches[request.id].sequence
+        self.decoder.pool.extend(sequence, sequence.length + num_rows)
+        return min(num_rows, len(sequence.pages) * PAGE_SIZE - sequence.length)
+
+    @property
+    def cache_usage(self) -> float:
+        """See `Target`."""
+        return self.decoder.pool.usage
 
     @property
     def row_counts(self) -> Sequence[int]:
@@ -143,30 +190,11 @@ class HFTarget:
             self.decoder.pool.release(sequence)
         return True
 
-    def prefill(self, request: Request) -> None:
-        """See `Target`. What the prefix cache had is not read again."""
-        sequence = self._sequences[request.id]
-        request.stats.num_cached_tokens = sequence.length
-        if self.on_prefill is not None and sequence.length:
-            self.on_prefill(sequence.length)
-        self.decoder.prefill(sequence, request.tokens[sequence.length : -1], partial(self._read, request))
-        self._offer(request, sequence)
-
-    def _read(self, request: Request, count: int) -> None:
-        """Behind each chunk of a prompt."""
-        request.check()
-        if self.on_prefill is not None:
-            self.on_prefill(count)
-
-    def max_budget(self, num_requests: int) -> int:
-        """See `Target`."""
-        return max(min(self.decoder.max_rows // num_requests, SCRATCH) - 1, 0)
-
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """See `Target`."""
         items = [
             TreeWork(
-                self._sequences[request.id],
+                self._caches[request.id].sequence,
                 [request.tokens[-1], *tree.tokens],
                 [-1, *(parent + 1 for parent in tree.parents)],
             )
@@ -181,19 +209,15 @@ class HFTarget:
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """See `Target`."""
         kept = np.array([0, *(node + 1 for node in path)], np.int64)
-        self.decoder.pool.keep_path(self._sequences[request.id], kept)
+        pool, sequence = self.decoder.pool, self._caches[request.id].sequence
+        pool.keep_path(sequence, kept)
+        pool.trim(sequence, sequence.length + 1)
 
     def free(self, request: Request) -> None:
         """See `Target`."""
-        sequence = self._sequences.pop(request.id, None)
-        if sequence is not None:
-            if self.decoder.is_exact_by_construction:  # then what was decoded has the bits of what is prefilled
-                self._offer(request, sequence)
-            self.decoder.pool.release(sequence)
-
-    def _offer(self, request: Request, sequence: CachedSequence) -> None:
-        tokens = request.tokens[: sequence.length]
-        self.decoder.pool.prefixes.offer(request.hints.tenant, tokens, sequence.pages.tolist())
+        cache = self._caches.pop(request.id, None)
+        if cache is not None:
+            cache.release()
 
     def numerics(self) -> dict[str, Any]:
         """See `Target`."""

@@ -122,10 +122,19 @@ class PagePool:
         """Size of the pool when every page has been touched."""
         return sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
 
-    def reserve(self, num_tokens: int, shared: Sequence[int] = ()) -> CachedSequence | None:
-        """A sequence with room for `num_tokens` that begins with the `shared` pages, or None if too few are free."""
-        count = -(-num_tokens // PAGE_SIZE) - len(shared)
-        if count > len(self._free) + len(self._kept) - sum(page in self._kept for page in shared):
+    @property
+    def usage(self) -> float:
+        """The share of pages that sequences hold, from 0 to 1."""
+        return len(self._users) / (self.num_pages - 1)
+
+    def reserve(self, num_tokens: int, shared: Sequence[int] = (), spare: int = 0) -> CachedSequence | None:
+        """A sequence with room for `num_tokens` that begins with the `shared` pages.
+
+        None if too few are free, with `spare` tokens to be left.
+        """
+        count = _pages(num_tokens) - len(shared)
+        available = len(self._free) + len(self._kept) - sum(page in self._kept for page in shared)
+        if count + _pages(spare) > available:
             return None
         for page in shared:
             self._kept.pop(page, None)
@@ -133,17 +142,43 @@ class PagePool:
         self._users.update(pages)
         return CachedSequence(np.array(pages, np.int64), len(shared) * PAGE_SIZE)
 
+    def extend(self, sequence: CachedSequence, num_tokens: int) -> None:
+        """Make room for `num_tokens` in a sequence, or for as many as there are free pages."""
+        missing = _pages(num_tokens) - len(sequence.pages)
+        added = [self._take() for _ in range(min(missing, len(self._free) + len(self._kept)))]
+        if added:
+            self._users.update(added)
+            sequence.pages = np.append(sequence.pages, np.array(added, np.int64))
+
+    def share(self, sequence: CachedSequence, index: int, page: int) -> None:
+        """Have a sequence use `page`, which holds the same, in place of its own one."""
+        own = int(sequence.pages[index])
+        if own != page:
+            self._kept.pop(page, None)
+            self._users[page] += 1
+            sequence.pages[index] = page
+            self._give_back(own)
+
+    def trim(self, sequence: CachedSequence, num_tokens: int) -> None:
+        """Give back the pages of a sequence beyond `num_tokens`; those at its end are forgotten first."""
+        count = _pages(num_tokens)
+        if count < len(sequence.pages):
+            for page in reversed(sequence.pages[count:].tolist()):
+                self._give_back(page)
+            sequence.pages = sequence.pages[:count].copy()
+
     def release(self, sequence: CachedSequence) -> None:
-        """Give a sequence's pages back; those at its end are forgotten first."""
-        for page in reversed(sequence.pages.tolist()):
-            self._users[page] -= 1
-            if self._users[page] == 0:
-                del self._users[page]
-                if page in self.prefixes:
-                    self._kept[page] = None
-                else:
-                    self._free.append(page)
-        sequence.pages = sequence.pages[:0]
+        """Give all of a sequence's pages back."""
+        self.trim(sequence, 0)
+
+    def _give_back(self, page: int) -> None:
+        self._users[page] -= 1
+        if self._users[page] == 0:
+            del self._users[page]
+            if page in self.prefixes:
+                self._kept[page] = None
+            else:
+                self._free.append(page)
 
     def _take(self) -> int:
         """A page that nobody uses; one that is kept only if there is no other."""
@@ -163,6 +198,10 @@ class PagePool:
             for stack in self._stacks.values():
                 stack.move(source, destination)
         sequence.length += len(path)
+
+
+def _pages(num_tokens: int) -> int:
+    return -(-num_tokens // PAGE_SIZE)
 
 
 def head_index(slots: NDArray[np.int64], num_kv_heads: int, device: torch.device) -> torch.Tensor:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 PAGE_SIZE = 64
 
-_Key = tuple[int | str, tuple[int, ...]]  # (serial number of the page before it, or the tenant; its tokens)
+Before = int | str  # what stands before a page: the serial number of the page there, or the tenant
+_Key = tuple[Before, tuple[int, ...]]  # and the page's tokens
 
 
 class PrefixCache:
@@ -32,25 +33,37 @@ class PrefixCache:
 
     def find(self, tenant: str, tokens: Sequence[int]) -> list[int]:
         """The pages of the longest known beginning of a tenant's tokens: full ones."""
+        return self.search(tenant, tokens)[0]
+
+    def search(self, tenant: str, tokens: Sequence[int]) -> tuple[list[int], Before]:
+        """The pages as in `find`, and what then stands before the next one."""
         found: list[int] = []
-        before: int | str = tenant
+        before: Before = tenant
         for part in _parts(tokens):
-            known = self._pages.get((before, part))
+            known = self.known(before, part)
             if known is None:
                 break
             page, before = known
             found.append(page)
-        return found
+        return found, before
+
+    def known(self, before: Before, part: tuple[int, ...]) -> tuple[int, int] | None:
+        """The page that holds `part` behind `before`, and its serial number; None if none does."""
+        return self._pages.get((before, part))
 
     def offer(self, tenant: str, tokens: Sequence[int], pages: Sequence[int]) -> None:
         """Make known which of a sequence's pages hold `tokens`; where another page holds the same, that one stays."""
-        before: int | str = tenant
+        before: Before = tenant
         for part, page in zip(_parts(tokens), pages, strict=False):
-            key = (before, part)
-            if key not in self._pages:
-                self.forget(page)  # it may be known as what stood behind a page that has been forgotten
-                self._pages[key], self._keys[page] = (page, next(self._serials)), key
-            before = self._pages[key][1]
+            _, before = self.enter(before, part, page)
+
+    def enter(self, before: Before, part: tuple[int, ...], page: int) -> tuple[int, int]:
+        """Make known that a page holds `part` behind `before`: the page that is known for it now, and its serial."""
+        key = (before, part)
+        if key not in self._pages:
+            self.forget(page)  # it may be known as what stood behind a page that has been forgotten
+            self._pages[key], self._keys[page] = (page, next(self._serials)), key
+        return self._pages[key]
 
     def forget(self, page: int) -> None:
         """A page that will hold something else. What stood behind it can no longer be found."""

@@ -124,9 +124,13 @@ class Guard:
 
     def start(self, request: Request, prefill: float, plain_step: float) -> None:
         """Open a request's account; reading its prompt took `prefill` seconds."""
-        account = self._requests[request.id] = Account(self._rate, GRACE * plain_step)
-        for one in (self.engine, account):
-            one.book(elapsed=prefill, estimate=prefill, plain=prefill)
+        self._requests[request.id] = Account(self._rate, GRACE * plain_step)
+        self.book_reading(request, prefill)
+
+    def book_reading(self, request: Request, seconds: float) -> None:
+        """Enter the reading of tokens, which plain decoding would do as well."""
+        for one in (self.engine, self._requests[request.id]):
+            one.book(elapsed=seconds, estimate=seconds, plain=seconds)
 
     def finish(self, request: Request) -> Account | None:
         """Close a request's account; None if it was never opened."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paceline.cache import read_json, write_json
-from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.ports import Ask, Budget, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
 from paceline.pacing.candidates import Candidates
@@ -73,16 +73,20 @@ class AdaptivePacer(Pacer):
         self.guard.start(request, prefill, plain)
         self._states[request.id] = RequestState(request, plain, self.experience.counts, self.experience.drafters)
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
+    def resume(self, request: Request, prefill: float) -> None:
+        """See `Pacer`. Plain decoding would be preempted too."""
+        self.guard.book_reading(request, prefill)
+
+    def draft(self, requests: Sequence[Request], budget: Budget, ask: Ask) -> list[DraftTree]:
         """See `Pacer`."""
         self._plan = None  # the last step may have failed before it was observed
         states = [self._states[request.id] for request in requests]
         allowance = self.guard.allowance(requests)
         if not any(state.may_ask(allowance) for state in states):
             return [EMPTY] * len(requests)
-        budget, overhead = min(self._budget, max_nodes), self.experience.overhead.value
-        probe_seconds = self._probe_seconds(requests)
-        self._plan = plan = Plan(states, self.costs, self._clock, budget, overhead, probe_seconds, allowance)
+        within = Budget(budget.total, tuple(min(self._budget, most) for most in budget.each))
+        overhead, probe_seconds = self.experience.overhead.value, self._probe_seconds(requests)
+        self._plan = plan = Plan(states, self.costs, self._clock, within, overhead, probe_seconds, allowance)
         for drafter in plan.by_expected_saving():
             plan.ask(drafter, ask)
         return plan.trees()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from paceline.engine.ports import Ask
+from paceline.engine.ports import Ask, Budget
 from paceline.engine.request import Drafter, DraftLimits, Request
 from paceline.engine.stats import DrafterStats
 from paceline.engine.tree import EMPTY, MAX_DEPTH, DraftTree
@@ -55,7 +55,7 @@ class Plan:
         states: of its requests, in order.
         costs: what forwards cost.
         clock: seconds.
-        max_nodes: draft nodes for each request, at most.
+        budget: draft nodes, at most.
         overhead: seconds that pacing is estimated to take in this step.
         probe_seconds: that asking a drafter which does not pay may cost for each token.
         allowance: seconds that the step may lose.
@@ -66,7 +66,7 @@ class Plan:
         states: Sequence[RequestState],
         costs: CostTable,
         clock: Callable[[], float],
-        max_nodes: int,
+        budget: Budget,
         overhead: float,
         probe_seconds: float,
         allowance: float,
@@ -74,8 +74,10 @@ class Plan:
         self.states = states
         self.requests = [state.request for state in states]
         self.candidates = [
-            Candidates(state.counts, min(max_nodes, state.max_nodes), max_depth(state.request)) for state in states
+            Candidates(state.counts, min(most, state.max_nodes), max_depth(state.request))
+            for state, most in zip(states, budget.each, strict=True)
         ]
+        self._max_drafts = max(min(budget.total, costs.max_rows - len(states)), 0)
         self.context = max(len(request.tokens) for request in self.requests)
         self.overhead = overhead
         self.stop = "no drafts"  # why drafting went no further
@@ -139,8 +141,8 @@ class Plan:
     def _size(self, nodes: Sequence[Node]) -> tuple[int, str]:
         """How many of the nodes get rows, and why no more: what they save, less what their rows cost, is most."""
         base = len(self.states)
-        max_size = min(len(nodes), self._costs.max_rows - base)
-        if max_size <= 0:
+        max_size = min(len(nodes), self._max_drafts)
+        if max_size == 0:
             return 0, "no drafts"
         plain = self._costs.forward(base, self.context)
         left = self._allowance - self.asking_estimate  # what asking took beyond that is no reason to waste it

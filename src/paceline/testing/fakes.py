@@ -23,6 +23,7 @@ from paceline.engine.tree import DraftTree
 
 Logits = Callable[[tuple[int, ...]], ArrayLike]
 Proposal = DraftTree | Sequence[int]
+_ENDLESS = 2**62
 Script = Callable[[Request, int], Proposal] | Iterable[Proposal]
 
 
@@ -30,7 +31,8 @@ class ScriptedTarget:
     """A `Target` whose logits are `logits(history)`, (V,), with the row's own token last in `history`.
 
     Its cache is the list of tokens that were committed to it. Whatever would spoil a real cache raises
-    `AssertionError`: rows over anything but `tokens[:-1]`, too many or too far, a path that is no path.
+    `AssertionError`: rows over anything but `tokens[:-1]`, too many or too far, where there is no room, a path that
+    is no path.
     """
 
     def __init__(
@@ -71,28 +73,57 @@ class ScriptedTarget:
             raise ValueError(f"the script gave logits of shape {row.shape}; allowed: ({self.vocab_size},)")
         return row
 
-    def reserve(self, request: Request) -> bool:
-        """See `Target`; False while `cache_tokens` is used up."""
-        wanted = request.num_prompt_tokens + request.max_tokens
-        if self._room is not None and sum(self._reserved.values()) + wanted > self._room:
+    @property
+    def num_free(self) -> int:
+        """Positions that can still be set aside."""
+        return _ENDLESS if self._room is None else self._room - sum(self._reserved.values())
+
+    @property
+    def cache_usage(self) -> float:
+        """See `Target`."""
+        return 0.0 if not self._room else sum(self._reserved.values()) / self._room
+
+    def reserve(self, request: Request, spare: int) -> bool:
+        """See `Target`."""
+        _demand(request.id not in self._reserved, request, "is reserved twice")
+        if len(request.tokens) + spare > self.num_free:
             return False
-        self._reserved[request.id] = wanted
+        self._reserved[request.id] = len(request.tokens)
+        self._cached[request.id] = []
         return True
 
-    def prefill(self, request: Request) -> None:
+    def num_unread(self, request: Request) -> int:
         """See `Target`."""
-        _demand(request.id in self._reserved, request, "is prefilled without having been reserved")
-        self._cached[request.id] = request.tokens[:-1]
+        return len(request.tokens) - 1 - len(self._cached.get(request.id, ()))
 
-    def max_budget(self, num_requests: int) -> int:
+    def read(self, request: Request, max_rows: int) -> int:
+        """See `Target`: as many rows as it may."""
+        _demand(request.id in self._reserved, request, "is read without having been reserved")
+        _demand(max_rows > 0 and self.num_unread(request) > 0, request, "is read where nothing is left to read")
+        cached = self._cached[request.id]
+        chunk = request.tokens[len(cached) : -1][:max_rows]
+        if request.on_prompt_logits is not None:
+            rows = [self.logits(request.tokens[: len(cached) + i + 1]) for i in range(len(chunk))]
+            request.on_prompt_logits(len(cached), np.stack(rows))
+        cached += chunk
+        if self.on_prefill is not None:
+            self.on_prefill(len(chunk))
+        return len(chunk)
+
+    def grow(self, request: Request, num_rows: int) -> int:
         """See `Target`."""
-        return self.max_rows // num_requests - 1
+        _demand(request.id in self._reserved, request, "grows without having been reserved")
+        room = self._reserved[request.id] - len(self._cached[request.id])
+        added = min(max(num_rows - room, 0), self.num_free)
+        self._reserved[request.id] += added
+        return min(num_rows, room + added)
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """See `Target`."""
         self.num_forwards += 1
+        num_rows = sum(len(tree) + 1 for _, tree in work)
         for request, tree in work:
-            _demand(len(tree) <= self.max_budget(len(work)), request, "brings more draft nodes than fit")
+            _demand(not tree or num_rows <= self.max_rows, request, "brings more draft nodes than fit")
             deepest = len(request.tokens) + max(tree.depths, default=0)
             _demand(deepest <= self.max_length, request, "brings a row beyond the context")
         return [self._score(request, tree) for request, tree in work]
@@ -107,7 +138,9 @@ class ScriptedTarget:
         above = (-1, *path)
         is_path = all(0 <= node < len(tree) and tree.parents[node] == up for up, node in zip(above, path))  # noqa: B905
         _demand(is_path, request, f"commits {tuple(path)}, which is no path of its tree")
-        self._cached[request.id] += [pending, *(tree.tokens[node] for node in path)]
+        cached = self._cached[request.id]
+        cached += [pending, *(tree.tokens[node] for node in path)]
+        self._reserved[request.id] = min(self._reserved[request.id], len(cached) + 1)
 
     def free(self, request: Request) -> None:
         """See `Target`."""
@@ -125,6 +158,8 @@ class ScriptedTarget:
     def _score(self, request: Request, tree: DraftTree) -> NDArray[np.float32]:
         cached = self._cached.get(request.id)
         _demand(cached == request.tokens[:-1], request, f"is scored over {cached}, not over tokens[:-1]")
+        room = self._reserved[request.id] - len(request.tokens) + 1
+        _demand(len(tree) < room, request, f"brings {len(tree) + 1} rows where there is room for {room}")
         self._scored[request.id] = (request.tokens[-1], tree)
         histories = [tuple(request.tokens)]
         for token, parent in zip(tree.tokens, tree.parents, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.ports import Ask, Pacer, StepTimes, Target
+from paceline.engine.ports import Ask, Budget, Pacer, StepTimes, Target
 from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 
@@ -30,17 +30,26 @@ class WrappedTarget:
         """See `Target`."""
         return self.inner.row_counts
 
-    def reserve(self, request: Request) -> bool:
+    @property
+    def cache_usage(self) -> float:
         """See `Target`."""
-        return self.inner.reserve(request)
+        return self.inner.cache_usage
 
-    def prefill(self, request: Request) -> None:
+    def reserve(self, request: Request, spare: int) -> bool:
         """See `Target`."""
-        self.inner.prefill(request)
+        return self.inner.reserve(request, spare)
 
-    def max_budget(self, num_requests: int) -> int:
+    def num_unread(self, request: Request) -> int:
         """See `Target`."""
-        return self.inner.max_budget(num_requests)
+        return self.inner.num_unread(request)
+
+    def read(self, request: Request, max_rows: int) -> int:
+        """See `Target`."""
+        return self.inner.read(request, max_rows)
+
+    def grow(self, request: Request, num_rows: int) -> int:
+        """See `Target`."""
+        return self.inner.grow(request, num_rows)
 
     def score(self, work: Sequence[tuple[Request, DraftTree]]) -> list[NDArray[np.float32]]:
         """See `Target`."""
@@ -81,9 +90,13 @@ class WrappedPacer(Pacer):
         """See `Pacer`."""
         self.inner.start(request, prefill)
 
-    def draft(self, requests: Sequence[Request], max_nodes: int, ask: Ask) -> list[DraftTree]:
+    def resume(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
-        return self.inner.draft(requests, max_nodes, ask)
+        self.inner.resume(request, prefill)
+
+    def draft(self, requests: Sequence[Request], budget: Budget, ask: Ask) -> list[DraftTree]:
+        """See `Pacer`."""
+        return self.inner.draft(requests, budget, ask)
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""

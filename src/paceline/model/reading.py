@@ -1,0 +1,104 @@
+"""How one request's tokens come into the cache: found in the prefix cache, read as its prompt, or fed as drafts were.
+
+A page of a prompt is read in one chunk, aligned from position 0; its bits depend on that, but for kernels that are
+exact by construction. What was decoded has the bits of tree rows, and is read again as such.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paceline.engine.request import Request
+from paceline.model.pool import CachedSequence
+from paceline.model.prefix import PAGE_SIZE, Before
+
+if TYPE_CHECKING:
+    from paceline.model.hf import Decoder
+
+
+class RequestCache:
+    """The pages of a request, and how many of them, from the first on, the prefix cache knows."""
+
+    def __init__(self, decoder: Decoder, request: Request, sequence: CachedSequence, before: Before) -> None:
+        self.sequence = sequence
+        self.num_found = sequence.length  # positions that did not have to be read
+        self._decoder, self._request = decoder, request
+        self._before = before  # of the first page that is not known
+        self._num_known = sequence.length // PAGE_SIZE  # pages
+
+    @classmethod
+    def reserve(cls, decoder: Decoder, request: Request, spare: int) -> RequestCache | None:
+        """Pages for all of a request's tokens, the first of them already found; None if too few are free."""
+        # Whoever wants a prompt's logits has to read all of it.
+        known = () if request.on_prompt_logits is not None else request.tokens[: _readable(decoder, request)]
+        shared, before = decoder.pool.prefixes.search(request.hints.tenant, known)
+        sequence = decoder.pool.reserve(len(request.tokens), shared, spare)
+        return None if sequence is None else cls(decoder, request, sequence, before)
+
+    def find_more(self) -> int:
+        """Take over what others have read by now; how many positions."""
+        if self._request.on_prompt_logits is not None:
+            return 0
+        start = self.sequence.length
+        while (part := self._next_page()) is not None:
+            known = self._decoder.pool.prefixes.known(self._before, part)
+            if known is None:
+                break
+            self._follow(known)
+            self.sequence.length = self._num_known * PAGE_SIZE
+        count = max(self.sequence.length - start, 0)
+        self.num_found += count
+        return count
+
+    def read(self, max_rows: int) -> int:
+        """Read the next chunk; of how many positions. None are left if the cache holds all tokens but the last."""
+        tokens, start = self._request.tokens, self.sequence.length
+        end = min((start // PAGE_SIZE + 1) * PAGE_SIZE, len(tokens) - 1)
+        if self._decoder.is_exact_by_construction:
+            self._read_prompt(min(end, start + max_rows))
+        elif start < _readable(self._decoder, self._request):
+            self._read_prompt(min(end, _readable(self._decoder, self._request)))
+        elif start < end:
+            count = min(max_rows, self._decoder.max_rows)
+            self._decoder.feed_chain(self.sequence, tokens[start : min(end, start + count)])
+        return self.sequence.length - start
+
+    def release(self) -> None:
+        """Make known what has been read, and what was decoded where it has the same bits; give the pages back."""
+        self._enter()
+        self._decoder.pool.release(self.sequence)
+
+    def _read_prompt(self, end: int) -> None:
+        start = self.sequence.length
+        chunk, tell = self._request.tokens[start:end], self._request.on_prompt_logits
+        if not chunk:
+            return
+        if tell is None:
+            self._decoder.prefill_chunk(self.sequence, chunk)
+        else:
+            tell(start, self._decoder.prefill_logits(self.sequence, chunk))
+        self._enter()
+
+    def _enter(self) -> None:
+        """Make known the pages that are full by now; where another page holds the same, that one is shared."""
+        while (part := self._next_page()) is not None and self.sequence.length >= (self._num_known + 1) * PAGE_SIZE:
+            page = int(self.sequence.pages[self._num_known])
+            self._follow(self._decoder.pool.prefixes.enter(self._before, part, page))
+
+    def _next_page(self) -> tuple[int, ...] | None:
+        """The tokens of the first page that is not known; None if it is not full, or has other bits than a prompt's."""
+        end = (self._num_known + 1) * PAGE_SIZE
+        if end > _readable(self._decoder, self._request):
+            return None
+        return tuple(self._request.tokens[end - PAGE_SIZE : end])
+
+    def _follow(self, known: tuple[int, int]) -> None:
+        page, self._before = known
+        self._decoder.pool.share(self.sequence, self._num_known, page)
+        self._num_known += 1
+
+
+def _readable(decoder: Decoder, request: Request) -> int:
+    """Positions whose bits are those of a prompt that is read."""
+    tokens = len(request.tokens) if decoder.is_exact_by_construction else request.num_prompt_tokens
+    return tokens - 1
