@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from paceline.engine.tree import DraftTree
     from paceline.errors import (
         ConfigError,
+        ContextLengthError,
+        DeadlineError,
         DrafterError,
         EngineError,
         ModelError,
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
     from paceline.llm import LLM, load
     from paceline.output import Output
     from paceline.params import SamplingParams
+    from paceline.sampling.logprobs import PromptLogprob
     from paceline.streams import AsyncStream, Stream
 
 __all__ = [
     "LLM",
     "AsyncStream",
     "ConfigError",
+    "ContextLengthError",
+    "DeadlineError",
     "DraftTree",
     "Drafter",
     "DrafterError",
@@ -37,6 +42,7 @@ __all__ = [
     "ModelError",
     "Output",
     "PacelineError",
+    "PromptLogprob",
     "RequestError",
     "SamplingParams",
     "StateError",
@@ -52,6 +58,8 @@ __all__ = [
 _HOMES = {
     "paceline.errors": (
         "ConfigError",
+        "ContextLengthError",
+        "DeadlineError",
         "DrafterError",
         "EngineError",
         "ModelError",
@@ -64,6 +72,7 @@ _HOMES = {
     "paceline.engine.stats": ("Stats",),
     "paceline.output": ("Output",),
     "paceline.params": ("SamplingParams",),
+    "paceline.sampling.logprobs": ("PromptLogprob",),
     "paceline.engine.request": ("Drafter", "StepOutcome", "Token"),
     "paceline.engine.tree": ("DraftTree",),
 }

@@ -100,6 +100,11 @@ def token_ids(name: str, value: Any) -> tuple[int, ...]:
     return tuple(_TOKEN(name, token) for token in content)
 
 
+def some_token_ids(name: str, value: Any) -> tuple[int, ...]:
+    """At least one token id."""
+    return token_ids(name, value) or _refuse(name, value, "a list of at least one token id")
+
+
 def bias(name: str, value: Any) -> dict[int, float]:
     """Numbers by token id; the ids may be strings, as the keys of JSON are."""
     if not isinstance(value, Mapping):

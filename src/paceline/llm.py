@@ -126,10 +126,17 @@ class LLM:
                 prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
                 tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
                 pacer: in place of the one given at load; requests with different pacers are not decoded together.
+                add_special_tokens: whether a text is read with those that its tokenizer adds; True is the default.
+                truncate_prompt_tokens: keep this many tokens of a prompt, the last ones.
+                deadline_ms: milliseconds from now; what has been decoded by then is the output, whose `stop_reason`
+                    then is "deadline".
+                num_speculative_tokens: most draft tokens per step, 0 is plain decoding; it changes the speed alone.
 
         Raises:
             ConfigError: a parameter or drafter that does not exist or is out of range.
-            RequestError: a prompt that is empty or does not fit.
+            ContextLengthError: a prompt that is too long for the context or the cache.
+            DeadlineError: a deadline that cannot be met.
+            RequestError: a prompt that is empty, or does not fit together with `max_tokens`.
             EngineError: a step that failed; its cause says why.
             StateError: the LLM is closed.
         """

@@ -34,12 +34,16 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     stop: str | Sequence[str] | None
     stop_token_ids: Sequence[int] | None
+    include_stop_str_in_output: bool | None
     bad_words: Sequence[str] | None
+    allowed_token_ids: Sequence[int] | None
     ignore_eos: bool | None
     min_tokens: int | None
     seed: int | None
     n: int | None
     logprobs: int | None
+    prompt_logprobs: int | None
+    skip_special_tokens: bool | None
     regex: str | None
     choice: Sequence[str] | None
     response_format: Mapping[str, Any] | None
@@ -52,16 +56,17 @@ class SamplingParams:
     Where vLLM and transformers differ, vLLM is followed. Presence and frequency penalties count generated
     tokens only, the repetition penalty counts prompt and generated tokens. `min_p` acts after temperature and
     before `top_k` and `top_p` (transformers: after them), and `top_k` keeps every token that ties with the k-th.
-    A stop string is cut from the text while its tokens stay in `token_ids`. `logprobs` are the model's own,
-    before any parameter.
+    A stop string is cut from the text while its tokens stay in `token_ids`. `logprobs` and `prompt_logprobs` are the
+    model's own, before any parameter.
 
     None is the default of every parameter, but for `max_tokens`. Numbers and lists of numpy and torch are kept
     as Python's own. Objects are equal if their parameters are, and hashable without `logit_bias` and
     `response_format`.
 
     Attributes:
-        max_tokens: most tokens to generate, at least 1; None is as many as the context and the cache hold, which are
-            set aside from the start.
+        max_tokens: most tokens to generate; None is as many as the context and the cache hold. With 0, which vLLM
+            refuses, the prompt is read into the prefix cache and nothing is decoded: the next request that begins
+            with it is answered sooner.
         temperature: 0 (or below 1e-5) is greedy.
         top_k: keep the k likeliest tokens; 0 or -1 keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability reaches this, in (0, 1].
@@ -72,19 +77,25 @@ class SamplingParams:
         logit_bias: added to the logits of token ids, which may be strings, as the keys of JSON are.
         stop: strings that end the text, or one such string; they may span tokens.
         stop_token_ids: tokens that end the output, like an end-of-sequence token.
+        include_stop_str_in_output: the text ends behind its stop string, not before it.
         bad_words: strings whose tokens may not be completed.
+        allowed_token_ids: the only tokens that may be generated; an end-of-sequence token is one of them if named.
         ignore_eos: go on after an end-of-sequence token.
         min_tokens: no end-of-sequence, stop token or stop string before this many tokens.
         seed: any 64-bit integer; None draws a fresh one, which is reported.
         n: independent samples per prompt, keyed by their index.
         logprobs: report this many likeliest tokens at each place.
+        prompt_logprobs: report what the model thought of the prompt's tokens, and this many likeliest at each place,
+            up to 20. The whole prompt is read for it, whatever the prefix cache has.
+        skip_special_tokens: leave special tokens out of the text.
         regex: the output matches this regular expression as a whole; no look-around, no back references.
         choice: the output is one of these strings.
         response_format: OpenAI's: `{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}`,
             `{"type": "json_object"}`, or `{"type": "text"}`, which asks for nothing.
             JSON is complete within `max_tokens`, unless `"complete": False` stands beside "type".
 
-    At most one of the last three is given. Such an output ends where its grammar does, whatever `ignore_eos` says.
+    At most one of `regex`, `choice` and `response_format` is given. Such an output ends where its grammar does,
+    whatever `ignore_eos` says.
     """
 
     max_tokens: int | None = 256
@@ -98,12 +109,16 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
     bad_words: tuple[str, ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
     ignore_eos: bool = False
     min_tokens: int = 0
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    skip_special_tokens: bool = True
     regex: str | None = None
     choice: tuple[str, ...] | None = None
     response_format: Mapping[str, Any] | None = None
@@ -168,7 +183,7 @@ class SamplingParams:
 
 
 _CHECKS: dict[str, checks.Check] = {
-    "max_tokens": checks.integer(1),
+    "max_tokens": checks.integer(0),
     "temperature": checks.number(0.0, 1e4, "in [0, 10000]"),
     "top_k": checks.integer(-1),
     "top_p": checks.number(math.ulp(0.0), 1.0, "in (0, 1]"),
@@ -179,12 +194,16 @@ _CHECKS: dict[str, checks.Check] = {
     "logit_bias": checks.bias,
     "stop": checks.string_or_strings,
     "stop_token_ids": checks.token_ids,
+    "include_stop_str_in_output": checks.flag,
     "bad_words": checks.strings,
+    "allowed_token_ids": checks.some_token_ids,
     "ignore_eos": checks.flag,
     "min_tokens": checks.integer(0),
     "seed": checks.integer(-(2**63), 2**64 - 1),
     "n": checks.integer(1, 1024),
     "logprobs": checks.integer(0, 100),
+    "prompt_logprobs": checks.integer(0, 20),
+    "skip_special_tokens": checks.flag,
     "regex": checks.text("a regular expression as a string"),
     "choice": checks.some_strings,
     "response_format": checks.response_format,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from paceline.engine.ports import Target
 from paceline.engine.request import Drafter, Hints, Request, Token
-from paceline.errors import RequestError
+from paceline.errors import ContextLengthError, RequestError
 from paceline.options import Call
 from paceline.output import Origin, Output
 from paceline.params import SamplingParams
-from paceline.sampling.grammar import Compiler
+from paceline.sampling.grammar import Compiler, Grammar
 from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.text.prompts import as_prompt
-from paceline.text.stream import TextStream, no_text
+from paceline.text.stream import Decode, TextStream, no_text
 from paceline.text.tokenizer import Tokenizer, eos_ids
 
 
@@ -31,7 +32,6 @@ class RequestFactory:
     def __init__(self, target: Target, tokenizer: Tokenizer | None, name: str = "") -> None:
         self._target, self._tokenizer, self._name = target, tokenizer, name
         self.grammars = Compiler(tokenizer.definition if tokenizer else None, target.vocab_size)
-        self._decode = tokenizer.decode if tokenizer else no_text
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -44,9 +44,9 @@ class RequestFactory:
             raise RequestError("this model has no tokenizer; allowed: prompts of token ids")
         return self._tokenizer
 
-    def ids(self, prompt: str | list[int]) -> list[int]:
-        """The token ids of a prompt."""
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    def ids(self, prompt: str | list[int], add_special_tokens: bool = True) -> list[int]:
+        """The token ids of a prompt, those included that the tokenizer adds to a text."""
+        return self.tokenizer.encode(prompt, add_special_tokens) if isinstance(prompt, str) else prompt
 
     def hints(self, call: Call) -> Hints:
         """What a call tells drafters."""
@@ -54,17 +54,16 @@ class RequestFactory:
             return Hints((), call.tenant)
         return Hints(tuple(self.ids(as_prompt(call.prediction, "prediction"))), call.tenant)
 
-    def requests(
-        self, prompt: str | list[int], params: SamplingParams, drafters: Sequence[Drafter], hints: Hints
-    ) -> list[Request]:
+    def requests(self, prompt: str | list[int], call: Call, drafters: Sequence[Drafter], hints: Hints) -> list[Request]:
         """One request for each sample of a prompt.
 
         Raises:
-            RequestError: the prompt is empty, does not fit, or has tokens that the model has not.
+            ContextLengthError: the prompt is too long.
+            RequestError: the prompt is empty, does not fit with its output, or has tokens that the model has not.
         """
-        ids = self.ids(prompt)
+        ids = self.ids(prompt, call.add_special_tokens)[-(call.truncate_prompt_tokens or 0) :]
         room = min(self._target.max_length, self._target.capacity)
-        params, max_tokens = params.resolved(len(ids), room), params.limit(len(ids), room)
+        params, max_tokens = call.params.resolved(len(ids), room), call.params.limit(len(ids), room)
         self._check(ids, params, max_tokens)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self._tokenizer, getattr(self._target, "generation_config", None))
@@ -74,12 +73,13 @@ class RequestFactory:
         return [
             Request(
                 ids,
-                Sampler(params, context, ids, seed, sample, self.grammars.start(params, eos, max_tokens)),
-                TextStream(self._decode, ids, params.stop),
+                Sampler(params, context, ids, seed, sample, self._grammar(params, eos, max_tokens)),
+                TextStream(self._decode(params), ids, params.stop, params.include_stop_str_in_output),
                 ends,
                 drafters,
                 seed,
                 hints,
+                call.terms,
             )
             for sample in range(params.n)
         ]
@@ -89,20 +89,53 @@ class RequestFactory:
         assert request.finish_reason is not None
         prompt, emitted = request.tokens[: request.num_prompt_tokens], request.tokens[request.num_prompt_tokens :]
         stats = replace(request.stats, numerics=self._target.numerics(), memory=self._target.memory())
-        origin = Origin(self._name, tuple(prompt), request.params, self._decode)
+        origin = Origin(self._name, tuple(prompt), request.params, self._decode(request.params))
         steps = tuple(request.trace)
-        reason = request.finish_reason
-        return Output(request.text, tuple(emitted), tuple(tokens), reason, request.seed, stats, steps, origin)
+        thoughts = None if request.prompt_logprobs is None else tuple(request.prompt_logprobs)
+        return Output(
+            request.text,
+            tuple(emitted),
+            tuple(tokens),
+            request.finish_reason,
+            request.seed,
+            stats,
+            steps,
+            origin,
+            request.stop_reason,
+            thoughts,
+        )
+
+    def _decode(self, params: SamplingParams) -> Decode:
+        """Token ids to text."""
+        if self._tokenizer is None:
+            return no_text
+        return partial(self._tokenizer.decode, skip_special_tokens=params.skip_special_tokens)
+
+    def _grammar(self, params: SamplingParams, eos: frozenset[int], max_tokens: int) -> Grammar | None:
+        """The grammar that is asked for, at its start; none where nothing is decoded."""
+        return self.grammars.start(params, eos, max_tokens) if max_tokens else None
 
     def _check(self, ids: Sequence[int], params: SamplingParams, max_tokens: int) -> None:
         if not ids:
             raise RequestError("the prompt is empty; allowed: at least one token")
-        vocab, room, cache = self._target.vocab_size, self._target.max_length, self._target.capacity
-        bad = [t for t in (*ids, *params.stop_token_ids, *(params.logit_bias or {})) if not 0 <= t < vocab]
+        vocab = self._target.vocab_size
+        named = (*params.stop_token_ids, *(params.allowed_token_ids or ()), *(params.logit_bias or {}))
+        bad = [t for t in (*ids, *named) if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
-        wanted = f"prompt ({len(ids)} tokens) and max_tokens ({max_tokens}) exceed"
-        if len(ids) + max_tokens > room:
-            raise RequestError(f"{wanted} the model's context of {room}")
-        if len(ids) + max_tokens > cache:
+        self._check_room(len(ids), max_tokens)
+
+    def _check_room(self, num_prompt_tokens: int, max_tokens: int) -> None:
+        context, cache = self._target.max_length, self._target.capacity
+        room, needed = min(context, cache), min(max_tokens, 1)  # one token of output at least, if any is asked for
+        if num_prompt_tokens + needed > room:
+            why = "" if room == context else f"; the cache holds no more than {cache}, load with more cache_tokens"
+            raise ContextLengthError(
+                f"the prompt has {num_prompt_tokens} tokens; allowed: up to {room - needed}, "
+                f"for the maximum context length is {room} tokens{why}"
+            )
+        wanted = f"prompt ({num_prompt_tokens} tokens) and max_tokens ({max_tokens}) exceed"
+        if num_prompt_tokens + max_tokens > context:
+            raise RequestError(f"{wanted} the model's context of {context}")
+        if num_prompt_tokens + max_tokens > cache:
             raise RequestError(f"{wanted} the cache, which holds {cache}; load with more cache_tokens")

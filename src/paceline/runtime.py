@@ -136,7 +136,7 @@ class Runtime:
         factory = self.factory
         drafters = self._chosen if call.drafters is None else self.resolve(call.drafters)
         hints = factory.hints(call)
-        return [r for one in contents for r in factory.requests(one, call.params, drafters, hints)]
+        return [r for one in contents for r in factory.requests(one, call, drafters, hints)]
 
 
 def _give_memory_back() -> None:

@@ -40,7 +40,7 @@ OUR_NAMES = {
     "assistant_model": "draft_model, an argument of LLM",
     "speculative_config": "drafters, an argument of LLM, generate and stream",
     "prompt_lookup_num_tokens": "drafters='suffix'",
-    "num_assistant_tokens": "num_speculative_tokens, an argument of LLM",
+    "num_assistant_tokens": "num_speculative_tokens, an argument of LLM, generate and stream",
     "cache_salt": "tenant, an argument of generate and stream",
 }
 
@@ -60,7 +60,6 @@ NOT_OFFERED = {
     "logits_processor": "functions on logits",
     "logits_processors": "functions on logits",
     "stopping_criteria": "functions that stop; stop and stop_token_ids are near to it",
-    "prompt_logprobs": "log-probabilities of the prompt",
     "guidance_scale": "guidance",
     "lora_request": "adapters chosen by request",
 }
@@ -71,7 +70,10 @@ ARGUMENTS = {
     "prediction": "generate and stream",
     "tenant": "generate and stream",
     "draft_model": "LLM",
-    "num_speculative_tokens": "LLM",
+    "num_speculative_tokens": "LLM, generate and stream",
+    "deadline_ms": "generate and stream",
+    "add_special_tokens": "generate and stream",
+    "truncate_prompt_tokens": "generate and stream",
     "max_slowdown": "LLM",
 }
 

@@ -197,11 +197,11 @@ def test_ctrl_c_ends_it_cleanly(wanted: str) -> None:
     [
         (["--size", "7b"], "--size is '7b'; allowed: 134m, 1b"),
         (["--size", "1b", "--model", TARGET], "; allowed: one of them"),
-        (["--max-tokens", "0"], "max_tokens is 0; allowed"),
+        (["--max-tokens", "0"], "greater than or equal to 1"),
         (["--dtype", "int3"], "dtype is 'int3'; allowed"),
         (["", "--model", TARGET], "the prompt is empty"),
         (["--model", "./nowhere"], "no model in the folder './nowhere'"),
-        (["Once " * 3000, "--model", TARGET], "exceed the model's context of 2048"),
+        (["Once " * 3000, "--model", TARGET], "maximum context length is 2048 tokens"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
 )

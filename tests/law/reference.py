@@ -38,6 +38,9 @@ def reference_scores(kind: Kind, prompt: Sequence[int], generated: Sequence[int]
     scores[0, ~allowed_by_grammar(kind, generated, scores.shape[-1])] = -torch.inf
     if kind.bad_words:
         scores = NoBadWordsLogitsProcessor([list(w) for w in kind.bad_words])(output, scores)
+    if params.allowed_token_ids is not None:
+        allowed = torch.isin(torch.arange(scores.shape[-1]), torch.tensor(params.allowed_token_ids))
+        scores = scores.masked_fill(~allowed, -torch.inf)
     ends = sorted(kind.eos | set(params.stop_token_ids))
     if params.min_tokens and ends:
         scores = MinNewTokensLengthLogitsProcessor(len(prompt), params.min_tokens, ends)(whole, scores)

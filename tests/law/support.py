@@ -219,6 +219,7 @@ KINDS: dict[str, Kind] = {
     "frequency_penalty": Kind({"temperature": 1.0, "frequency_penalty": -1.5}),
     "logit_bias": Kind({"temperature": 1.0, "logit_bias": {0: 1.25, 2: float("-inf")}}),
     "bad_words": Kind({"temperature": 1.0}, bad_words=((4,), (1, 2), (0, 0, 3))),
+    "allowed_token_ids": Kind({"temperature": 1.2, "allowed_token_ids": [4, 0, 3], "frequency_penalty": 0.8}),
     "eos": Kind({"temperature": 1.0}, eos=frozenset({0})),
     "min_tokens": Kind({"temperature": 1.0, "min_tokens": 2, "stop_token_ids": [3]}, eos=frozenset({0})),
     "regex": Kind({"temperature": 1.0, "regex": "(ab|b)*c?"}, eos=frozenset({EOS})),

@@ -12,8 +12,9 @@ from transformers import MinPLogitsWarper, NoBadWordsLogitsProcessor, TopPLogits
 
 from law.reference import reference_scores
 from law.support import Kind, RecordingLaw, decode, target_of
-from paceline import LLM
+from paceline import LLM, RequestError
 from paceline.params import SamplingParams
+from paceline.sampling.logprobs import prompt_logprobs
 from paceline.sampling.sampler import Sampler, SamplerContext, truncate
 from paceline.testing import ScriptedDrafter
 
@@ -35,6 +36,9 @@ POSITION_KINDS = {
     "greedy with penalties": Kind({"repetition_penalty": 1.3, "frequency_penalty": 0.5}),
     "logit_bias": Kind({"temperature": 0.8, "logit_bias": {3: 2.5, 9: -4.0, 11: FORBIDDEN}}),
     "bad_words": Kind({"temperature": 0.5}, bad_words=((7,), *((a, b) for a in range(20) for b in range(15)))),
+    "allowed_token_ids": Kind(
+        {"temperature": 0.9, "allowed_token_ids": [*range(3, 24, 2), 0], "min_p": 0.05, "logit_bias": {3: 2.0, 4: 9.0}}
+    ),
     "min_tokens": Kind({"temperature": 1.0, "min_tokens": 31, "stop_token_ids": [4]}, eos=frozenset({2, 30})),
     "all": Kind(
         {
@@ -48,6 +52,7 @@ POSITION_KINDS = {
             "logit_bias": {3: 1.5, **BIAS},
             "min_tokens": 12,
             "stop_token_ids": [36],
+            "allowed_token_ids": [*range(1, 35), 36],
         },
         eos=NEVER,
         bad_words=((5,), (3, 8), (1, 2, 6)),
@@ -174,3 +179,63 @@ def test_entropy_and_logprobs_are_finite_over_logits_that_forbid_tokens() -> Non
     assert choice.entropy == pytest.approx(np.log(4))
     assert choice.logprob == pytest.approx(-np.log(4))
     assert choice.top == ((0, choice.logprob), (2, choice.logprob))
+
+
+def masked_rows(seed: int) -> tuple[np.ndarray, Sampler]:
+    """A row of logits, some of them -inf, and a law with parameters drawn at random, all of them acting."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(3, 90))
+    row = rng.normal(scale=4, size=size).astype(np.float32)
+    row[rng.permutation(size)[: int(rng.integers(1, size))]] = FORBIDDEN
+    known = np.flatnonzero(row > FORBIDDEN)
+    params = SamplingParams(
+        logprobs=min(20, size),
+        temperature=float(rng.choice([0.0, 0.7, 1.0])),
+        top_p=float(rng.choice([1.0, 0.6])),
+        min_p=float(rng.choice([0.0, 0.1])),
+        top_k=int(rng.integers(0, 30)),
+        repetition_penalty=float(rng.choice([0.5, 1.0, 2.0])),
+        frequency_penalty=float(rng.choice([0.0, 1.5])),
+        logit_bias={int(rng.integers(size)): FORBIDDEN, int(known[0]): 3.0},
+        allowed_token_ids=[int(known[0]), *rng.integers(0, size, 9).tolist()],
+    )
+    return row, Sampler(params, SamplerContext(size), rng.integers(0, size, 7).tolist(), seed)
+
+
+def test_what_is_reported_is_never_nan_wherever_the_model_says_minus_infinity() -> None:
+    seen = 0
+    for seed in range(200):
+        row, law_ = masked_rows(seed)
+        for _ in range(3):
+            choice = law_.sample(row)
+            values = [choice.logprob, choice.entropy, choice.margin, choice.logit, *(p for _, p in choice.top)]
+            assert not np.isnan(values).any(), (seed, choice)
+            assert row[choice.token] > FORBIDDEN
+            assert [p for _, p in choice.top] == sorted((p for _, p in choice.top), reverse=True)
+            seen += choice.top[-1][1] == FORBIDDEN
+            law_.advance(choice.token)
+    assert seen > 100  # there were tokens of -inf among the likeliest twenty
+
+
+def test_no_token_but_those_allowed_is_ever_generated_and_what_forbids_all_is_said() -> None:
+    law_ = law([1], allowed_token_ids=[2, 4, 4])
+    assert law_.process(np.arange(6.0)).tolist() == [FORBIDDEN, FORBIDDEN, 2, FORBIDDEN, 4, FORBIDDEN]
+    with pytest.raises(RequestError, match=r"every token is forbidden at position 1: allowed_token_ids, bad_words"):
+        law([1], allowed_token_ids=[2], logit_bias={2: FORBIDDEN}).sample(np.zeros(6))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_prompt_logprobs_are_the_log_softmax_the_rank_and_the_likeliest(dtype) -> None:
+    rng = np.random.default_rng(8)
+    rows = np.round(rng.normal(scale=3, size=(23, 41)), 1).astype(dtype)  # with ties
+    rows[::3, ::5] = FORBIDDEN
+    tokens = rng.integers(0, 41, 23).tolist()
+    found = prompt_logprobs(rows, tokens, 7)
+    logprobs = torch.log_softmax(torch.tensor(rows, dtype=torch.float64), 1)
+    for place, (token, entry) in enumerate(zip(tokens, found, strict=True)):
+        row = logprobs[place]
+        assert entry.logprob == pytest.approx(row[token].item(), abs=1e-12)
+        assert entry.rank == (row >= row[token]).sum()  # as vLLM counts: a tie is before it
+        assert [t for t, _ in entry.top] == sorted(range(41), key=lambda t: (-rows[place, t], t))[:7]
+        assert [p for _, p in entry.top] == pytest.approx([row[t].item() for t, _ in entry.top], abs=1e-12)
+    assert [entry.top for entry in prompt_logprobs(rows, tokens, 0)] == [()] * 23

@@ -16,6 +16,7 @@ from paceline.drafters import named
 from paceline.drafters.model import ModelDrafter
 from paceline.engine.request import NO_HINTS, DraftLimits, Environment, Request, StepOutcome, Token
 from paceline.engine.tree import DraftTree
+from paceline.options import Call
 from paceline.pacing import FixedPacer
 from paceline.params import SamplingParams
 
@@ -49,7 +50,7 @@ def decode_with(drafter: ModelDrafter, llm: paceline.LLM, seed: int, temperature
     rng = np.random.default_rng(seed)
     params, ids = SamplingParams(max_tokens=150, temperature=temperature, seed=seed), llm.encode(PROMPT)
     factory = llm._runtime.factory
-    [request] = factory.requests(ids, params, [], NO_HINTS)
+    [request] = factory.requests(ids, Call(params), [], NO_HINTS)
     drafter.start(request)
     compared = 0
     try:
@@ -57,7 +58,7 @@ def decode_with(drafter: ModelDrafter, llm: paceline.LLM, seed: int, temperature
             depth = int(rng.integers(1, 7))
             tree = proposed(drafter, request, depth)
             again = SamplingParams(max_tokens=9, temperature=temperature, seed=seed)
-            [fresh] = factory.requests(request.tokens, again, [], NO_HINTS)
+            [fresh] = factory.requests(request.tokens, Call(again), [], NO_HINTS)
             drafter.start(fresh)
             expected = proposed(drafter, fresh, depth)
             drafter.finish(fresh)
@@ -105,7 +106,7 @@ def test_under_a_grammar_the_first_tokens_are_allowed_ones(
     bundled: paceline.LLM, drafter: ModelDrafter, temperature: float
 ) -> None:
     params = SamplingParams(max_tokens=40, temperature=temperature, seed=3, regex="[Qqx]{3,30}")
-    [request] = bundled._runtime.factory.requests(bundled.encode(PROMPT), params, [], NO_HINTS)
+    [request] = bundled._runtime.factory.requests(bundled.encode(PROMPT), Call(params), [], NO_HINTS)
     assert request.sampler.grammar is not None
     allowed = np.flatnonzero(request.sampler.grammar.mask())
     drafter.start(request)
@@ -140,7 +141,7 @@ def attached(llm: paceline.LLM, **options: object) -> ModelDrafter:
 
 
 def first_draft(llm: paceline.LLM, drafter: ModelDrafter) -> DraftTree:
-    [request] = llm._runtime.factory.requests(llm.encode(PROMPT), SamplingParams(max_tokens=9), [], NO_HINTS)
+    [request] = llm._runtime.factory.requests(llm.encode(PROMPT), Call(SamplingParams(max_tokens=9)), [], NO_HINTS)
     drafter.start(request)
     try:
         return proposed(drafter, request, 4)

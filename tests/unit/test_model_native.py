@@ -14,6 +14,7 @@ from paceline.drafters._draft_model import Asked, ModuleLevels, NativeLevels, Sh
 from paceline.drafters.model import ModelDrafter
 from paceline.engine.request import NO_HINTS, DraftLimits, Request
 from paceline.engine.tree import DraftTree
+from paceline.options import Call
 from paceline.params import SamplingParams
 
 PROMPT = "Once upon a time, there was a little dog. "
@@ -33,7 +34,7 @@ def trees_of(levels, llm: paceline.LLM, asked, shape: Shape) -> list[list[DraftT
     """Two proposals each, the second behind a few more tokens; requests come as (prompt, sampling, limits)."""
     requests: list[Request] = []
     for prompt, sampling, _ in asked:
-        requests += llm._runtime.factory.requests(prompt, SamplingParams(max_tokens=90, **sampling), [], NO_HINTS)
+        requests += llm._runtime.factory.requests(prompt, Call(SamplingParams(max_tokens=90, **sampling)), [], NO_HINTS)
     fed = [levels.take_up(r, levels.decoder.pool.reserve(len(r.tokens) + 200)) for r in requests]
     try:
         found = []

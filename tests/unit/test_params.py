@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline import LLM, ConfigError, RequestError, SamplingParams, load
+from paceline import LLM, ConfigError, ContextLengthError, SamplingParams, load
 from paceline.options import Options
 from paceline.params import SamplingOptions
 from paceline.synonyms import ARGUMENTS, NOT_OFFERED, OUR_NAMES
@@ -26,14 +26,14 @@ NAN, INF = math.nan, math.inf
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "any", "schema": {}}}
 
 BAD = [
-    ("max_tokens", 0, "an integer at least 1"),
-    ("max_tokens", 2.0, "an integer at least 1"),
-    ("max_tokens", True, "an integer at least 1"),
-    ("max_tokens", np.float32(2), "an integer at least 1"),
-    ("max_tokens", np.bool_(True), "an integer at least 1"),
-    ("max_tokens", torch.tensor(True), "an integer at least 1"),
-    ("max_tokens", "2", "an integer at least 1"),
-    ("max_tokens", np.array([2]), "an integer at least 1"),
+    ("max_tokens", -1, "an integer at least 0"),
+    ("max_tokens", 2.0, "an integer at least 0"),
+    ("max_tokens", True, "an integer at least 0"),
+    ("max_tokens", np.float32(2), "an integer at least 0"),
+    ("max_tokens", np.bool_(True), "an integer at least 0"),
+    ("max_tokens", torch.tensor(True), "an integer at least 0"),
+    ("max_tokens", "2", "an integer at least 0"),
+    ("max_tokens", np.array([2]), "an integer at least 0"),
     ("temperature", NAN, "a number in [0, 10000]"),
     ("temperature", -0.1, "a number in [0, 10000]"),
     ("temperature", INF, "a number in [0, 10000]"),
@@ -70,6 +70,9 @@ BAD = [
     ("bad_words", [""], "a list of strings that are not empty"),
     ("stop_token_ids", 3, "a list of token ids"),
     ("stop_token_ids", "3", "a list of token ids"),
+    ("include_stop_str_in_output", "no", "True or False"),
+    ("allowed_token_ids", [], "a list of at least one token id"),
+    ("allowed_token_ids", 3, "a list of token ids"),
     ("min_tokens", -1, "an integer at least 0"),
     ("seed", 2**64, f"an integer from {-(2**63)} to {2**64 - 1}"),
     ("seed", -(2**63) - 1, f"an integer from {-(2**63)} to {2**64 - 1}"),
@@ -79,6 +82,10 @@ BAD = [
     ("logprobs", -1, "an integer from 0 to 100"),
     ("logprobs", 101, "an integer from 0 to 100"),
     ("logprobs", True, "an integer from 0 to 100"),
+    ("prompt_logprobs", -1, "an integer from 0 to 20"),
+    ("prompt_logprobs", 21, "an integer from 0 to 20"),
+    ("prompt_logprobs", True, "an integer from 0 to 20"),
+    ("skip_special_tokens", 0, "True or False"),
     ("regex", 3, "a regular expression as a string"),
     ("choice", "yes", "a list of strings that are not empty"),
     ("choice", ["yes", ""], "a list of strings that are not empty"),
@@ -110,6 +117,7 @@ BAD_INSIDE = [
     ("logit_bias", {3: None}, "logit_bias[3] is None"),
     ("stop_token_ids", [4, -1], "stop_token_ids is -1"),
     ("stop_token_ids", [4.0], "stop_token_ids is 4.0"),
+    ("allowed_token_ids", [4, -1], "allowed_token_ids is -1"),
 ]
 
 
@@ -135,6 +143,8 @@ GOOD = [
     {"logit_bias": {0: -INF, 3: 1}, "logprobs": 0},
     {"stop": ["a", "b"], "stop_token_ids": (3, 4), "bad_words": ["x"]},
     {"max_tokens": 3, "min_tokens": 3},
+    {"max_tokens": 0, "prompt_logprobs": 20},
+    {"prompt_logprobs": 0, "allowed_token_ids": [7], "skip_special_tokens": False, "include_stop_str_in_output": True},
 ]
 
 
@@ -193,7 +203,7 @@ def test_min_tokens_is_held_against_the_resolved_limit() -> None:
 
 # Numbers and lists of every kind
 
-INTEGER_NAMES = ["max_tokens", "top_k", "min_tokens", "seed", "n", "logprobs"]
+INTEGER_NAMES = ["max_tokens", "top_k", "min_tokens", "seed", "n", "logprobs", "prompt_logprobs"]
 NUMBER_NAMES = [
     "temperature",
     "top_p",
@@ -226,18 +236,20 @@ def test_a_number_of_any_library_becomes_pythons_own(name: str, kind) -> None:
 def test_the_names_above_are_all_that_are_numbers() -> None:
     defaults = SamplingParams()
     numeric = [name for name in NAMES if type(getattr(defaults, name)) in (int, float)]
-    assert {*numeric, "seed", "logprobs"} == {*INTEGER_NAMES, *NUMBER_NAMES}
+    assert {*numeric, "seed", "logprobs", "prompt_logprobs"} == {*INTEGER_NAMES, *NUMBER_NAMES}
 
 
 def test_flags_strings_and_lists_of_any_library_become_pythons_own() -> None:
     params = SamplingParams(
         stop=np.array(["a", "b"]),
         stop_token_ids=np.array([3, 4]),
+        allowed_token_ids=torch.tensor([9]),
         bad_words=[np.str_("x")],
         choice=(np.str_("y"), "z"),
         ignore_eos=np.bool_(True),
     )
-    own = SamplingParams(stop=["a", "b"], stop_token_ids=[3, 4], bad_words=["x"], choice=["y", "z"], ignore_eos=True)
+    lists = {"stop": ["a", "b"], "stop_token_ids": [3, 4], "allowed_token_ids": [9], "bad_words": ["x"]}
+    own = SamplingParams(**lists, choice=["y", "z"], ignore_eos=True)
     assert repr(params) == repr(own)
     assert params == own
     assert SamplingParams(stop_token_ids=torch.tensor([5, 6])).stop_token_ids == (5, 6)
@@ -329,6 +341,7 @@ EVERYTHING = [
     {"temperature": 0.8, "seed": 7},
     {"max_tokens": None, "stop": ["a", "b"], "stop_token_ids": (3,), "bad_words": ["x"]},
     {"logit_bias": {"3": 1.0}, "n": 3, "logprobs": 2, "ignore_eos": True},
+    {"max_tokens": 0, "prompt_logprobs": 2, "allowed_token_ids": (3, 4), "skip_special_tokens": False},
     {"response_format": SCHEMA},
 ]
 
@@ -383,7 +396,9 @@ def test_without_a_limit_an_output_goes_to_the_end_of_the_context(bundled: LLM) 
     assert output.token_ids == bundled.generate(prompt, max_tokens=21, ignore_eos=True).token_ids
     both = bundled.generate([prompt, prompt[5:]], max_tokens=None, ignore_eos=True)
     assert [len(one.token_ids) for one in both] == [21, 26]
-    with pytest.raises(RequestError, match=rf"^prompt \({room} tokens\) and max_tokens \(1\) exceed"):
+    with pytest.raises(
+        ContextLengthError, match=rf"^the prompt has {room} tokens; allowed: up to {room - 1}, for the "
+    ):
         bundled.generate((prompt * 2)[:room], max_tokens=None)
 
 

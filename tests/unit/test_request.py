@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paceline.engine.request import Request
 from paceline.params import SamplingParams
+from paceline.sampling.logprobs import prompt_logprobs
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
 from paceline.text.stream import TextStream
 
@@ -24,7 +29,7 @@ def request_of(**sampling) -> Request:
     eos = frozenset({EOS, OTHER_EOS})
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
     law = Sampler(params, SamplerContext(len(WORDS), eos), [1, 2], seed=0)
-    return Request([1, 2], law, TextStream(spelled, [1, 2], params.stop), ends)
+    return Request([1, 2], law, TextStream(spelled, [1, 2], params.stop, params.include_stop_str_in_output), ends)
 
 
 def commit(request: Request, *ids: int):
@@ -73,6 +78,72 @@ CASES = {
         "de",
     ),
 }
+
+REASONS = {
+    "nothing ends it": ({"stop": "x"}, [3, 4, 5], None),
+    "EOS": ({}, [3, EOS], None),
+    "a limit": ({"max_tokens": 2, "stop_token_ids": [STOP_ID]}, [3, 4, STOP_ID], None),
+    "a stop token": ({"stop_token_ids": [3, STOP_ID]}, [4, STOP_ID], STOP_ID),
+    "EOS named as a stop token": ({"stop_token_ids": [EOS], "ignore_eos": True}, [4, EOS], EOS),
+    "a stop string": ({"stop": ["x", "de"]}, [3, 4, 5], "de"),
+    "the stop string that begins first": ({"stop": ["e", "cde"]}, [3, 4, 5], "cde"),
+    "the first of two that begin together": ({"stop": ["d", "de"]}, [3, 4, 5], "d"),
+    "a stop token that completes a stop string": ({"stop": "d#", "stop_token_ids": [STOP_ID]}, [4, STOP_ID], "d#"),
+    "half a stop string and a stop token": ({"stop": "d#x", "stop_token_ids": [STOP_ID]}, [4, STOP_ID], STOP_ID),
+    "a stop string kept": ({"stop": "de", "include_stop_str_in_output": True}, [3, 4, 5, 6], "de"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_what_ended_a_request_is_told_by_its_stop_string_or_token(name: str) -> None:
+    sampling, ids, reason = REASONS[name]
+    for steps in ([ids], [[token] for token in ids]):
+        request = request_of(**sampling)
+        for step in steps:
+            if request.finish_reason is None:
+                commit(request, *step)
+        assert request.stop_reason == reason
+        assert reason is None or request.finish_reason == "stop"
+
+
+def test_a_stop_string_that_is_kept_ends_the_text_that_it_is_in() -> None:
+    request = request_of(stop="de", include_stop_str_in_output=True)
+    emitted = commit(request, 3, 4, 5, 6)
+    assert [token.text for token in emitted] == ["c", "d", "e"]
+    assert (request.text, request.finish_reason) == ("cde", "stop")
+
+
+def rows_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, len(WORDS))).astype(np.float32)
+
+
+def reading(prompt: list[int], num_top: int) -> Request:
+    params = SamplingParams(max_tokens=5, prompt_logprobs=num_top)
+    law = Sampler(params, SamplerContext(len(WORDS)), prompt, seed=0)
+    return Request(prompt, law, TextStream(spelled, prompt, ()), frozenset())
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=40), st.lists(st.integers(1, 40), max_size=9), st.integers(0, 5)
+)
+def test_prompt_logprobs_do_not_depend_on_the_chunks_that_the_prompt_is_read_in(prompt, at, num_top) -> None:
+    rows = rows_of(len(prompt) + 3)
+    whole, parts = reading(prompt, num_top), reading(prompt, num_top)
+    whole.on_prompt_logits(0, rows[: len(prompt) - 1])
+    ends = sorted({place % (len(prompt) + 3) for place in at} | {0, len(prompt) + 3})
+    for start, end in itertools.pairwise(ends):
+        parts.on_prompt_logits(start, rows[start:end])  # and behind the prompt, as after a preemption
+    again = ends[len(ends) // 2]
+    parts.on_prompt_logits(again, rows[again:])
+    assert parts.prompt_logprobs == whole.prompt_logprobs
+    assert [entry is None for entry in whole.prompt_logprobs] == [True] + [False] * (len(prompt) - 1)
+    for place in range(1, len(prompt)):
+        assert [whole.prompt_logprobs[place]] == prompt_logprobs(rows[place - 1 : place], [prompt[place]], num_top)
+
+
+def test_nobody_is_told_of_a_prompt_that_nobody_asked_about() -> None:
+    assert request_of().on_prompt_logits is None
+    assert request_of().prompt_logprobs is None
 
 
 @pytest.mark.parametrize("name", CASES)

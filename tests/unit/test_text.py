@@ -16,15 +16,18 @@ def decoder(pieces: list[bytes]):
     return lambda ids: b"".join(pieces[i] for i in ids).decode("utf-8", errors="replace")
 
 
-def streamed(pieces: list[bytes], stop=(), prompt: bytes = b"", unchecked: int = 0) -> tuple[list[str], bool]:
+def streamed(
+    pieces: list[bytes], stop=(), prompt: bytes = b"", unchecked: int = 0, keep: bool = False
+) -> tuple[list[str], bool]:
     """What each token releases and what `finish` adds, and whether a stop string ended it."""
-    stream = TextStream(decoder([*pieces, prompt]), [len(pieces)] if prompt else [], stop)
+    stream = TextStream(decoder([*pieces, prompt]), [len(pieces)] if prompt else [], stop, keep)
     released = []
     for token in range(len(pieces)):
         text, stopped = stream.push(token, check_stop=token >= unchecked)
         released.append(text)
         assert stream.text == "".join(released)
-        if stopped:
+        if stopped is not None:
+            assert stopped in stop
             return released, True
     return [*released, stream.finish()], False
 
@@ -64,11 +67,22 @@ def test_text_ends_before_the_first_stop_string_and_never_takes_back(text: str, 
 
 
 @given(texts, places, stops)
+def test_a_stop_string_that_is_kept_ends_the_text_and_nothing_waits_for_one(text, at, stop) -> None:
+    cut_short, stopped = streamed(cut(text.encode(), at), stop)
+    kept, also_stopped = streamed(cut(text.encode(), at), stop, keep=True)
+    assert also_stopped == stopped
+    joined = "".join(kept)
+    assert joined in {"".join(cut_short) + s for s in stop} if stopped else joined == text
+    assert text.startswith(joined)
+    assert kept[: len(kept) - 1] == streamed(cut(text.encode(), at))[0][: len(kept) - 1]
+
+
+@given(texts, places, stops)
 def test_what_is_held_back_is_only_what_may_become_a_stop_string(text: str, at: list[int], stop: list[str]) -> None:
     pieces = cut(text.encode(), at)
     stream = TextStream(decoder(pieces), [], stop)
     for token in range(len(pieces)):
-        if stream.push(token, check_stop=True)[1]:
+        if stream.push(token, check_stop=True)[1] is not None:
             return
         whole = decoder(pieces)(range(token + 1))
         held = whole[len(stream.text) :]

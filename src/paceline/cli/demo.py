@@ -40,7 +40,7 @@ def demo(
     model: str = typer.Option(None, help="Bundled name, hub name or folder.", show_default="the bundled one, grown"),
     draft_model: str = typer.Option(None, help="Its draft model.", show_default="the one known for it, if any"),
     size: str = typer.Option(None, help="Grow the bundled model to 134m or 1b parameters.", show_default=_DEFAULT_SIZE),
-    max_tokens: int = typer.Option(256, help="Most tokens to generate."),
+    max_tokens: int = typer.Option(256, min=1, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     seed: int = typer.Option(0, help="Same seed, same text."),
     dtype: str = typer.Option("auto", help="auto, float32, bfloat16 or float16."),

@@ -32,7 +32,7 @@ def generate(
     model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
-    max_tokens: int = typer.Option(256, help="Most tokens to generate."),
+    max_tokens: int = typer.Option(256, min=1, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     top_k: int = typer.Option(0, help="Keep the k likeliest tokens; 0 keeps all."),
     top_p: float = typer.Option(1.0, help="Keep the likeliest tokens up to this probability."),

@@ -34,7 +34,7 @@ def report(
     model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
-    max_tokens: int = typer.Option(256, help="Most tokens to generate."),
+    max_tokens: int = typer.Option(256, min=1, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
     max_slowdown: float = typer.Option(MAX_SLOWDOWN, help="As in generate; at 10 drafters are asked nearly always."),

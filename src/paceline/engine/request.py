@@ -20,6 +20,7 @@ from paceline.engine.stats import Stats
 from paceline.engine.trace import StepRecord
 from paceline.engine.tree import MAX_DEPTH, DraftTree
 from paceline.errors import PacelineError
+from paceline.sampling.logprobs import PromptLogprob, prompt_logprobs
 from paceline.sampling.sampler import SampledToken, Sampler
 from paceline.text.stream import TextStream
 
@@ -111,7 +112,11 @@ class Request:
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
         self.stop_reason: str | int | None = None  # what ended it: a stop string, a token, "deadline"; else None
-        self.on_prompt_logits: PromptLogits | None = None  # told them while the prompt is read, then None
+        wants_prompt = self.params.prompt_logprobs is not None
+        # Of each token of the prompt, the first's being None; None if nobody asked. Filled as the prompt is read.
+        self.prompt_logprobs: list[PromptLogprob | None] | None = [None] * len(prompt) if wants_prompt else None
+        # Told the prompt's logits while it is read, then None.
+        self.on_prompt_logits: PromptLogits | None = self._keep_prompt if wants_prompt else None
         self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
         self.is_cancelled = False  # its caller has given it up
         self._cancelled_by: PacelineError | None = None
@@ -171,16 +176,25 @@ class Request:
         """One more token, and why the request ends with it if it does."""
         self.tokens.append(sampled.token)
         late_enough = self.num_output_tokens > self.params.min_tokens
-        text, stopped = self._text.push(sampled.token, check_stop=late_enough)
+        text, stop = self._text.push(sampled.token, check_stop=late_enough)
         reason = None
-        if stopped or sampled.token in self._end_token_ids or self._ends_its_grammar():
+        if stop is not None or sampled.token in self._end_token_ids or self._ends_its_grammar():
             reason = "stop"
+            self.stop_reason = sampled.token if stop is None and sampled.token in self.params.stop_token_ids else stop
         elif self.num_remaining == 0:
             reason = "length"
-        if reason is not None and not stopped:
+        if reason is not None and stop is None:
             text += self._text.finish()
         about = (sampled.logprob, sampled.entropy, sampled.top, sampled.margin, sampled.logit)
         return Token(sampled.token, text, source, *about), reason
+
+    def _keep_prompt(self, first: int, logits: NDArray[np.float32]) -> None:
+        """Note what the model thought of the prompt's tokens behind some rows; rows behind the prompt say nothing."""
+        assert self.prompt_logprobs is not None
+        start, end = first + 1, min(first + 1 + len(logits), self.num_prompt_tokens)
+        rows = logits[: max(end - start, 0)]
+        thoughts = prompt_logprobs(rows, self.tokens[start : start + len(rows)], self.params.prompt_logprobs or 0)
+        self.prompt_logprobs[start : start + len(rows)] = thoughts
 
     def _ends_its_grammar(self) -> bool:
         return self.sampler.end is not None and len(self.tokens) >= self.sampler.end

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from paceline.errors import RequestError
 from paceline.params import SamplingParams
 from paceline.sampling.grammar import Grammar
+from paceline.sampling.logprobs import thought_of
 from paceline.sampling.noise import PART, Floats, Ids, Noise, Scores, largest, parts
 
 
@@ -73,6 +74,7 @@ class Sampler:
         self._seen = np.zeros(context.vocab_size, np.bool_)  # prompt and generated tokens
         self._seen[self._tokens] = True
         self._bias = _bias_of(params)
+        self._is_left_out = _left_out_of(params, context.vocab_size)
         self._ends = np.array(sorted({*params.stop_token_ids, *context.eos_token_ids}), np.int64)
 
     def sample(self, logits: NDArray[np.float32]) -> SampledToken:
@@ -123,6 +125,7 @@ class Sampler:
         return bool(
             self._context.bad_word_ids
             or params.min_tokens
+            or params.allowed_token_ids
             or params.logit_bias
             or params.repetition_penalty != 1.0
             or params.frequency_penalty
@@ -150,13 +153,13 @@ class Sampler:
 
     def _is_forbidden(self, token: int) -> bool:
         scores = np.zeros(self._context.vocab_size)
-        self._forbid_ends_and_words(scores)
+        self._forbid_named(scores)
         return bool(scores[token] + (self.params.logit_bias or {}).get(token, 0.0) == -np.inf)
 
     def _dead_end(self) -> RequestError:
         return RequestError(
-            f"every token is forbidden at position {len(self._tokens)}: bad_words, logit_bias, min_tokens, "
-            "max_tokens and the grammar leave nothing; allowed: at least one token"
+            f"every token is forbidden at position {len(self._tokens)}: allowed_token_ids, bad_words, logit_bias, "
+            "min_tokens, max_tokens and the grammar leave nothing; allowed: at least one token"
         )
 
     def _follow(self, grammar: Grammar, token: int) -> None:
@@ -176,9 +179,12 @@ class Sampler:
     def _forbid(self, scores: Floats) -> None:
         if self.grammar is not None:
             np.copyto(scores, -np.inf, where=~self.grammar.mask())
-        self._forbid_ends_and_words(scores)
+        self._forbid_named(scores)
 
-    def _forbid_ends_and_words(self, scores: Floats) -> None:
+    def _forbid_named(self, scores: Floats) -> None:
+        """Forbid what the caller's lists of tokens and words, and `min_tokens`, do not allow here."""
+        if self._is_left_out is not None:
+            scores[self._is_left_out] = -np.inf
         for word in self._context.bad_word_ids:
             head = list(word[:-1])
             generated = len(self._tokens) - self._num_prompt
@@ -258,29 +264,20 @@ def softmax(scores: Scores) -> Floats:
 
 
 def _describe(token: int, logits: Scores, num_top: int | None, margin: float) -> SampledToken:
-    peak = float(logits.max())
-    is_masked = logits.min() == -np.inf
-    total = mean = 0.0
-    for part in parts(logits.size):
-        shifted = logits[part].astype(np.float64)
-        shifted -= peak
-        if is_masked:
-            np.maximum(shifted, _NOTHING, out=shifted)
-        weights = np.exp(shifted)
-        total += float(np.add.reduce(weights))
-        mean += float(np.dot(weights, shifted))
-    log_total = float(np.log(total))
-    top: tuple[tuple[int, float], ...] = ()
-    if num_top:
-        top = tuple((int(t), float(logits[t]) - peak - log_total) for t in largest(logits, num_top))
-    # Entropy = log Z - E[logit]
+    thought = thought_of(logits)
     logit = float(logits[token])
-    return SampledToken(token, logit - peak - log_total, log_total - mean / total, top, margin, logit)
-
-
-_NOTHING = -800.0  # its exp is 0 and, unlike -inf, so is its product with 0
+    return SampledToken(token, thought.logprob(token), thought.entropy, thought.top(num_top or 0), margin, logit)
 
 
 def _bias_of(params: SamplingParams) -> tuple[Ids, Floats]:
     bias = params.logit_bias or {}
     return np.array([*bias], np.int64), np.array([*bias.values()], np.float64)
+
+
+def _left_out_of(params: SamplingParams, vocab_size: int) -> NDArray[np.bool_] | None:
+    """Which tokens (V,) are not among those that a caller allows; None if all are."""
+    if params.allowed_token_ids is None:
+        return None
+    is_left_out = np.ones(vocab_size, np.bool_)
+    is_left_out[list(params.allowed_token_ids)] = False
+    return is_left_out

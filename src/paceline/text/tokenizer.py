@@ -29,17 +29,18 @@ class Tokenizer:
     def __init__(self, inner: PreTrainedTokenizerBase) -> None:
         self.inner = inner
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids with the special tokens that the tokenizer adds; one BOS, also if the text brings its own."""
         if not text:
             raise RequestError("the prompt is empty; allowed: at least one character")
-        ids = list(self.inner(text, add_special_tokens=True, verbose=False)["input_ids"])
+        ids = list(self.inner(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
         bos = self.inner.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
-        return str(self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of ids, special tokens left out unless they are asked for."""
+        skip = skip_special_tokens
+        return str(self.inner.decode(list(ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False))
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The id sequences that spell a word at the start of a text and after a space (as vLLM's bad_words)."""
