@@ -260,6 +260,14 @@ class LLM:
         return self._runtime.loaded.info
 
     @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: weights, settings, numeric path, releases. With a seed it stands for the bytes.
+
+        All weights are hashed when it is first asked for, from any thread, and once.
+        """
+        return self._runtime.fingerprint()
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer, if it has one."""
         return self._runtime.loaded.tokenizer

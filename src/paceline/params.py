@@ -87,7 +87,8 @@ class SamplingParams:
         logprobs: report this many likeliest tokens at each place.
         prompt_logprobs: report what the model thought of the prompt's tokens, and this many likeliest at each place,
             up to 20. The whole prompt is read for it, whatever the prefix cache has.
-        skip_special_tokens: leave special tokens out of the text.
+        skip_special_tokens: leave special tokens out of the text; where they stay, so does the one that ends the
+            output (vLLM drops that one).
         regex: the output matches this regular expression as a whole; no look-around, no back references.
         choice: the output is one of these strings.
         response_format: OpenAI's: `{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}`,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,18 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "environment": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
+
+
+def fingerprint(model_digest: str, numerics: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits for all that the bytes of an output depend on beside its request.
+
+    Args:
+        model_digest: of weights and settings, as `Target` gives it.
+        numerics: the numeric path, as `Target` gives it; dtype, threads and torch's release are part of it.
+    """
+    releases = {"paceline": __version__, "transformers": transformers.__version__}
+    what = json.dumps([model_digest, dict(numerics), releases], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def processor(device: torch.device) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from paceline.loading import Loaded
 from paceline.options import Call, Drafters
 from paceline.output import Output
 from paceline.params import SamplingOptions
+from paceline.provenance import fingerprint
 from paceline.request_factory import RequestFactory
 from paceline.text.chat import chat_ids, is_batch
 from paceline.text.prompts import as_prompts
@@ -37,6 +39,8 @@ class Runtime:
 
     def __init__(self, load: Callable[[], Loaded], drafters: Drafters, draft_model: Any = None) -> None:
         self._loaded: Loaded | None = None
+        self._fingerprint: str | None = None
+        self._fingerprinting = threading.Lock()
         self.thread = thread = EngineThread()
         self._finalizer = weakref.finalize(self, thread.stop)
         try:
@@ -83,6 +87,14 @@ class Runtime:
         self.thread.check()
         assert self.thread.engine is not None
         return self.thread.engine
+
+    def fingerprint(self) -> str:
+        """What the bytes of an output depend on beside its request; the first call reads all weights."""
+        target = self.loaded.target
+        with self._fingerprinting:
+            if self._fingerprint is None:
+                self._fingerprint = fingerprint(target.model_digest(), target.numerics())
+            return self._fingerprint
 
     def requests(self, prompts: object, call: Call) -> tuple[list[Request], bool]:
         """The requests of a call, and whether it is answered with a list."""

@@ -87,6 +87,9 @@ class Target(Protocol):
     def numerics(self) -> dict[str, Any]:
         """The numeric path: what the bits depend on (kernels, instruction set, threads, row counts)."""
 
+    def model_digest(self) -> str:
+        """What tells the model from others by any bit of its weights, and by any setting. From any thread."""
+
     def memory(self) -> dict[str, int]:
         """Bytes: `weight_bytes`, `pool_bytes` (the cache when full) and `peak_bytes` (the process so far)."""
 

@@ -41,6 +41,10 @@ class NativeExperts(nn.Module):
         weights = experts._parameters.pop(name).detach()  # (experts, out, in), or transposed
         return [PackedWeight(self._library, w.t() if experts.is_transposed else w) for w in weights]
 
+    def weights(self) -> list[torch.Tensor]:
+        """All that it computes with but the biases, as it lies in memory."""
+        return [weight.data for weight in (*self._up, *self._down)]
+
     @property
     def num_bytes(self) -> int:
         """Bytes in memory."""

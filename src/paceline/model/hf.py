@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
+from paceline.model.fingerprint import model_digest
 from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence, PagePool
@@ -231,6 +232,10 @@ class HFTarget:
             "row_counts": list(self.decoder.row_counts),
             "torch": torch.__version__,
         }
+
+    def model_digest(self) -> str:
+        """See `Target`."""
+        return model_digest(self.decoder.model)
 
     def memory(self) -> dict[str, int]:
         """See `Target`."""

@@ -20,6 +20,10 @@ class NativeLinear(nn.Module):
         self.bias = bias.detach() if bias is not None else None
         self.in_features, self.out_features = weight.k, weight.num_columns
 
+    def weights(self) -> list[torch.Tensor]:
+        """All that it computes with, as it lies in memory."""
+        return [self.packed.data] if self.bias is None else [self.packed.data, self.bias]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., K) to (..., N), in the dtype of the weight."""
         rows = x.reshape(-1, x.shape[-1])
@@ -35,6 +39,10 @@ class NativeEmbedding(nn.Module):
     def __init__(self, weight: PackedWeight) -> None:
         super().__init__()
         self.packed = weight
+
+    def weights(self) -> list[torch.Tensor]:
+        """All that it computes with, as it lies in memory."""
+        return [self.packed.data]
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(...) int64 to (..., K)."""
@@ -59,6 +67,10 @@ class OneDNNLinear(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(inner.detach().contiguous(), _PACK_HINT)
         self._bias = bias.detach().to(inner.dtype) if bias is not None else None
         self.num_bytes = inner.numel() * inner.element_size()
+
+    def weights(self) -> list[torch.Tensor]:
+        """All that it computes with, as it lies in memory."""
+        return [self._packed] if self._bias is None else [self._packed, self._bias]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., K) to (..., N), in the dtype of the weight it was made from."""

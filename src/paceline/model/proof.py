@@ -81,6 +81,12 @@ def digest_of(logits: NDArray[Any]) -> str:
     return hashlib.sha256(logits.tobytes()).hexdigest()
 
 
+def settings_of(model: PreTrainedModel) -> str:
+    """Every setting of a model's configuration but where it was read."""
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    return repr(sorted(config.items(), key=lambda item: item[0]))
+
+
 def _is_changed(module: nn.Module) -> bool:
     """True if a module is not what its class says, or its class is not of the libraries."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
@@ -96,11 +102,10 @@ def _called(kind: type) -> list[str]:
 
 
 def _identity(model: PreTrainedModel, modules: Sequence[tuple[str, list[str]]]) -> dict[str, Any]:
-    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     found = library()
     return {
         "architecture": modules,
-        "config": repr(sorted(config.items(), key=lambda item: item[0])),
+        "config": settings_of(model),
         "weights": _sampled(model),
         "dtype": str(model.dtype),
         "device": [str(model.device), instruction_set(model.device), _processor()],

@@ -151,6 +151,10 @@ class ScriptedTarget:
         """See `Target`."""
         return {"path": "scripted", "device": "cpu"}
 
+    def model_digest(self) -> str:
+        """See `Target`: scripts are all alike."""
+        return "scripted"
+
     def memory(self) -> dict[str, int]:
         """See `Target`."""
         return {"weight_bytes": 0, "pool_bytes": 0, "peak_bytes": 0}

@@ -71,6 +71,10 @@ class WrappedTarget:
         """See `Target`."""
         return self.inner.numerics()
 
+    def model_digest(self) -> str:
+        """See `Target`."""
+        return self.inner.model_digest()
+
     def memory(self) -> dict[str, int]:
         """See `Target`."""
         return self.inner.memory()
