@@ -18,11 +18,11 @@ from paceline.model.rows import _Blocks
 from paceline.native.library import VARIABLE, library
 
 
-def load_with(setting: str, architecture: str) -> Subject:
+def load_with(setting: str, architecture: str, **changes: int) -> Subject:
     """A model loaded with the native kernels or without."""
     with patch.dict("os.environ", {VARIABLE: setting}):
         library.cache_clear()
-        subject = Subject(architecture)
+        subject = Subject(architecture, **changes)
     library.cache_clear()
     return subject
 

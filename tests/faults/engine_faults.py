@@ -14,7 +14,6 @@ from paceline.pacing import fixed
 from paceline.pacing.plan import max_depth
 from paceline.testing import ScriptedTarget
 
-
 unread = ScriptedTarget.num_unread
 
 

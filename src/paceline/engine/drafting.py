@@ -6,8 +6,9 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+from paceline.engine.ports import Budget
 from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
-from paceline.engine.tree import EMPTY, DraftTree
+from paceline.engine.tree import EMPTY, MAX_NODES, DraftTree
 from paceline.errors import DrafterError
 
 
@@ -86,6 +87,13 @@ class Drafting:
             f"drafter {drafter.name!r} failed and is left out of request {request.id}: {error!r}",
             stacklevel=2,
         )
+
+
+def budget_of(requests: Sequence[Request], max_rows: int) -> Budget:
+    """Draft nodes of a step: what a forward of so many rows has room for beside the pending tokens."""
+    total = max(max_rows - len(requests), 0)
+    limits = [request.terms.num_speculative_tokens for request in requests]
+    return Budget(total, tuple(min(total, MAX_NODES, MAX_NODES if n is None else n) for n in limits))
 
 
 def _check_proposal(drafter: Drafter, tree: DraftTree, max_nodes: int, vocab_size: int) -> None:

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.drafting import Drafting
+from paceline.engine.deadlines import check_first_token, missed, seconds_left
+from paceline.engine.drafting import Drafting, budget_of
 from paceline.engine.listener import EngineListener, tell
 from paceline.engine.load import EngineLoad, RequestSnapshot, snapshots
-from paceline.engine.ports import Budget, Pacer, StepTimes, Target
-from paceline.engine.rates import PAGE_ROWS, Rates
+from paceline.engine.ports import Pacer, StepTimes, Target
+from paceline.engine.rates import Rates
+from paceline.engine.reading import PromptReader
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.scheduler import Scheduler
 from paceline.engine.trace import StepRecord
-from paceline.engine.tree import MAX_NODES, DraftTree
+from paceline.engine.tree import DraftTree
 from paceline.engine.verify import verify
-from paceline.errors import DeadlineError, EngineError, RequestError
+from paceline.errors import EngineError, RequestError
 
 MAX_RUNNING = 64
 _WATERMARK = 0.03  # of the cache: left free when a request is admitted, for those that run to grow into
@@ -34,7 +36,6 @@ class _Care:
 
     pacer: Pacer
     num_unread: int  # when it came
-    reading_seconds: float = 0.0  # not booked yet
     has_started: bool = False  # drafters and pacer know it
 
 
@@ -58,6 +59,7 @@ class Engine:
         self.listeners: list[EngineListener] = []
         self._clock = clock
         self._drafting = Drafting(target.vocab_size, clock)
+        self._reader = PromptReader(target, self.scheduler, self.rates, clock)
         self._cares: dict[int, _Care] = {}  # by request id
         self._num_preemptions = 0
 
@@ -96,10 +98,11 @@ class Engine:
 
     def sweep(self) -> None:
         """Stop those requests whose callers have given them up, and those whose deadlines have passed."""
+        now = self._clock()
         for request in [*self.scheduler.running, *self.scheduler.waiting]:
             if request.is_cancelled:
                 self.abort(request)
-            elif _left(request, self._clock()) <= 0.0:
+            elif seconds_left(request, now) <= 0.0:
                 self._expire(request)
 
     def abort(self, request: Request) -> None:
@@ -129,13 +132,12 @@ class Engine:
             return False
         ahead = sum(self._cares[other.id].num_unread for other in self.scheduler.ahead_of(request))
         needed = self.rates.first_token(ahead + self.target.num_unread(request))
-        given = _left(request, self._clock())
-        if needed <= given:
-            return False
-        given_ms, needed_ms = 1000 * max(given, 0.0), 1000 * needed
-        error = f"the deadline is {given_ms:.0f} ms away; the first token would take {needed_ms:.0f} ms or more"
-        self._refuse(request, DeadlineError(error))
-        return True
+        try:
+            check_first_token(needed, seconds_left(request, self._clock()))
+        except RequestError as error:
+            self._refuse(request, error)
+            return True
+        return False
 
     def _admit(self) -> None:
         """Set cache aside for requests that wait, as far as there is room."""
@@ -161,46 +163,30 @@ class Engine:
         return self._cares[request.id].pacer
 
     def _read(self) -> None:
-        """Read on in prompts, a page or what a step leaves time for; who has read all of it decodes from now on."""
-        left = self.rates.rows_beside_a_step() if self.scheduler.decoding else PAGE_ROWS
-        while left > 0 and (request := self.scheduler.next_to_read(self.target.num_unread)) is not None:
+        """Read on in prompts; who has read all of it decodes from now on, and who cannot fails alone."""
+        for request, failure in self._reader.read():
             try:
-                left -= self._read_on(request, left)
+                if failure is not None:
+                    raise failure
+                self._begin(request)
             except Exception as error:
                 self.fail([request], error)
 
-    def _read_on(self, request: Request, max_rows: int) -> int:
-        """Read a chunk of one prompt; how many rows it had."""
-        started = self._clock()
-        num_rows = self.target.read(request, max_rows) if self.target.num_unread(request) else 0
-        seconds = self._clock() - started
-        if num_rows:
-            self.rates.learn_chunk(num_rows, seconds)
-        request.stats.prefill_seconds += seconds
-        self._cares[request.id].reading_seconds += seconds
-        if self.target.num_unread(request) == 0:
-            self._begin(request)
-        return num_rows
-
     def _begin(self, request: Request) -> None:
         """Let a request decode whose tokens are in the cache, but for the pending one."""
-        care = self._cares[request.id]
+        care, seconds = self._cares[request.id], self._reader.take_seconds(request)
         request.on_prompt_logits = None
         self.scheduler.has_read(request)
         if request.max_tokens == 0:
             self._cut(request, None)
         elif care.has_started:
-            care.pacer.resume(request, care.reading_seconds)
+            care.pacer.resume(request, seconds)
         else:
-            self._start(request, care)
-        care.reading_seconds = 0.0
-
-    def _start(self, request: Request, care: _Care) -> None:
-        care.has_started = True
-        care.pacer.start(request, care.reading_seconds)
-        started = self._clock()
-        self._drafting.start(request)
-        request.stats.prefill_seconds += self._clock() - started
+            care.has_started = True
+            care.pacer.start(request, seconds)
+            started = self._clock()
+            self._drafting.start(request)
+            request.stats.prefill_seconds += self._clock() - started
 
     def _cut(self, request: Request, stop_reason: str | None) -> None:
         request.cut(stop_reason)
@@ -214,7 +200,7 @@ class Engine:
         self._drafting.begin_step()
         drafting = self._clock()
         pacer = self._pacer_of(requests[0])
-        trees = pacer.draft(requests, self._budget(requests), self._drafting.ask)
+        trees = pacer.draft(requests, budget_of(requests, self.target.row_counts[-1]), self._drafting.ask)
         trees = [self._fitting(*work) for work in zip(requests, trees, strict=True)]
         scoring = self._clock()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
@@ -227,7 +213,7 @@ class Engine:
     def _cut_late(self) -> None:
         """End those whose deadlines the next step would overrun."""
         end = self._clock() + self.rates.step
-        for request in [one for one in self.scheduler.decoding if _left(one, end) < 0.0]:
+        for request in [one for one in self.scheduler.decoding if seconds_left(one, end) < 0.0]:
             self._expire(request)
 
     def _expire(self, request: Request) -> None:
@@ -235,7 +221,7 @@ class Engine:
         if request.num_output_tokens:
             self._cut(request, "deadline")
         else:
-            self._refuse(request, DeadlineError("the deadline came before the first token"))
+            self._refuse(request, missed())
 
     def _with_room(self) -> list[Request]:
         """Those that decode, each with room for its pending token; whose work is least waits again if there is none."""
@@ -257,12 +243,6 @@ class Engine:
         request.stats.num_preemptions += 1
         self._num_preemptions += 1
         tell(self.listeners, lambda listener: listener.preempted(request))
-
-    def _budget(self, requests: Sequence[Request]) -> Budget:
-        """Draft nodes of a step: what a forward has rows for beyond the pending tokens."""
-        total = max(self.target.row_counts[-1] - len(requests), 0)
-        limits = [request.terms.num_speculative_tokens for request in requests]
-        return Budget(total, tuple(min(total, MAX_NODES, MAX_NODES if n is None else n) for n in limits))
 
     def _fitting(self, request: Request, tree: DraftTree) -> DraftTree:
         """As much of a tree as there is room for in the cache."""
@@ -304,6 +284,7 @@ class Engine:
     def _finish(self, request: Request) -> None:
         request.times.finished = self._clock()
         self._drafting.finish(request)
+        self._reader.take_seconds(request)
         care = self._cares.pop(request.id, None)
         (care.pacer if care else self.pacer).finish(request)
         self.target.free(request)
@@ -320,11 +301,6 @@ class Engine:
     def snapshot(self) -> list[RequestSnapshot]:
         """Every request as it is; to be called in the engine's thread."""
         return snapshots(self.scheduler, self._work, self._clock())
-
-
-def _left(request: Request, now: float) -> float:
-    """Seconds that a request has left."""
-    return float("inf") if request.terms.deadline is None else request.terms.deadline - now
 
 
 def _record(outcome: StepOutcome, times: StepTimes, end: float) -> StepRecord:
