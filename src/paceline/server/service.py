@@ -14,6 +14,7 @@ from paceline.mailbox import Mailbox
 from paceline.options import read_call
 from paceline.runtime import Runtime
 from paceline.server.admission import Admission
+from paceline.server.chat.format import ChatFormat, find_format
 from paceline.server.errors import ApiError
 from paceline.server.generation import Generation
 from paceline.server.sampling import sampling_of
@@ -32,6 +33,7 @@ class Service:
         self.admission = Admission(settings.limits)
         self._texts = ThreadPoolExecutor(2, "paceline-texts")  # a long prompt must not hold up the event loop
         self._mailbox: Mailbox | None = None
+        self.chat_format = _chat_format(runtime, settings)
 
     @property
     def name(self) -> str:
@@ -140,3 +142,9 @@ class Service:
 def _salted(tenant: str, salt: str | None) -> str:
     """Who shares a cache: those of one key and one `cache_salt`."""
     return tenant if salt is None else f"{tenant}/{salt}"
+
+
+def _chat_format(runtime: Runtime, settings: Settings) -> ChatFormat:
+    loaded = runtime.loaded
+    architecture = loaded.info.architecture if loaded.info else ""
+    return find_format(loaded.tokenizer, settings.chat_template, settings.response_template, architecture)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Settings:
         chat_template: in place of the model's own.
         hosts: names that requests may call the server by; none allows every name.
         origins: web sites whose pages may ask, by CORS; "*" is every one.
+        response_template: how answers are read, in place of the model's own (transformers' "chat response parsing").
         limits: of requests.
     """
 
@@ -44,4 +47,5 @@ class Settings:
     chat_template: str | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    response_template: Mapping[str, Any] | None = None
     limits: Limits = field(default_factory=Limits)

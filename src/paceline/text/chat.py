@@ -41,10 +41,20 @@ def chat_ids(
         raise RequestError("messages is empty; allowed: at least one message")
     goes_on = plain[-1]["role"] == "assistant"
     how: dict[str, Any] = {"add_generation_prompt": not goes_on, "continue_final_message": goes_on}
-    how |= dict(template_options or {})
+    return template_ids(tokenizer, plain, tools, {**how, **(template_options or {})})
+
+
+def template_ids(
+    tokenizer: Tokenizer, messages: Conversation, tools: Sequence[Any] | None, how: Mapping[str, Any]
+) -> list[int]:
+    """What the chat template makes of messages as they are; `how` goes to transformers' `apply_chat_template`.
+
+    Raises:
+        RequestError: the template refuses them.
+    """
     try:
         ids = tokenizer.inner.apply_chat_template(
-            plain, tools=list(tools) if tools else None, tokenize=True, return_dict=True, **how
+            list(messages), tools=list(tools) if tools else None, tokenize=True, return_dict=True, **how
         )["input_ids"]
     except Exception as error:  # of the template, whose language may raise anything
         raise RequestError(f"the model's chat template refused the messages: {first_line(error)}") from error

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from paceline.engine.request import Token
 from paceline.server.bodies import JsonRoute
+from paceline.server.chat.conversation import Conversation, Reading, begin
+from paceline.server.chat.parts import Arguments, Block, Call, Part, Reasoning, put_together
 from paceline.server.deps import Tenant, TheService
 from paceline.server.errors import ApiError
 from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event, while_connected
 from paceline.server.fields import check_extras
-from paceline.server.generation import Generation
-from paceline.server.rendering import rendered
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.service import Service
-from paceline.server.shapes import chat_logprobs, new_id, usage
+from paceline.server.shapes import chat_logprobs, new_id
 from paceline.server.streaming import failed, ignored_header, stream_options
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -28,10 +29,9 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
     """Answer a conversation, `n` times."""
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
-    changes = _changes(body)
-    generation = await service.generation(lambda: [rendered(service, body)], body, changes, tenant)
-    answer = _Answer(service, body, generation)
-    headers = ignored_header(ignored)
+    conversation = await begin(service, body, _changes(body), tenant)
+    answer = _Answer(service, body, conversation)
+    headers = {**ignored_header(ignored), **conversation.headers}
     if body.stream:
         return EventStream(answer.events(), service.settings.limits.write_seconds, headers)
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
@@ -48,8 +48,9 @@ def _changes(body: ChatBody) -> dict[str, Any]:
 class _Answer:
     """The response to one body."""
 
-    def __init__(self, service: Service, body: ChatBody, generation: Generation) -> None:
-        self._service, self._body, self._generation = service, body, generation
+    def __init__(self, service: Service, body: ChatBody, conversation: Conversation) -> None:
+        self._service, self._body, self._conversation = service, body, conversation
+        self._with_usage, self._with_running_usage = stream_options(body)
         self._begun: set[int] = set()  # choices whose first chunk, with the role, has been sent
         self._head = {
             "id": new_id("chatcmpl"),
@@ -61,47 +62,73 @@ class _Answer:
 
     async def whole(self) -> dict[str, Any]:
         """The body of a response that is not streamed."""
-        tokens = await self._generation.finish()
-        choices = []
-        for index, request in enumerate(self._generation.requests):
-            text = "".join([token.text for token in tokens[index]])
-            message = {"role": "assistant", "content": text, "refusal": None}
-            choices.append(self._choice(index, {"message": message}, tokens[index], request.finish_reason))
-        return {**self._head, "choices": choices, "usage": self._usage()}
+        samples = await self._conversation.finish()
+        choices = [
+            self._choice(i, {"message": _message(put_together(one.parts))}, one.tokens, self._reason(i))
+            for i, one in enumerate(samples)
+        ]
+        return {**self._head, "choices": choices, "usage": self._conversation.usage()}
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Those of a stream: role with the first text, texts, each sample's end, usage if it is asked for."""
-        with_usage, with_running_usage = stream_options(self._body)
+        """Those of a stream: role with the first part, parts, each sample's end, usage if it is asked for."""
         try:
-            async for piece in self._generation.pieces(self._service.settings.limits.silence_seconds):
-                if piece is None:
+            async for reading in self._conversation.readings(self._service.settings.limits.silence_seconds):
+                if reading is None:
                     yield ALIVE
                     continue
-                running = {"usage": self._usage()} if with_running_usage else {}
-                if piece.tokens:
-                    choice = self._choice(piece.index, {"delta": self._delta(piece.index, piece.text)}, piece.tokens)
-                    yield event({**self._head, "choices": [choice], **running})
-                if piece.is_last:
-                    reason = self._generation.requests[piece.index].finish_reason
-                    choice = self._choice(piece.index, {"delta": {}}, [], reason)
-                    yield event({**self._head, "choices": [choice], **running})
-            if with_usage:
-                yield event({**self._head, "choices": [], "usage": self._usage()})
+                for chunk in self._chunks(reading):
+                    yield event(chunk)
+            if self._with_usage:
+                yield event({**self._head, "choices": [], "usage": self._conversation.usage()})
         except Exception as error:
             yield failed(error, str(self._head["id"]))
         yield DONE
 
-    def _delta(self, index: int, text: str) -> dict[str, Any]:
-        if index in self._begun:
-            return {"content": text}
-        self._begun.add(index)
-        return {"role": "assistant", "content": text}
+    def _chunks(self, reading: Reading) -> list[dict[str, Any]]:
+        """The chunks of a reading; the tokens go with the first."""
+        index, tokens = reading.index, reading.tokens
+        deltas = [_delta(part) for part in reading.parts]
+        if index not in self._begun:
+            self._begun.add(index)
+            first, *rest = deltas or [{"content": ""}]
+            deltas = [{"role": "assistant", "content": None, **first}, *rest]
+        choices = [self._choice(index, {"delta": delta}, [] if i else tokens) for i, delta in enumerate(deltas)]
+        if reading.is_last:
+            choices.append(self._choice(index, {"delta": {}}, [] if deltas else tokens, self._reason(index)))
+        running = {"usage": self._conversation.usage()} if self._with_running_usage else {}
+        return [{**self._head, "choices": [choice], **running} for choice in choices]
 
     def _choice(
-        self, index: int, content: dict[str, Any], tokens: list[Any], reason: str | None = None
+        self, index: int, content: dict[str, Any], tokens: Sequence[Token], reason: str | None = None
     ) -> dict[str, Any]:
         logprobs = chat_logprobs(tokens, self._service.text_of) if self._body.logprobs and tokens else None
-        return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
+        return {**choice, "token_ids": [token.id for token in tokens]} if self._body.return_token_ids else choice
 
-    def _usage(self) -> dict[str, Any]:
-        return usage(self._generation.requests, len(self._generation.requests))
+    def _reason(self, index: int) -> str | None:
+        return self._conversation.finish_reason(index)
+
+
+def _message(blocks: Sequence[Block]) -> dict[str, Any]:
+    content = "".join([block.text for block in blocks if block.kind == "text"])
+    reasoning = "".join([block.text for block in blocks if block.kind == "reasoning"])
+    calls = [
+        {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text}}
+        for block in blocks
+        if block.kind == "call"
+    ]
+    message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else ""), "refusal": None}
+    if reasoning:
+        message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def _delta(part: Part) -> dict[str, Any]:
+    if isinstance(part, Call):
+        function = {"name": part.name, "arguments": ""}
+        return {"tool_calls": [{"index": part.index, "id": part.id, "type": "function", "function": function}]}
+    if isinstance(part, Arguments):
+        return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
+    if isinstance(part, Reasoning):
+        return {"reasoning": part.text, "reasoning_content": part.text}
+    return {"content": part.text}

@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from paceline.server.bodies import JsonRoute
+from paceline.server.chat.conversation import prompt_of
+from paceline.server.chat.tools import tool_use
 from paceline.server.deps import TheService
 from paceline.server.errors import ApiError
 from paceline.server.events import JsonResponse
-from paceline.server.rendering import rendered
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.schemas.tokens import DetokenizeBody, TokenizeBody
 from paceline.server.service import Service
@@ -45,7 +46,8 @@ def _ids(service: Service, body: TokenizeBody) -> list[int]:
     tokenizer = service.runtime.factory.tokenizer
     if body.messages is not None:
         fields = body.model_dump(include=set(ChatBody.model_fields), exclude_none=True, exclude_unset=True)
-        return rendered(service, ChatBody.model_validate(fields))
+        chat = ChatBody.model_validate(fields)
+        return prompt_of(service, chat, tool_use(chat, service.chat_format)).ids
     text = body.prompt if body.prompt is not None else body.content
     if text is None:
         raise ApiError(400, "prompt is missing; allowed: prompt, content or messages", "prompt")
