@@ -13,14 +13,14 @@ from .running import running
 # The bundled model has no templates of its own. Here roles are plain lines, and tools come first, one to a line; what a
 # call and the thinking look like is Qwen's.
 TEMPLATE = (
-    "{% for tool in tools or [] %}tool: {{ tool | tojson }}\n{% endfor %}"
+    "{% for tool in tools or [] %}tool: {{ tool | tojson }}{{ '\n' }}{% endfor %}"
     "{% for message in messages %}"
     "{% if message.role == 'system' and not loop.first %}{{ raise_exception('system comes first') }}{% endif %}"
     "{{ message.role }}: "
     "{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}"
     "{% for call in message.tool_calls or [] %}<tool_call>"
     '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>'
-    "{% endfor %}\n{% endfor %}"
+    "{% endfor %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% if enable_thinking %}<think>{% endif %}{% endif %}"
 )
 RESPONSE_TEMPLATE = {
