@@ -137,7 +137,9 @@ def test_tools_and_variables_reach_the_template(bundled: LLM) -> None:
     assert prompt(bundled, [{"role": "user", "content": "a"}], template, **given)[0] == "low calm a"
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "documents", "tools", "messages", "continue_final_message"])
+@pytest.mark.parametrize(
+    "name", ["chat_template", "tokenize", "documents", "tools", "messages", "continue_final_message"]
+)
 def test_a_request_brings_no_template_of_its_own(bundled: LLM, name: str) -> None:
     with pytest.raises(ApiError) as caught:
         prompt(bundled, [{"role": "user", "content": "a"}], chat_template_kwargs={name: "x"})

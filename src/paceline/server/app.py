@@ -17,7 +17,7 @@ from paceline.server.access import Access, Keys
 from paceline.server.errors import ApiError, as_api_error, of_validation
 from paceline.server.events import JsonResponse
 from paceline.server.paths import Paths, not_found
-from paceline.server.routes import chat, completions, health, models, tokens
+from paceline.server.routes import chat, completions, health, models, responses, tokens
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
@@ -44,7 +44,7 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (completions, chat, models, tokens, health):
+    for module in (completions, chat, responses, models, tokens, health):
         app.include_router(module.router)
     _handle_errors(app)
     _add_middleware(app, service.settings)

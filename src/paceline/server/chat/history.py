@@ -40,7 +40,7 @@ def _written(message: Message, name: str, form: ChatFormat) -> dict[str, Any]:
     written["role"] = _role(message.role, name, form)
     if "function_call" in written:
         raise ApiError(400, f"{name}.function_call is not supported; allowed: tool_calls", f"{name}.function_call")
-    texts = _texts(message.content, name)
+    texts = texts_of(message.content, name)
     written["content"] = [{"type": "text", "text": text} for text in texts] if form.wants_parts else "\n".join(texts)
     written.pop("tool_calls", None)
     if message.tool_calls:
@@ -61,9 +61,16 @@ def _role(role: str, name: str, form: ChatFormat) -> str:
     return known
 
 
-def _texts(content: str | list[Any] | None, name: str) -> list[str]:
+def texts_of(content: Any, name: str) -> list[str]:
+    """The texts of a content: one, or those of its parts.
+
+    Raises:
+        ApiError: a part that is no text; `name` is the message's.
+    """
     if isinstance(content, str):
         return [content]
+    if not isinstance(content, list | None):
+        raise ApiError(400, f"{name}.content is {str(content)[:60]}; allowed: a text or parts", f"{name}.content")
     return [_text(part, f"{name}.content[{j}]") for j, part in enumerate(content or [])]
 
 

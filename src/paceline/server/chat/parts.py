@@ -61,50 +61,72 @@ class Block:
         return "".join(self.texts)
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A block begins; `index` is its place in the answer."""
+
+    index: int
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A block has more text."""
+
+    index: int
+    block: Block
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A block is complete."""
+
+    index: int
+    block: Block
+
+
+Change = Opened | Grown | Closed
+
+
 class Blocks:
     """Parts put together as they come."""
 
     def __init__(self) -> None:
         self.closed: list[Block] = []
-        self.open: Block | None = None
+        self._open: Block | None = None
 
-    def begins_with(self, part: Part) -> bool:
-        """Whether a part opens a block; the one that is open then has to be closed first."""
-        if isinstance(part, Call):
-            return True
-        if isinstance(part, Arguments) or not part.text:
-            return False
-        return self.open is None or self.open.kind != _kind(part)
+    def add(self, part: Part) -> list[Change]:
+        """What a part changes."""
+        changes: list[Change] = []
+        text = "" if isinstance(part, Call) else part.text
+        block = self._open
+        if block is None or isinstance(part, Call) or (block.kind != _kind(part) and text):
+            if not text and not isinstance(part, Call):
+                return []
+            changes += self.finish()
+            block = self._open = _begun(part)
+            changes.append(Opened(len(self.closed), block))
+        if text:
+            block.texts.append(text)
+            changes.append(Grown(len(self.closed), block, text))
+        return changes
 
-    def begin(self, part: Part) -> Block:
-        """The block that a part opens, which does not hold it yet."""
-        self.close()
-        self.open = Block("call", part.id, part.name) if isinstance(part, Call) else Block(_kind(part))
-        return self.open
-
-    def add(self, part: Part) -> str:
-        """Put a part into the open block; the text it brings."""
-        if isinstance(part, Call) or self.open is None:
-            return ""
-        self.open.texts.append(part.text)
-        return part.text
-
-    def close(self) -> Block | None:
-        """The block that was open."""
-        block, self.open = self.open, None
-        if block is not None:
-            self.closed.append(block)
-        return block
+    def finish(self) -> list[Change]:
+        """What the end of an answer changes."""
+        block, self._open = self._open, None
+        if block is None:
+            return []
+        self.closed.append(block)
+        return [Closed(len(self.closed) - 1, block)]
 
 
 def put_together(parts: Iterable[Part]) -> list[Block]:
     """All blocks of an answer."""
     blocks = Blocks()
     for part in parts:
-        if blocks.begins_with(part):
-            blocks.begin(part)
         blocks.add(part)
-    blocks.close()
+    blocks.finish()
     return blocks.closed
 
 
@@ -115,3 +137,7 @@ def new_call_id() -> str:
 
 def _kind(part: Part) -> Kind:
     return "text" if isinstance(part, Text) else "reasoning" if isinstance(part, Reasoning) else "call"
+
+
+def _begun(part: Part) -> Block:
+    return Block("call", part.id, part.name) if isinstance(part, Call) else Block(_kind(part))

@@ -32,6 +32,7 @@ class Message(Body):
     role: str
     content: str | list[Any] | None = None
     tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
 
