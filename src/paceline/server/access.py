@@ -59,7 +59,7 @@ class Access:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            answer = JsonResponse(refusal.body(), refusal.status_code, refusal.headers)
+            answer = JsonResponse(refusal.body(scope["path"]), refusal.status_code, refusal.headers)
             await answer(scope, receive, send)
 
     def _refusal_of_host(self, headers: Headers) -> ApiError | None:

@@ -17,7 +17,7 @@ from paceline.server.access import Access, Keys
 from paceline.server.errors import ApiError, as_api_error, of_validation
 from paceline.server.events import JsonResponse
 from paceline.server.paths import Paths, not_found
-from paceline.server.routes import chat, completions, health, models, responses, tokens
+from paceline.server.routes import chat, completions, health, messages, models, responses, tokens
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
@@ -44,7 +44,7 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (completions, chat, responses, models, tokens, health):
+    for module in (completions, chat, responses, messages, models, tokens, health):
         app.include_router(module.router)
     _handle_errors(app)
     _add_middleware(app, service.settings)
@@ -62,23 +62,23 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return _answer(of_validation(error.errors(), error.body))
+        return _answer(request, of_validation(error.errors(), error.body))
 
     @app.exception_handler(PacelineError)
     async def _refused(request: Request, error: PacelineError) -> Response:
-        return _answer(as_api_error(error))
+        return _answer(request, as_api_error(error))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         if isinstance(error, ApiError):
-            return _answer(error)
+            return _answer(request, error)
         if error.status_code == 404:
-            return _answer(not_found(request.method, request.url.path, _paths(app)))
-        return _answer(ApiError(error.status_code, str(error.detail), headers=error.headers))
+            return _answer(request, not_found(request.method, request.url.path, _paths(app)))
+        return _answer(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> Response:
-        return _answer(as_api_error(error))
+        return _answer(request, as_api_error(error))
 
 
 def _paths(app: FastAPI) -> frozenset[str]:
@@ -86,5 +86,5 @@ def _paths(app: FastAPI) -> frozenset[str]:
     return frozenset(path for path in app.openapi()["paths"] if "{" not in path)
 
 
-def _answer(error: ApiError) -> Response:
-    return JsonResponse(error.body(), error.status_code, error.headers)
+def _answer(request: Request, error: ApiError) -> Response:
+    return JsonResponse(error.body(request.url.path), error.status_code, error.headers)

@@ -1,6 +1,7 @@
 """Errors as clients of OpenAI's API read them: a status, and a body that says what, got, allowed.
 
-The body is `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`.
+The body is `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`; at the paths of Anthropic's API it is
+`{"type": "error", "error": {"type": ..., "message": ...}}`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _TYPES = {
     500: "server_error",
     503: "service_unavailable_error",
 }
+MESSAGES = "/v1/messages"  # where Anthropic's clients ask
+_ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 500: "api_error", 503: "overloaded_error"}
 # What would fail again: OpenAI's clients repeat these two statuses unless they are told.
 _NOT_TO_REPEAT = (408, 500)
 
@@ -41,8 +44,11 @@ class ApiError(HTTPException):
         super().__init__(status, message, {**told, **(headers or {})})
         self.param, self.code = param, code
 
-    def body(self) -> dict[str, Any]:
-        """What the client reads."""
+    def body(self, path: str = "") -> dict[str, Any]:
+        """What the client reads, in the form of the API that the path belongs to."""
+        if path.startswith(MESSAGES):
+            kind = _ANTHROPIC_TYPES.get(self.status_code, "invalid_request_error")
+            return {"type": "error", "error": {"type": kind, "message": self.detail}}
         kind = _TYPES.get(self.status_code, "invalid_request_error")
         return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
 

@@ -18,6 +18,7 @@ from paceline.server.rendering import Rendered, rendered
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.service import Service
 from paceline.server.shapes import usage
+from paceline.text.stream import Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ class Sample:
 class Conversation:
     """Samples that answer a conversation."""
 
-    def __init__(self, generation: Generation, readers: list[Reader], headers: Mapping[str, str]) -> None:
-        self._generation, self._readers = generation, readers
+    def __init__(
+        self, generation: Generation, readers: list[Reader], decode: Decode, headers: Mapping[str, str]
+    ) -> None:
+        self._generation, self._readers, self._decode = generation, readers, decode
         self.headers = headers
 
     @property
@@ -80,6 +83,14 @@ class Conversation:
         reason = self.requests[index].finish_reason
         return "tool_calls" if reason == "stop" and self._readers[index].num_calls else reason
 
+    def stop_string(self, index: int) -> str | None:
+        """The stop string that ended a sample; its tokens are there, its text is cut."""
+        request = self.requests[index]
+        if request.finish_reason != "stop" or not request.params.stop:
+            return None
+        written = self._decode(request.tokens[request.num_prompt_tokens :])
+        return next((stop for stop in request.params.stop if stop in written[max(len(request.text) - 1, 0) :]), None)
+
     def usage(self) -> dict[str, Any]:
         """Tokens read and written so far."""
         found = usage(self.requests, len(self.requests))
@@ -116,7 +127,7 @@ async def begin(service: Service, body: ChatBody, changes: Mapping[str, Any], te
     except BaseException:
         generation.give_up()
         raise
-    return Conversation(generation, readers, headers)
+    return Conversation(generation, readers, service.runtime.factory.tokenizer.decode, headers)
 
 
 def prompt_of(service: Service, body: ChatBody, tools: ToolUse) -> Rendered:
