@@ -74,9 +74,13 @@ class EngineThread:
 
     def call(self, function: Callable[[], Value]) -> Value:
         """The value of a function that runs in the thread, between steps; its errors are raised here."""
+        return self.ask(function).result()
+
+    def ask(self, function: Callable[[], Value]) -> Future[Value]:
+        """The same for who does not wait, or not for long."""
         future: Future[Value] = Future()
         self._put(lambda: _fulfil(future, function))
-        return future.result()
+        return future
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Decode requests, all of them from the same step on if there is room."""
