@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.engine.request import Request, Token
+from paceline.engine.stats import Stats
 
 _PREDICTION = "prediction"  # the drafter that proposes what the request predicts
 _LOWEST = -9999.0  # in place of minus infinity, which JSON does not have; vLLM's
@@ -42,6 +43,60 @@ def usage(requests: Sequence[Request], num_samples: int) -> dict[str, Any]:
             "accepted_prediction_tokens": accepted,
             "rejected_prediction_tokens": drafted - accepted,
         },
+    }
+
+
+def metrics_of(requests: Sequence[Request]) -> dict[str, Any]:
+    """`metrics` of a response, under vLLM's names: times in milliseconds, None where there is none, and drafts.
+
+    Of several samples: from the first one's beginning to the last one's end; tokens and drafts are summed. The time to
+    the first token begins with the admission to the engine, as vLLM's does: what is before it is `queue_time_ms`.
+    """
+    times = [request.times for request in requests]
+    arrived = min([one.arrived for one in times if one.arrived is not None], default=None)
+    admitted = min([one.admitted for one in times if one.admitted is not None], default=None)
+    first = min([one.first_token for one in times if one.first_token is not None], default=None)
+    ended = max([one.finished for one in times if one.finished is not None], default=None)
+    gaps = [_decoding(request) for request in requests if request.num_output_tokens > 1]
+    num_gaps = sum([request.num_output_tokens - 1 for request in requests if request.num_output_tokens > 1])
+    inference = _milliseconds(admitted, ended)
+    num_tokens = sum([request.num_output_tokens for request in requests])
+    return {
+        "time_to_first_token_ms": _milliseconds(admitted, first),
+        "generation_time_ms": _milliseconds(first, ended),
+        "queue_time_ms": _milliseconds(arrived, admitted),
+        "mean_itl_ms": sum(gaps) / num_gaps if num_gaps else None,
+        "tokens_per_second": 1000 * num_tokens / inference if inference else None,
+        "speculative_decoding": _speculation([request.stats for request in requests]),
+    }
+
+
+def _milliseconds(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else 1000 * max(end - start, 0.0)
+
+
+def _decoding(request: Request) -> float:
+    """Milliseconds from a request's first token to its end."""
+    return _milliseconds(request.times.first_token, request.times.finished) or 0.0
+
+
+def _speculation(stats: Sequence[Stats]) -> dict[str, Any]:
+    """Drafts of several requests, pooled; the acceptance length is vLLM's, over steps with drafts."""
+    num_drafts = sum([one.num_spec_steps for one in stats])
+    drafted = sum([one.num_draft_tokens for one in stats])
+    accepted = sum([one.num_accepted_draft_tokens for one in stats])
+    drafters: dict[str, dict[str, int]] = {}
+    for name, one in [item for each in stats for item in each.drafters.items() if item[1].num_draft_tokens]:
+        known = drafters.setdefault(name, {"num_draft_tokens": 0, "num_accepted_tokens": 0})
+        known["num_draft_tokens"] += one.num_draft_tokens
+        known["num_accepted_tokens"] += one.num_accepted_draft_tokens
+    return {
+        "num_drafts": num_drafts,
+        "num_draft_tokens": drafted,
+        "num_accepted_tokens": accepted,
+        "acceptance_rate": accepted / drafted if drafted else None,
+        "mean_acceptance_length": 1 + accepted / num_drafts if num_drafts else None,
+        "drafters": drafters,
     }
 
 

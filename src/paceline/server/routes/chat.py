@@ -18,7 +18,7 @@ from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event
 from paceline.server.fields import check_extras
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.service import Service
-from paceline.server.shapes import chat_logprobs, new_id
+from paceline.server.shapes import chat_logprobs, metrics_of, new_id
 from paceline.server.streaming import failed, ignored_header, stream_options
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -67,7 +67,7 @@ class _Answer:
             self._choice(i, {"message": _message(put_together(one.parts))}, one.tokens, self._reason(i))
             for i, one in enumerate(samples)
         ]
-        return {**self._head, "choices": choices, "usage": self._conversation.usage()}
+        return {**self._head, "choices": choices, **self._figures()}
 
     async def events(self) -> AsyncIterator[bytes]:
         """Those of a stream: role with the first part, parts, each sample's end, usage if it is asked for."""
@@ -79,7 +79,7 @@ class _Answer:
                 for chunk in self._chunks(reading):
                     yield event(chunk)
             if self._with_usage:
-                yield event({**self._head, "choices": [], "usage": self._conversation.usage()})
+                yield event({**self._head, "choices": [], **self._figures()})
         except Exception as error:
             yield failed(error, str(self._head["id"]))
         yield DONE
@@ -97,6 +97,9 @@ class _Answer:
             choices.append(self._choice(index, {"delta": {}}, [] if deltas else tokens, self._reason(index)))
         running = {"usage": self._conversation.usage()} if self._with_running_usage else {}
         return [{**self._head, "choices": [choice], **running} for choice in choices]
+
+    def _figures(self) -> dict[str, Any]:
+        return {"usage": self._conversation.usage(), "metrics": metrics_of(self._conversation.requests)}
 
     def _choice(
         self, index: int, content: dict[str, Any], tokens: Sequence[Token], reason: str | None = None

@@ -17,7 +17,7 @@ from paceline.server.fields import check_extras
 from paceline.server.generation import Generation
 from paceline.server.schemas.completion import CompletionBody
 from paceline.server.service import Service
-from paceline.server.shapes import CompletionLogprobs, new_id, usage
+from paceline.server.shapes import CompletionLogprobs, metrics_of, new_id, usage
 from paceline.server.streaming import failed, ignored_header, stream_options
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -75,7 +75,8 @@ class _Answer:
             self._choice(index, texts[index], tokens[index], request.finish_reason)
             for index, request in enumerate(self._generation.requests)
         ]
-        return {**self._head, "choices": choices, "usage": self._usage()}
+        figures = {"usage": self._usage(), "metrics": metrics_of(self._generation.requests)}
+        return {**self._head, "choices": choices, **figures}
 
     async def events(self) -> AsyncIterator[bytes]:
         """Those of a stream: texts as they come, then each sample's end, then the usage if it is asked for."""
@@ -93,7 +94,8 @@ class _Answer:
                     reason = self._generation.requests[piece.index].finish_reason
                     yield event({**self._head, "choices": [self._choice(piece.index, "", [], reason)], **running})
             if with_usage:
-                yield event({**self._head, "choices": [], "usage": self._usage()})
+                figures = {"usage": self._usage(), "metrics": metrics_of(self._generation.requests)}
+                yield event({**self._head, "choices": [], **figures})
         except Exception as error:
             yield failed(error, str(self._head["id"]))
         yield DONE
