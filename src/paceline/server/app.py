@@ -16,8 +16,9 @@ from paceline.llm import LLM
 from paceline.server.access import Access, Keys
 from paceline.server.errors import ApiError, as_api_error, of_validation
 from paceline.server.events import JsonResponse
+from paceline.server.observing.middleware import Exchanges
 from paceline.server.paths import Paths, not_found
-from paceline.server.routes import chat, completions, health, messages, models, responses, tokens
+from paceline.server.routes import chat, completions, health, messages, models, observing, responses, tokens
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
@@ -44,10 +45,11 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (completions, chat, responses, messages, models, tokens, health):
+    for module in (completions, chat, responses, messages, models, tokens, health, observing):
         app.include_router(module.router)
     _handle_errors(app)
     _add_middleware(app, service.settings)
+    app.add_middleware(Exchanges, telemetry=service.telemetry)  # last: it is asked first, and sees what others refuse
     return app
 
 
@@ -75,10 +77,6 @@ def _handle_errors(app: FastAPI) -> None:
         if error.status_code == 404:
             return _answer(request, not_found(request.method, request.url.path, _paths(app)))
         return _answer(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
-
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> Response:
-        return _answer(request, as_api_error(error))
 
 
 def _paths(app: FastAPI) -> frozenset[str]:

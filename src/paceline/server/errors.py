@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from paceline.errors import ConfigError, ModelError, PacelineError, RequestError, StateError
+from paceline.server.observing.exchange import current_id
 
 _TYPES = {
     400: "invalid_request_error",
@@ -62,9 +63,10 @@ def as_api_error(error: Exception, request_id: str = "") -> ApiError:
         return ApiError(400, message, _param_in(message), code_of(error))
     if isinstance(error, StateError):
         return ApiError(503, "the server is shutting down")
+    shown = current_id(request_id)
     if isinstance(error, ModelError | PacelineError):
-        return ApiError(500, f"the step that decoded this request failed; request id {request_id}")
-    return ApiError(500, f"internal error; request id {request_id}")
+        return ApiError(500, f"the step that decoded this request failed; request id {shown}")
+    return ApiError(500, f"internal error; request id {shown}")
 
 
 def code_of(error: PacelineError) -> str | None:

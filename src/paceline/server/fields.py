@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from paceline.server.errors import ApiError
+from paceline.server.observing.exchange import note_ignored
 
 HARMLESS = frozenset(
     {
@@ -79,6 +80,7 @@ def check_extras(body: BaseModel, is_strict: bool) -> list[str]:
     unknown = [name for name in extras if not (name in HARMLESS or name in REFUSED or _belongs_to_refused(name))]
     if unknown and is_strict:
         raise ApiError(400, _unknown(unknown[0], type(body).model_fields), unknown[0])
+    note_ignored(len(unknown))
     return unknown
 
 

@@ -33,7 +33,7 @@ class Paths:
             await Response(headers={"allow": "GET, HEAD, POST, OPTIONS"})(scope, receive, send)
             return
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+            scope["path"] = scope["path"].rstrip("/") or "/"  # in place: who stands before learns the endpoint by it
         await self._app(scope, receive, send)
 
 

@@ -62,7 +62,8 @@ def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
 
 def config_of(app: Any, drain_seconds: int, **options: Any) -> uvicorn.Config:
     """How uvicorn runs an application of ours."""
-    options = {"timeout_keep_alive": KEEP_ALIVE, "log_level": "warning", "server_header": False, **options}
+    own_logs = {"log_config": None, "access_log": False}  # there is a line of ours for each request
+    options = {"timeout_keep_alive": KEEP_ALIVE, "server_header": False, **own_logs, **options}
     return uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=drain_seconds, **options)
 
 

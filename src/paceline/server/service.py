@@ -17,6 +17,7 @@ from paceline.server.admission import Admission
 from paceline.server.chat.format import ChatFormat, find_format
 from paceline.server.errors import ApiError
 from paceline.server.generation import Generation
+from paceline.server.observing.setup import telemetry
 from paceline.server.sampling import sampling_of
 from paceline.server.schemas.sampling import SamplingBody
 from paceline.server.settings import Settings
@@ -31,6 +32,7 @@ class Service:
         self.runtime, self.settings = runtime, settings
         self.started = int(time.time())
         self.admission = Admission(settings.limits)
+        self.telemetry = telemetry(runtime, settings, self.room)
         self._texts = ThreadPoolExecutor(2, "paceline-texts")  # a long prompt must not hold up the event loop
         self._mailbox: Mailbox | None = None
         self.chat_format = _chat_format(runtime, settings)
@@ -63,10 +65,12 @@ class Service:
     def open(self) -> None:
         """Join the running event loop."""
         self._mailbox = Mailbox(asyncio.get_running_loop())
+        self.telemetry.join(self.runtime.engine)
 
     def close(self) -> None:
         """Let go of the threads."""
         self._texts.shutdown(wait=False, cancel_futures=True)
+        self.telemetry.leave()
 
     async def in_thread(self, function: Callable[[], Value]) -> Value:
         """The value of work on texts, done beside the event loop."""
@@ -108,6 +112,7 @@ class Service:
         try:
             requests = await self.in_thread(lambda: self._requests(prompts(), options))
             ticket.add_prompt_tokens(sum([request.num_prompt_tokens for request in requests]))
+            self.telemetry.begun(requests, len(requests) // num_prompts, tenant)
         except BaseException:
             ticket.give_back()
             raise

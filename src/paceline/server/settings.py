@@ -35,6 +35,8 @@ class Settings:
         strict: refuse fields that are unknown, instead of ignoring them.
         chat_template: in place of the model's own.
         hosts: names that requests may call the server by; none allows every name.
+        log_prompts: write prompts and outputs into the log.
+        otlp_endpoint: of an OpenTelemetry collector; without it OTEL_EXPORTER_OTLP_ENDPOINT says whether there is one.
         origins: web sites whose pages may ask, by CORS; "*" is every one.
         response_template: how answers are read, in place of the model's own (transformers' "chat response parsing").
         limits: of requests.
@@ -48,4 +50,6 @@ class Settings:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     response_template: Mapping[str, Any] | None = None
+    log_prompts: bool = False
+    otlp_endpoint: str | None = None
     limits: Limits = field(default_factory=Limits)
