@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     import socket
 
     from paceline.server import Limits, Settings
+
+
+class LogLevel(str, Enum):
+    """How severe."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KEY_VARIABLE = "PACELINE_API_KEY"
@@ -41,6 +52,9 @@ def serve(
     max_body_mb: int = typer.Option(16, min=1, help="Largest body of a request, in MiB."),
     request_seconds: float = typer.Option(3600.0, min=0.1, help="Most seconds that one request may take."),
     drain_seconds: int = typer.Option(30, min=0, help="What running requests are given when the server is ended."),
+    log_level: LogLevel = typer.Option(LogLevel.INFO, help="Least severe lines to log, on standard error."),
+    log_prompts: bool = typer.Option(False, "--log-prompts", help="Write prompts and outputs into the log too."),
+    otlp_endpoint: str = typer.Option(None, metavar="URL", help="OpenTelemetry collector that is sent traces."),
     dtype: str = DTYPE,
     device: str = DEVICE,
     max_slowdown: float = typer.Option(
@@ -52,6 +66,7 @@ def serve(
     """Serve a model over HTTP, as OpenAI's API has it. Ctrl-C or SIGTERM lets it finish; a second one ends it."""
     _check_extra()
     from paceline.server import Limits
+    from paceline.server.observing.logs import configure
 
     limits = replace(
         Limits(),
@@ -68,8 +83,11 @@ def serve(
         chat_template=_read(chat_template, "--chat-template") if chat_template else None,
         hosts=_hosts(host, allowed_host),
         origins=tuple(cors_origin),
+        log_prompts=log_prompts,
+        otlp_endpoint=otlp_endpoint,
     )
     listening = _listening(host, port)
+    configure(log_level.value)
     loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "dtype": dtype}
     loading |= {"device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
