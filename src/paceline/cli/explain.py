@@ -8,14 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paceline.engine.stats import Stats
-
-_STOPS = {
-    "all drafts taken": "every draft got a row",
-    "rows would not pay": "a further row would have cost more than it promised to save",
-    "no drafts": "drafters were asked, and had nothing to propose",
-    "idle": "no drafter was worth asking, or affordable",
-    "guard": "the balance did not cover more: only what drafting has saved may be spent",
-}
+from paceline.pacing.wording import STOPS
 
 
 def show_explanation(stats: Stats, console: Console) -> None:
@@ -47,7 +40,7 @@ def _drafters(stats: Stats) -> Table:
 def _stops(stops: dict[str, int]) -> Table:
     table = Table("steps", "why drafting went no further", box=None, pad_edge=False)
     for name, count in sorted(stops.items(), key=lambda item: -item[1]):
-        table.add_row(str(count), _STOPS[name])
+        table.add_row(str(count), STOPS[name])
     return table
 
 

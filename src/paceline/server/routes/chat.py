@@ -13,6 +13,7 @@ from paceline.server.bodies import JsonRoute
 from paceline.server.chat.conversation import Conversation, Reading, begin
 from paceline.server.chat.parts import Arguments, Block, Call, Part, Reasoning, put_together
 from paceline.server.deps import Tenant, TheService
+from paceline.server.details import Details
 from paceline.server.errors import ApiError
 from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event, while_connected
 from paceline.server.fields import check_extras
@@ -51,6 +52,7 @@ class _Answer:
     def __init__(self, service: Service, body: ChatBody, conversation: Conversation) -> None:
         self._service, self._body, self._conversation = service, body, conversation
         self._with_usage, self._with_running_usage = stream_options(body)
+        self._details = Details(service, body, conversation.requests)
         self._begun: set[int] = set()  # choices whose first chunk, with the role, has been sent
         self._head = {
             "id": new_id("chatcmpl"),
@@ -106,6 +108,7 @@ class _Answer:
     ) -> dict[str, Any]:
         logprobs = chat_logprobs(tokens, self._service.text_of) if self._body.logprobs and tokens else None
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
+        choice |= self._details.of(index, tokens, reason is not None)
         return {**choice, "token_ids": [token.id for token in tokens]} if self._body.return_token_ids else choice
 
     def _reason(self, index: int) -> str | None:

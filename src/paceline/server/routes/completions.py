@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from paceline.server.bodies import JsonRoute
 from paceline.server.deps import Tenant, TheService
+from paceline.server.details import Details
 from paceline.server.errors import ApiError
 from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event, while_connected
 from paceline.server.fields import check_extras
@@ -57,6 +58,7 @@ class _Answer:
 
     def __init__(self, service: Service, body: CompletionBody, generation: Generation, num_prompts: int) -> None:
         self._service, self._body, self._generation = service, body, generation
+        self._details = Details(service, body, generation.requests)
         self._num_samples = len(generation.requests) // num_prompts
         self._head = {
             "id": new_id("cmpl"),
@@ -105,7 +107,7 @@ class _Answer:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         if self._body.return_token_ids:
             choice["token_ids"] = [token.id for token in tokens]
-        return choice
+        return choice | self._details.of(index, tokens, reason is not None)
 
     def _usage(self) -> dict[str, Any]:
         return usage(self._generation.requests, self._num_samples)

@@ -99,3 +99,4 @@ class SamplingBody(Body):
     priority: int | None = None
     deadline_ms: Annotated[float, Field(gt=0)] | None = None
     return_token_ids: bool | None = None
+    return_token_details: bool | None = None
