@@ -96,6 +96,11 @@ class Runtime:
                 self._fingerprint = fingerprint(target.model_digest(), target.numerics())
             return self._fingerprint
 
+    @property
+    def drafters(self) -> tuple[Drafter, ...]:
+        """Those of calls that name none."""
+        return self._chosen
+
     def requests(self, prompts: object, call: Call) -> tuple[list[Request], bool]:
         """The requests of a call, and whether it is answered with a list."""
         contents, is_batch = as_prompts(prompts)

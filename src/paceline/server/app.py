@@ -18,7 +18,7 @@ from paceline.server.errors import ApiError, as_api_error, of_validation
 from paceline.server.events import JsonResponse
 from paceline.server.observing.middleware import Exchanges
 from paceline.server.paths import Paths, not_found
-from paceline.server.routes import chat, completions, health, messages, models, observing, responses, tokens
+from paceline.server.routes import chat, completions, health, messages, models, observing, playground, responses, tokens
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
@@ -45,7 +45,7 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (completions, chat, responses, messages, models, tokens, health, observing):
+    for module in (completions, chat, responses, messages, models, tokens, health, observing, playground):
         app.include_router(module.router)
     _handle_errors(app)
     _add_middleware(app, service.settings)

@@ -1,0 +1,65 @@
+// A strip with one bar per step: what was drafted, accepted and rejected, and how long it took.
+
+import { make, ms, walkable } from "./dom.js";
+import { classOf } from "./palette.js";
+
+const HEIGHT = 64; // pixels of the highest bar of nodes
+const UNIT = 7; // of one node, while they fit
+const MS_HEIGHT = 26;
+
+export class StripView {
+  constructor(container, choose) {
+    this._container = container;
+    this._choose = choose;
+    this._most = 1;
+    this._slowest = 0;
+    walkable(container, ".step");
+    const at = (event) => event.target.closest?.(".step");
+    for (const kind of ["pointerover", "focusin", "click"]) {
+      container.addEventListener(kind, (event) => at(event) && choose(Number(at(event).dataset.i)));
+    }
+  }
+
+  begin() {
+    this._container.replaceChildren();
+    this._most = 1;
+    this._slowest = 0;
+  }
+
+  /** Bring up to date with a run's steps. */
+  update(run) {
+    const first = this._container.childElementCount;
+    const added = run.steps.slice(first);
+    if (!added.length) return;
+    for (const step of added) {
+      this._most = Math.max(this._most, step.tokens.length);
+      this._slowest = Math.max(this._slowest, step.ms);
+    }
+    this._container.append(...added.map((step, i) => made(step, first + i)));
+    this._container.style.setProperty("--unit", `${Math.min(UNIT, HEIGHT / this._most)}px`);
+    this._container.style.setProperty("--ms-unit", `${MS_HEIGHT / (this._slowest || 1)}px`);
+  }
+
+  mark(index) {
+    for (const marked of this._container.querySelectorAll(".step.marked")) marked.classList.remove("marked");
+    this._container.children[index]?.classList.add("marked");
+  }
+}
+
+function made(step, index) {
+  const onPath = step.path.slice(0, step.numAccepted);
+  const taken = onPath.map((node) => make("i", `cell taken ${classOf(step.sources[node])}`));
+  const left = make("i", "cell left");
+  const numLeft = step.tokens.length - onPath.length;
+  left.style.setProperty("--n", numLeft);
+  const nodes = make("span", "nodes", [make("i", "cell own"), ...taken, ...(numLeft ? [left] : [])]);
+  const time = make("i", "cell ms");
+  time.style.setProperty("--n", step.ms.toFixed(3));
+  const words = `Step ${index + 1}: ${step.tokens.length} drafted, ${onPath.length} accepted, ${ms(step.ms)}`;
+  return make("button", "step", [nodes, make("span", "times", time)], {
+    type: "button",
+    "aria-label": words,
+    "data-i": index,
+    tabindex: index ? -1 : 0,
+  });
+}
