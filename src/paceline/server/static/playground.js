@@ -19,6 +19,8 @@ const panes = [0, 1].map((i) => byId(`pane-${i}`));
 const texts = panes.map((pane) => new TextView(pane.querySelector(".text"), tip, chooseOfText));
 const strip = new StripView(byId("strip"), (index) => chooseStep(index));
 
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+
 let runs = []; // the speculative one first
 let running = null; // an AbortController
 let endReplay = null;
@@ -113,7 +115,7 @@ function finish() {
   byId("why").hidden = !sentence;
   byId("after").hidden = !run.tokens.length;
   byId("export").hidden = !run.tokens.length;
-  byId("replay").hidden = runs.length < 2 || !runs.every((one) => one.isFinished);
+  byId("replay").hidden = runs.length < 2 || !runs.every((one) => one.isFinished) || stillness.matches;
   showRead(run.prompt);
   showExport();
   if (chosenStep === null && run.steps.length) chooseStep(likeliest(run));
