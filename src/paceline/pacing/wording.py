@@ -37,4 +37,8 @@ def _outcome(stats: Stats) -> str:
     saved = sum(drafter.saved_seconds for drafter in stats.drafters.values()) * 1e3
     if not stats.num_accepted_draft_tokens:
         return "and no draft was right"
-    return f"which saved {saved:.1f} ms" if saved >= 0 else f"which cost {-saved:.1f} ms more than it saved"
+    return f"which saved {_time(saved)}" if saved >= 0 else f"which cost {_time(-saved)} more than it saved"
+
+
+def _time(ms: float) -> str:
+    return f"{ms:.1f} ms" if ms < 1000.0 else f"{ms / 1e3:.2f} s"

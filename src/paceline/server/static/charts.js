@@ -4,7 +4,7 @@ import { make, ms, percent, seconds } from "./dom.js";
 import { classOf, nameOf } from "./palette.js";
 import { OWN } from "./run.js";
 
-const MOST_ROWS = 16;
+const MOST_ROWS = 12;
 
 /** Who said how much of the answer, how often each drafter was right, and what that saved: elements. */
 export function legend(run) {
@@ -19,11 +19,11 @@ export function legend(run) {
       percent(accepted / (run.tokens.length || 1)),
       `${accepted} of ${drafted}`,
       percent(accepted / drafted),
-      saved === undefined ? "–" : `${saved < 0 ? "−" : ""}${Math.abs(saved * 1e3).toFixed(1)}`,
+      saved === undefined ? "–" : `${saved < 0 ? "−" : ""}${ms(Math.abs(saved * 1e3))}`,
     ]);
   });
   rows.push(row(OWN, [percent(own / (run.tokens.length || 1)), "", "", ""]));
-  const heads = ["", "of the text", "accepted", "acceptance", "ms saved"].map((name) => make("th", "", name, { scope: "col" }));
+  const heads = ["", "of the text", "accepted", "acceptance", "time saved"].map((name) => make("th", "", name, { scope: "col" }));
   const table = make("table", "", [make("thead", "", make("tr", "", heads)), make("tbody", "", rows)]);
   const silent = Object.entries(run.pacing?.drafters ?? {})
     .filter(([name, drafter]) => drafter.num_proposals && !run.drafted.has(name))
@@ -52,25 +52,40 @@ export function figures(run) {
 }
 
 export function positionsChart(run) {
-  const rows = run.positions().map((at, i) => ({
-    name: String(i + 1),
-    share: at.accepted / at.proposed,
-    words: `${percent(at.accepted / at.proposed)} of ${at.proposed}`,
-  }));
+  const rows = binned(run.positions()).map(({ name, parts }) => {
+    const proposed = sum(parts.map((at) => at.proposed));
+    const share = sum(parts.map((at) => at.accepted)) / proposed;
+    return { name, share, words: `${percent(share)} of ${proposed}` };
+  });
   return chart("Accepted, by position in the draft", "position", rows, "Nothing was drafted.");
 }
 
 export function lengthsChart(run) {
-  const counts = run.lengths();
-  const most = Math.max(1, ...counts);
-  const rows = counts.map((count, i) => ({ name: String(i + 1), share: count / most, words: String(count) }));
+  const counts = binned(run.lengths()).map(({ name, parts }) => ({ name, count: sum(parts) }));
+  const most = Math.max(1, ...counts.map(({ count }) => count));
+  const rows = counts.map(({ name, count }) => ({ name, share: count / most, words: String(count) }));
   return chart("Steps, by tokens emitted", "tokens", rows, "There were no steps.");
+}
+
+/** Values for 1, 2, and so on, several to a row where they are many: the numbers of each row, and its values. */
+function binned(values) {
+  const width = Math.ceil(values.length / MOST_ROWS);
+  const rows = [];
+  for (let i = 0; i < values.length; i += width) {
+    const parts = values.slice(i, i + width);
+    rows.push({ name: parts.length > 1 ? `${i + 1}–${i + parts.length}` : String(i + 1), parts });
+  }
+  return rows;
+}
+
+function sum(values) {
+  return values.reduce((a, b) => a + b, 0);
 }
 
 function chart(title, head, rows, absent) {
   const heading = make("caption", "", title);
   if (!rows.length) return make("div", "", [make("h3", "", title), make("p", "soft small", absent)]);
-  const shown = rows.slice(0, MOST_ROWS).map(({ name, share, words }) => {
+  const shown = rows.map(({ name, share, words }) => {
     const bar = make("i");
     bar.style.width = `${(100 * share).toFixed(1)}%`;
     const cells = [make("td", "", make("span", "track", bar)), make("td", "number", words)];

@@ -189,8 +189,19 @@ function showRead(prompt) {
   const cached = document.createElement("mark");
   cached.textContent = prompt.cached_text;
   byId("read-text").replaceChildren(...(prompt.cached_text ? [cached] : []), prompt.text);
-  byId("read-words").textContent =
-    `${prompt.num_tokens} tokens; the ${prompt.num_cached_tokens} that are shaded were found in the prefix cache.`;
+  const cachedWords = prompt.num_cached_tokens
+    ? `the ${prompt.num_cached_tokens} that are shaded were found in the prefix cache`
+    : "none of them was in the prefix cache";
+  byId("read-words").textContent = `${prompt.num_tokens} tokens; ${cachedWords}.`;
+}
+
+const RAMPS = { probability: ["likely", "unlikely"], entropy: ["sure", "unsure"], time: ["quick", "slow"] };
+
+function colourBy(measure) {
+  for (const view of texts) view.colourBy(measure);
+  const [low, high] = byId("ramp").querySelectorAll("span");
+  [low.textContent, high.textContent] = RAMPS[measure] ?? ["", ""];
+  byId("ramp").hidden = !(measure in RAMPS);
 }
 
 function exportForm() {
@@ -252,7 +263,7 @@ function listen() {
   on("download", download);
   on("key", begin, "change");
   on("forms", showExport, "change");
-  on("measures", (event) => texts.forEach((view) => view.colourBy(event.target.value)), "change");
+  on("measures", (event) => colourBy(event.target.value), "change");
   addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(false);
     else if (event.key === "Escape") running?.abort();

@@ -5,6 +5,7 @@ import { classOf } from "./palette.js";
 
 const HEIGHT = 64; // pixels of the highest bar of nodes
 const UNIT = 7; // of one node, while they fit
+const LEAST_APART = 3; // nodes that are lower are not drawn apart
 const MS_HEIGHT = 26;
 
 export class StripView {
@@ -36,7 +37,9 @@ export class StripView {
       this._slowest = Math.max(this._slowest, step.ms);
     }
     this._container.append(...added.map((step, i) => made(step, first + i)));
-    this._container.style.setProperty("--unit", `${Math.min(UNIT, HEIGHT / this._most)}px`);
+    const unit = Math.min(UNIT, HEIGHT / this._most);
+    this._container.style.setProperty("--unit", `${unit}px`);
+    this._container.style.setProperty("--gap", unit < LEAST_APART ? "0px" : "1px");
     this._container.style.setProperty("--ms-unit", `${MS_HEIGHT / (this._slowest || 1)}px`);
   }
 
@@ -46,15 +49,29 @@ export class StripView {
   }
 }
 
+function cell(name, count) {
+  const element = make("i", `cell ${name}`);
+  element.style.setProperty("--n", count);
+  return element;
+}
+
+/** Names with how often each comes in a row. */
+function inRows(names) {
+  const rows = [];
+  for (const name of names) {
+    if (rows.at(-1)?.[0] === name) rows.at(-1)[1] += 1;
+    else rows.push([name, 1]);
+  }
+  return rows;
+}
+
 function made(step, index) {
   const onPath = step.path.slice(0, step.numAccepted);
-  const taken = onPath.map((node) => make("i", `cell taken ${classOf(step.sources[node])}`));
-  const left = make("i", "cell left");
   const numLeft = step.tokens.length - onPath.length;
-  left.style.setProperty("--n", numLeft);
-  const nodes = make("span", "nodes", [make("i", "cell own"), ...taken, ...(numLeft ? [left] : [])]);
-  const time = make("i", "cell ms");
-  time.style.setProperty("--n", step.ms.toFixed(3));
+  const taken = inRows(onPath.map((node) => classOf(step.sources[node])));
+  const cells = taken.map(([name, count]) => cell(`taken ${name}`, count));
+  const nodes = make("span", "nodes", [make("i", "cell own"), ...cells, ...(numLeft ? [cell("left", numLeft)] : [])]);
+  const time = cell("ms", step.ms.toFixed(3));
   const words = `Step ${index + 1}: ${step.tokens.length} drafted, ${onPath.length} accepted, ${ms(step.ms)}`;
   return make("button", "step", [nodes, make("span", "times", time)], {
     type: "button",

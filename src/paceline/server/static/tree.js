@@ -6,6 +6,7 @@ import { classOf } from "./palette.js";
 const ROW = 34;
 const CHARACTER = 8;
 const MOST_CHARACTERS = 16;
+const NUM_BEFORE = 8; // characters shown of what came before the tree
 const GAP = 30;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -56,7 +57,7 @@ function chance(score) {
 /** Nodes with places: columns by depth, a row for each leaf, the accepted path in the first row. */
 function laidOut(step, emitted, before) {
   const taken = new Set(step.path.slice(0, step.numAccepted));
-  const root = { text: visible(before.slice(1 - MOST_CHARACTERS)), kind: "root", depth: 0, children: [], parent: null };
+  const root = { text: visible(before.slice(-NUM_BEFORE)), kind: "root", depth: 0, children: [], parent: null };
   const drafts = step.tokens.map((_, i) => ({
     text: visible(step.texts[i]),
     score: chance(step.scores[i]),
