@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat: `paceline bench step`, `decode`, `pacer`, `doctor`, `busy`.
+"""Measurements that anyone can repeat: `paceline bench step`, `decode`, `pacer`, `doctor`, `busy`, `serve`.
 
 step      forward time by row count             decode        whole outputs, beside transformers
 forwards  one forward as a contender            contenders    who competes in `decode`
@@ -12,6 +12,7 @@ watch     host time, step by step               inflate       a Llama grown, its
 busy      beside busy processes         busy_sides    Paceline's process, transformers' process
 fresh     a process of its own          spinning      processes that do nothing but compute
 cold      first requests of a process   cold_side     that process
+serve/    load on a server of any kind  servable      in subject: weights that a server loads
 *_report  a measurement as tables and JSON      pacer_summary speed-ups by task and over the mix
 
 Nothing else imports this package, but for the command line, which registers cli.py. Only cli*.py need typer.

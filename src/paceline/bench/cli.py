@@ -13,6 +13,7 @@ from paceline.bench.cli_doctor import doctor
 from paceline.bench.cli_load import load
 from paceline.bench.cli_options import DEVICE, JSON
 from paceline.bench.cli_pacer import pacer
+from paceline.bench.cli_serve import serve
 from paceline.bench.shapes import SHAPES, parse_counts
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
 from paceline.errors import ConfigError
@@ -22,6 +23,7 @@ app.command()(pacer)
 app.command()(doctor)
 app.command()(busy)
 app.command()(load)
+app.command()(serve)
 
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")

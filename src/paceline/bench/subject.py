@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paceline
@@ -17,6 +19,7 @@ from paceline.llm import LLM
 from paceline.model.loading import parse_device, parse_dtype, read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 DRAFT_GROWTH = Growth(512, 4, 16, 8, 1408)  # the bundled draft model comes to 14 million parameters with these
 
 
@@ -62,6 +65,16 @@ def read_stock(name: str, dtype: str, device: str) -> Any:
     """The target's weights as transformers' own model."""
     stock: Any = read_model(_source(name), parse_dtype(dtype), parse_device(device))
     return inflate(stock) if name == INFLATED else stock
+
+
+def servable(name: str, dtype: str, draft_model: str | None, folder: Path) -> tuple[str, str | None]:
+    """What a server of its own process can load: the model, and its draft model; a grown one is written to `folder`."""
+    if name != INFLATED:
+        return (DEFAULT_TARGET if name == BUNDLED else name), draft_model
+    read_stock(name, dtype, "cpu").save_pretrained(folder)
+    for file in _TOKENIZER_FILES:
+        shutil.copy(Path(tokenizer_of(name)) / file, folder / file)
+    return str(folder), draft_model or str(bundled_path(DEFAULT_DRAFT))
 
 
 def tokenizer_of(name: str) -> str:

@@ -60,7 +60,8 @@ class TemplateReader:
         for token in tokens:
             self._num_tokens += 1
             self.num_reasoning_tokens += self._region in _REASONING
-            text, self._has_stopped = self._stream.push(token.id, check_stop=self._num_tokens > self._min_tokens)
+            text, stopped = self._stream.push(token.id, check_stop=self._num_tokens > self._min_tokens)
+            self._has_stopped = stopped is not None
             parts += self._fed(text)
         return parts
 
