@@ -85,7 +85,8 @@ class FakePeer:
             if prompt == "garbage":
                 yield b"data: {nonsense\n\n"
         stop = {"stop_reason": "deadline"} if prompt == "cut" else {}
-        yield event({"choices": [{"text": "", "finish_reason": "length", **stop}]})
+        empty = {"delta": {}} if is_chat else {"text": ""}
+        yield event({"choices": [{**empty, "finish_reason": "length", **stop}]})
         yield event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2 * count}})
         yield b"data: [DONE]\n\n"
 
