@@ -1,11 +1,12 @@
 """A Llama of transformers as a GGUF file for llama.cpp: the same weights in the same number format.
 
-The file has no vocabulary: llama.cpp is given token ids. Needs the `gguf` package.
+llama.cpp is given token ids; only a server, which answers in text, needs the vocabulary too. Needs the `gguf` package.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+_NORMAL, _CONTROL = 1, 3  # llama.cpp's kinds of tokens
 _ROPE_TYPES = ("default", "linear", "llama3")  # fixed frequencies, unscaled attention
 _FORMATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -42,11 +44,14 @@ def unsupported(model: PreTrainedModel) -> str | None:
     return None if model.dtype in _FORMATS else f"its dtype is {model.dtype}"
 
 
-def write_gguf(model: PreTrainedModel, path: Path) -> None:
-    """Write a model for which `unsupported` is None."""
+def write_gguf(model: PreTrainedModel, path: Path, tokenizer: Path | None = None) -> None:
+    """Write a model for which `unsupported` is None, with the vocabulary of a tokenizer.json if one is given."""
     gguf = importlib.import_module("gguf")
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        _write_vocabulary(writer, tokenizer)
     for key, value in header(model.config).items():
         (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
     for name, weight in tensors(model):
@@ -56,6 +61,20 @@ def write_gguf(model: PreTrainedModel, path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+
+
+def _write_vocabulary(writer: Any, path: Path) -> None:
+    """The bundled model's kind: byte-level BPE that cuts digits apart, which llama.cpp knows from SmolLM."""
+    parts = json.loads(path.read_text(encoding="utf-8"))
+    special = {token["id"] for token in parts["added_tokens"]}
+    vocabulary = sorted(parts["model"]["vocab"].items(), key=lambda entry: entry[1])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([token for token, _ in vocabulary])
+    writer.add_token_types([_CONTROL if index in special else _NORMAL for _, index in vocabulary])
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in parts["model"]["merges"]])
+    writer.add_eos_token_id(min(special))
+    writer.add_add_bos_token(False)
 
 
 def header(config: Any) -> dict[str, int | float]:

@@ -2,8 +2,8 @@
 
 usage: python benchmarks/goals.py FILE...
 
-The files are those that `paceline bench step|decode|pacer|doctor --json FILE`, and `benchmarks/step.py --json FILE`,
-write.
+The files are those that `paceline bench step|decode|pacer|doctor --json FILE`, `paceline bench serve --sweep 1,4,16
+--json FILE`, and `benchmarks/step.py --json FILE`, write.
 Exit code 0: every line is reached. 1: some line is not. 2: a file that cannot be read.
 """
 
@@ -12,39 +12,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from goal import Content, Goal, interval, print_goals
+from serve_goals import serve_goals
 
 from paceline.bench.names import PLAIN
-from paceline.bench.timing import Ratio, ratio
+from paceline.bench.timing import ratio
 from paceline.bundled import DEFAULT_TARGET
-
-Content = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """One line to reach: what, the figure measured, and whether it is good enough."""
-
-    text: str
-    figure: str
-    is_reached: bool
-
-    def __str__(self) -> str:
-        return f"{'reached' if self.is_reached else 'not reached'}: {self.text}: {self.figure}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {"text": self.text, "figure": self.figure, "reached": self.is_reached}
-
-
-def print_goals(goals: Sequence[Goal]) -> None:
-    """The lines, one below the other."""
-    for goal in goals:
-        print(goal)
-
 
 # bench step
 
@@ -182,16 +158,12 @@ def pacer_goals(content: Content) -> list[Goal]:
     return [*lines, _guard(summary["guard"]), _bytes(summary)]
 
 
-def _interval(found: Content) -> str:
-    return str(Ratio(found["value"], found["low"], found["high"]))
-
-
 def _best_in_every_task(tasks: Mapping[str, Content]) -> Goal:
     shares = {name: task["pacer"]["value"] / max(task["fixed"].values()) for name, task in tasks.items()}
     worst = min(shares, key=lambda name: shares[name])
     fixed = tasks[worst]["fixed"]
     best = max(fixed, key=lambda name: float(fixed[name]))
-    pacer = _interval(tasks[worst]["pacer"])
+    pacer = interval(tasks[worst]["pacer"])
     figure = f"{shares[worst]:.2f} at worst, in {worst}: {pacer} against {fixed[best]:.2f} with {best}"
     text = "the pacer is at least 0.95 of the best fixed contender in every task"
     return Goal(text, figure, shares[worst] >= 0.95)
@@ -200,24 +172,24 @@ def _best_in_every_task(tasks: Mapping[str, Content]) -> Goal:
 def _best_on_the_mix(summary: Content) -> Goal:
     mix, fixed = summary["mix"], summary["mix_fixed"]
     best = max(fixed, key=lambda name: float(fixed[name]))
-    figure = f"{_interval(mix)} against {fixed[best]:.2f} with {best}"
+    figure = f"{interval(mix)} against {fixed[best]:.2f} with {best}"
     text = "the pacer is better than every single fixed contender over the mix"
     return Goal(text, figure, mix["value"] > fixed[best])
 
 
 def _noise(task: Content) -> Goal:
-    figure = f"{_interval(task['pacer'])}; plain against itself {task['noise']:.2f}"
+    figure = f"{interval(task['pacer'])}; plain against itself {task['noise']:.2f}"
     text = "the pacer is at least 0.98 of plain on text that cannot be drafted"
     return Goal(text, figure, task["pacer"]["value"] >= 0.98)
 
 
 def _speed(summary: Content) -> Goal:
-    figure = f"{_interval(summary['mix'])}; geometric mean of the tasks {summary['mix_mean']:.2f}"
+    figure = f"{interval(summary['mix'])}; geometric mean of the tasks {summary['mix_mean']:.2f}"
     return Goal("the pacer is at least 2.2 x plain on the mix", figure, summary["mix"]["value"] >= 2.2)
 
 
 def _repeating(task: Content, name: str) -> Goal:
-    figure = f"{_interval(task['pacer'])}; without prefill {task['decoding']:.2f}"
+    figure = f"{interval(task['pacer'])}; without prefill {task['decoding']:.2f}"
     return Goal(f"the pacer is at least 5 x plain in {name}", figure, task["pacer"]["value"] >= 5.0)
 
 
@@ -278,6 +250,7 @@ GOALS: dict[str, Callable[[Content], list[Goal]]] = {
     "decode": decode_goals,
     "pacer": pacer_goals,
     "doctor": doctor_goals,
+    "serve-sweep": serve_goals,
 }
 
 

@@ -70,11 +70,11 @@ def _run(command: Sequence[str], log: Path) -> str:
     with log.open("a", encoding="utf-8") as file:
         file.write(done.stdout + done.stderr)
     if done.returncode != 0:
-        raise CannotInstallError(_why(done.stderr) or f"exit code {done.returncode}")
+        raise CannotInstallError(why(done.stderr) or f"exit code {done.returncode}")
     return done.stdout
 
 
-def _why(text: str) -> str:
+def why(text: str) -> str:
     """The last line in which pip names an error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import goals
 import pytest
-from goals import Goal, decode_goals, doctor_goals, pacer_goals, step_goals
+from goals import Goal, decode_goals, doctor_goals, pacer_goals, serve_goals, step_goals
 from pacer_runs import prompt, run_of, sample, seconds
 
 from paceline.bench.doctor import DoctorRun, Figure
@@ -17,6 +17,7 @@ from paceline.bench.names import PLAIN
 from paceline.bench.pacer import PACER, PacerRun
 from paceline.bench.pacer_report import pacer_json
 from paceline.bench.pacer_summary import summarise_pacer
+from paceline.bench.serve.sweep import Sweep, SweepPlan
 from paceline.bench.step import StepReport, StepRow
 from paceline.bench.watch import HostStep
 from paceline.doctor.prediction import Interval
@@ -264,3 +265,57 @@ def test_what_is_no_result_is_refused(content: str, tmp_path: Path, capsys: pyte
     path.write_text(content)
     assert goals.main([str(path)]) == goals.main([str(tmp_path / "none")]) == goals.main([]) == 2
     assert "allowed: what paceline bench" in capsys.readouterr().err
+
+
+# bench serve --sweep
+
+
+def swept(rates: dict[tuple[str, int], float], gaps: float = 3.0, share: float | None = 0.1, **more: Any) -> list[Goal]:
+    """Two rounds of each cell at these tokens a second, the p99 gap at `gaps` medians."""
+    found = {
+        "saturated_output_throughput": 0.0,
+        "outcomes": {"ok": 5, "cut": 0},
+        "outside_engine_share": share,
+        "median_token_gap_ms": 2.0,
+        "p99_token_gap_ms": 2.0 * gaps,
+    }
+    names, clients = (tuple(dict.fromkeys(part)) for part in zip(*rates, strict=True))
+    sweep = Sweep(SweepPlan(clients, 2, 0), names, 5)
+    sweep.rounds = {key: [{**found, "saturated_output_throughput": rate, **more}] * 2 for key, rate in rates.items()}
+    return serve_goals(reread({"model": "inflated", "dtype": "bfloat16", "cells": sweep.cells()}))
+
+
+GOOD = {("plain", 1): 100.0, ("plain", 16): 300.0, ("speculative", 1): 150.0, ("speculative", 16): 300.0}
+
+
+def test_lines_of_serving_are_reached_on_their_thresholds() -> None:
+    assert by_text(swept(GOOD)) == {
+        "speculation is at least 1.5 x plain at 1 client": True,
+        "speculation is at least 1.0 x plain at every load": True,
+        "plain decoding at 16 clients has at least 3 x the throughput at 1": True,
+        "the p99 gap between tokens is at most 3 x the median": True,
+        "HTTP and scheduling take at most 10 % of the time at 16 clients": True,
+        "every request is answered whole": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("goals", "missed"),
+    [
+        (swept({**GOOD, ("plain", 16): 299.0, ("speculative", 16): 299.0}), "3 x the throughput"),
+        (swept({**GOOD, ("speculative", 1): 149.0}), "1.5 x plain at 1"),
+        (swept({**GOOD, ("speculative", 16): 299.0}), "1.0 x plain at every"),
+        (swept(GOOD, gaps=3.1), "p99 gap"),
+        (swept(GOOD, share=0.11), "HTTP and scheduling"),
+        (swept(GOOD, share=None), "HTTP and scheduling"),
+        (swept(GOOD, outcomes={"ok": 4, "cut": 1}), "answered whole"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_line_of_serving_is_missed_alone(goals: list[Goal], missed: str) -> None:
+    assert [goal.text for goal in goals if not goal.is_reached] == [text for text in by_text(goals) if missed in text]
+    assert sum(not goal.is_reached for goal in goals) == 1
+
+
+def test_another_target_has_no_lines_of_serving() -> None:
+    assert serve_goals({"model": "bundled", "dtype": "bfloat16", "cells": []}) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,10 +49,24 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
         try:
-            _await(process, base_url, command, log)
-            yield base_url
+            with _leaving_on_sigterm():
+                _await(process, base_url, command, log)
+                yield base_url
         finally:
             _end(process)
+
+
+@contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """Ended from outside, this process ends the server too; only a main thread may see to that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _await(process: subprocess.Popen[bytes], base_url: str, command: Sequence[str], log: IO[bytes]) -> None:

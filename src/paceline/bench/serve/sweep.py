@@ -7,6 +7,7 @@ Servers without the field ignore it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -50,6 +51,7 @@ class SweepPlan:
     clients: tuple[int, ...]
     repeats: int
     num_warmups: int  # requests of each variant before the first round
+    rest: float = 0.1  # seconds before a turn, in which threads of the one before fall asleep
     options: FigureOptions = field(default_factory=FigureOptions)
 
 
@@ -109,6 +111,7 @@ async def run_sweep(
     for index, (repeat, clients) in enumerate(product(range(plan.repeats), plan.clients)):
         first = index % len(variants)
         for variant in (*variants[first:], *variants[:first]):
+            await asyncio.sleep(plan.rest)
             load = await _turn(variant, prompts, clients, f"round {repeat} of {clients}", on_answer)
             sweep.rounds.setdefault((variant.name, clients), []).append(figures(load, plan.options))
     return sweep
