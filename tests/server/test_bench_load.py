@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from goals import goals_of
 from typer.testing import CliRunner
 
 from paceline.bench.cli import app
@@ -147,6 +148,18 @@ def test_the_command_writes_vllms_keys(peer: FakePeer, peer_url: str, tmp_path: 
     assert found["request_goodput"] == pytest.approx(found["request_throughput"])
     assert all(len(found[key]) == 5 for key in ("ttfts", "itls", "generated_texts", "errors", "output_lens"))
     assert {body["deadline_ms"] for body in peer.bodies} == {60000.0}
+
+
+def test_the_command_sweeps_what_goals_read(peer_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    arguments = ["--model", "inflated", "--dtype", "bfloat16", "--sweep", "1,16", "--repeats", "1", "--json", str(path)]
+    arguments += ["--num-prompts", "3", "--num-warmups", "1", "--output-len", "4", "--base-url", peer_url]
+    done = CliRunner().invoke(app, ["serve", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [done.stdout.count(f"│ {name}") for name in ("plain", "speculative")] == [2, 2]
+    lines = goals_of(path)
+    assert len(lines) == 6
+    assert lines[-1].is_reached  # 12 of 12 are whole
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ class SweepPlan:
     clients: tuple[int, ...]
     repeats: int
     num_warmups: int  # requests of each variant before the first round
-    rest: float = 0.1  # seconds before a turn, in which threads of the one before fall asleep
     options: FigureOptions = field(default_factory=FigureOptions)
+    rest: float = 0.1  # seconds before a turn, in which threads of the one before fall asleep
 
 
 @dataclass
