@@ -56,7 +56,7 @@ class Site:
 
 def paceline_servers(site: Site) -> list[PeerServer]:
     """One process; drafting is chosen by each request."""
-    command = paceline_command(site.target.folder, site.target.draft, site.target.dtype)
+    command = paceline_command("paceline", site.target.folder, site.target.draft, site.target.dtype)
     contenders = {"paceline": {}, "paceline plain": {"speculation": {"drafters": "none"}}}
     return [PeerServer(command, site.environment, contenders)]
 

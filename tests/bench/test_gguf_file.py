@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 from gguf_file import gguf_name, header, permuted, rope_factors, tensors, unsupported, write_gguf
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from paceline.bundled import DEFAULT_TARGET, bundled_path
 
 HEADS, KV_HEADS, D = 4, 2, 8
 LLAMA3 = {
@@ -119,3 +122,18 @@ def test_the_file_reads_back(dtype: torch.dtype, tmp_path: Path) -> None:
     for name, weight in tensors(model):
         assert list(read[name].shape) == list(weight.shape)[::-1]
         assert bytes(np.ascontiguousarray(read[name].data)) == bytes(weight.contiguous().view(torch.uint8).numpy())
+
+
+def test_the_vocabulary_of_a_server_reads_back(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    path = Path(str(bundled_path(DEFAULT_TARGET))) / "tokenizer.json"
+    write_gguf(llama(vocab_size=4096), tmp_path / "model.gguf", path)
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    words = fields["tokenizer.ggml.tokens"].contents()
+    assert words == [
+        word for word, _ in sorted(json.loads(path.read_text())["model"]["vocab"].items(), key=lambda e: e[1])
+    ]
+    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert [kinds[0], *set(kinds[1:])] == [3, 1]
+    assert len(fields["tokenizer.ggml.merges"].contents()) == 3839

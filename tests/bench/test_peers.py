@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from peers import process, run
+from peers import process, run, servers, serving
 from peers.install import CannotInstallError, python_of, wanted
 from peers.measure import Contender, Plan, Prompt, line_up, measure
 from peers.process import PeerProcess
@@ -18,9 +19,11 @@ from peers.recipes import RECIPES, Recipe
 from peers.report import table
 from peers.results import Run
 from peers.run import Record, Settings, compete, prepare
+from peers.servers import PeerServer, Site
 from peers.targets import checkpoint, draft_checkpoint, made_once
 from peers.venue import Venue
 
+from paceline.bench.serve.sweep import Sweep, SweepPlan
 from paceline.errors import ConfigError
 
 BENCHMARKS = Path(run.__file__).parents[1]
@@ -296,3 +299,61 @@ def test_adapters_see_the_same_threads_and_no_network() -> None:
     found = process.environment_of((Path("one"), Path("two")), 3)
     assert (found["OMP_NUM_THREADS"], found["HF_HUB_OFFLINE"]) == ("3", "1")
     assert found["PYTHONPATH"].startswith(f"one{':' if sys.platform != 'win32' else ';'}two")
+
+
+# servers
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A target with a draft model; nothing is installed, built or exported."""
+    python = tmp_path / "vllm" / "bin" / "python"
+    (tmp_path / "vllm" / "lib").mkdir(parents=True)
+    (tmp_path / "vllm" / "lib" / "libiomp5.so").touch()
+    monkeypatch.setattr(servers, "python_of", lambda name, recipe, cache: python)
+    monkeypatch.setattr(servers, "llama_server", lambda cache: cache / "llama-server")
+    monkeypatch.setattr(servers, "export", lambda command, environment, target, log: None)
+    return Site(Target("weights", "draft", "float32", 3, 640, exports=""), 16, tmp_path, (BENCHMARKS,))
+
+
+def after(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def test_servers_get_the_same_weights_threads_and_room(site: Site) -> None:
+    (ours,) = servers.paceline_servers(site)
+    assert ours.contenders == {"paceline": {}, "paceline plain": {"speculation": {"drafters": "none"}}}
+    assert (after(ours.command, "--model"), after(ours.command, "--draft-model")) == ("weights", "draft")
+    assert ours.environment["OMP_NUM_THREADS"] == "3"
+    plain, drafting = servers.vllm_servers(site)
+    assert (after(plain.command, "--max-num-seqs"), after(plain.command, "--max-model-len")) == ("16", "640")
+    assert plain.environment["LD_PRELOAD"].endswith("libiomp5.so")
+    assert json.loads(after(drafting.command, "--speculative-config"))["model"] == "draft"
+    assert "--speculative-config" not in plain.command
+    plain, drafting = servers.llama_servers(site)
+    assert after(plain.command, "--ctx-size") == str(16 * 640)
+    assert (after(plain.command, "--threads"), after(plain.command, "--cache-type-k")) == ("3", "f32")
+    assert after(drafting.command, "--spec-draft-model").endswith("draft.gguf")
+
+
+def test_a_server_that_cannot_start_is_a_row_that_says_why(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(site: Site) -> list[PeerServer]:
+        return [PeerServer([sys.executable, "-c", "raise SystemExit('head size 8')"], {}, {"vllm plain": {}})]
+
+    def missing(site: Site) -> list[PeerServer]:
+        raise CannotInstallError("cmake is not installed")
+
+    monkeypatch.setattr(serving, "SERVERS", {"vllm": dying, "llamaserver": missing})
+    with ExitStack() as stack:
+        ready, absent = serving.start(["vllm", "llamaserver"], site, stack)
+    assert ready == {}
+    assert "head size 8" in absent["vllm plain"]
+    assert absent["llamaserver"] == "cmake is not installed"
+
+
+@pytest.mark.parametrize(("one", "many", "reached"), [(0.9, 1.0, [True, True]), (1.0, 1.1, [False, False])])
+def test_peers_are_behind_at_one_client_and_not_ahead_at_many(one: float, many: float, reached: list[bool]) -> None:
+    rates = {("paceline", 1): 1.0, ("paceline", 16): 1.0, ("vllm plain", 1): one, ("vllm plain", 16): many}
+    sweep = Sweep(SweepPlan((1, 16), 1, 0), ("paceline", "vllm plain"), 5)
+    sweep.rounds = {key: [{"saturated_output_throughput": rate}] for key, rate in rates.items()}
+    assert [line.is_reached for line in serving.verdicts(sweep)] == reached

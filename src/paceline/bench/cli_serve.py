@@ -152,8 +152,9 @@ def _server(where: Where) -> Iterator[str]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="paceline-bench-")))
         with progress("our own server: starting"):
-            model, draft = servable(where.model or "bundled", where.dtype, where.draft_model, folder)
-            base_url = stack.enter_context(running(paceline_command(model, draft, where.dtype)))
+            name = where.model or "bundled"
+            model, draft = servable(name, where.dtype, where.draft_model, folder)
+            base_url = stack.enter_context(running(paceline_command(name, model, draft, where.dtype)))
         yield base_url
 
 

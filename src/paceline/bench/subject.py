@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging as transformers_logging
+
 import paceline
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
 from paceline.bundled.grow import Growth, inflate
@@ -71,6 +73,7 @@ def servable(name: str, dtype: str, draft_model: str | None, folder: Path) -> tu
     """What a server of its own process can load: the model, and its draft model; a grown one is written to `folder`."""
     if name != INFLATED:
         return (DEFAULT_TARGET if name == BUNDLED else name), draft_model
+    transformers_logging.disable_progress_bar()
     read_stock(name, dtype, "cpu").save_pretrained(folder)
     for file in _TOKENIZER_FILES:
         shutil.copy(Path(tokenizer_of(name)) / file, folder / file)

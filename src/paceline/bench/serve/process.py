@@ -24,10 +24,12 @@ _ASK_EVERY = 0.1  # seconds
 _LAST_WORDS = 2000  # characters of what it said last
 
 
-def paceline_command(model: str, draft_model: str | None, dtype: str) -> list[str]:
-    """`paceline serve` with the interpreter that runs this."""
-    draft = ["--draft-model", draft_model] if draft_model else []
-    return [sys.executable, "-m", "paceline", "serve", "--model", model, "--dtype", dtype, *draft, "--host", HOST]
+def paceline_command(name: str, model: str, draft_model: str | None, dtype: str) -> list[str]:
+    """`paceline serve` with the interpreter that runs this; requests call the model by `name`."""
+    options = {"--model": model, "--served-model-name": name, "--dtype": dtype, "--host": HOST}
+    if draft_model is not None:
+        options["--draft-model"] = draft_model
+    return [sys.executable, "-m", "paceline", "serve", *(part for option in options.items() for part in option)]
 
 
 def free_port() -> int:
