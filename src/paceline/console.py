@@ -6,6 +6,7 @@ rich is imported when something is drawn; where it is not installed, tables are 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from paceline.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+# What a terminal obeys (C0, DEL, C1), what turns text round for the eye (bidirectional), halves of characters.
+_HAZARDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PATIENCE = 2.0  # seconds before a bar is shown
 _WIDTH = 180  # columns of a table that goes to a file
 
@@ -31,6 +34,11 @@ class Table:
     columns: Sequence[str]
     rows: list[Sequence[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def printable(text: str) -> str:
+    """A stranger's text, a model's say, fit for a terminal: what it would obey is spelt out; lines and tabs stay."""
+    return _HAZARDS.sub(lambda found: ascii(found.group())[1:-1], text.replace("\r\n", "\n"))
 
 
 def show(table: Table) -> None:

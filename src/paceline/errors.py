@@ -8,7 +8,8 @@ PacelineError
 │   └── DeadlineError       its deadline cannot be met: says what would be needed and what was given
 ├── StateError     not now: the LLM is closed or another process's, or the stream is still running
 ├── EngineError    a step failed, and with it every request that took part; the cause is kept
-└── DrafterError   a drafter was misused or broke its port: names the drafter
+├── DrafterError   a drafter was misused or broke its port: names the drafter
+└── ServerError    another server cannot be reached, or answered with an error: its status and what it said
 """
 
 from __future__ import annotations
@@ -48,6 +49,22 @@ class EngineError(PacelineError):
 
 class DrafterError(PacelineError):
     """A drafter that was misused, or that broke its port."""
+
+
+class ServerError(PacelineError):
+    """A server that this program asked cannot be reached, or answered with an error.
+
+    Attributes:
+        status: its HTTP status; None where there was no answer, or where it broke off.
+        code: OpenAI's `error.code`, if it gave one.
+        retry_after: seconds after which it may be asked again; None where asking again is no use.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
 
 
 def first_line(error: Exception) -> str:
