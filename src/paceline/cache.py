@@ -24,6 +24,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PACELINE_CACHE") or Path(base) / "paceline")
 
 
+def state_folder() -> Path:
+    """Where what a user would miss is kept: `PACELINE_CACHE`, else `paceline` in `XDG_STATE_HOME`, `~/.local/state`."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(os.environ.get("PACELINE_CACHE") or Path(base) / "paceline")
+
+
 def cache_key(what: Mapping[str, Any]) -> str:
     """A short name for what an entry is about, in hexadecimal digits that say nothing of it; `what` is plain JSON."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:_KEY_LENGTH]

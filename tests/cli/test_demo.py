@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import paceline
+from cli.terminal import Terminal
 from paceline.bundled import DEFAULT_DRAFT, bundled_path
 from paceline.cli import demo_view, race
 from paceline.cli.generate import coloured
@@ -36,39 +33,6 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
 def run(run):
     """`paceline demo` in this process."""
     return partial(run, "demo")
-
-
-class Terminal:
-    """The command on a pseudo-terminal."""
-
-    def __init__(self, *args: str, columns: int = 80, **env: str) -> None:
-        self._own, theirs = pty.openpty()
-        size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm-256color"}
-        self.process = subprocess.Popen(
-            [*PACELINE, *args], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **size, **env}
-        )
-        os.close(theirs)
-        self.seen = ""
-
-    def read_until(self, wanted: str | None, seconds: float = 120) -> str:
-        """All that was shown when `wanted` was; None waits for the end."""
-        end = time.monotonic() + seconds
-        while wanted is None or wanted not in self.seen:
-            assert select.select([self._own], [], [], max(end - time.monotonic(), 0))[0], f"too late: {self.seen!r}"
-            try:
-                part = os.read(self._own, 65536)
-            except OSError:  # how Linux says that the other end is closed
-                part = b""
-            if not part:
-                assert wanted is None, f"it ended: {self.seen!r}"
-                break
-            self.seen += part.decode(errors="replace")
-        return self.seen
-
-    def end(self) -> int:
-        self.read_until(None)
-        os.close(self._own)
-        return self.process.wait(timeout=60)
 
 
 def test_the_first_command_of_a_newcomer_races_a_model_of_134_million() -> None:
@@ -108,7 +72,7 @@ def test_without_a_terminal_it_prints_plain_lines(run) -> None:
     ("columns", "setting"), [(80, {}), (130, {"NO_COLOR": "1"})], ids=["narrow", "wide, no colour"]
 )
 def test_on_a_terminal_both_texts_grow(columns: int, setting: dict[str, str]) -> None:
-    terminal = Terminal(*SMALL, columns=columns, **setting)
+    terminal = Terminal("demo", *SMALL, columns=columns, **setting)
     assert terminal.end() == 0, terminal.seen
     assert MOVES.search(terminal.seen)  # it is drawn again and again
     assert bool(COLOURS.search(terminal.seen)) == (not setting)
@@ -183,7 +147,7 @@ def test_outputs_that_end_at_different_places_differ(bundled: paceline.LLM) -> N
 
 @pytest.mark.parametrize("wanted", ["loading", "The prompt: "])
 def test_ctrl_c_ends_it_cleanly(wanted: str) -> None:
-    terminal = Terminal("--model", TARGET, "--max-tokens", "1900", "--temperature", "1")
+    terminal = Terminal("demo", "--model", TARGET, "--max-tokens", "1900", "--temperature", "1")
     terminal.read_until(wanted)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130, terminal.seen

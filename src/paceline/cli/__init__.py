@@ -13,6 +13,7 @@ from paceline import __version__
 from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.certify import certify
+from paceline.cli.chat import chat
 from paceline.cli.demo import demo
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(generate)
 app.command()(serve)
+app.command()(chat)
 app.command()(drafters)
 app.command()(models)
 app.command()(report)
