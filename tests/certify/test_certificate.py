@@ -17,7 +17,8 @@ import pytest
 from paceline import LLM
 from paceline.certify import run as certify_run
 from paceline.certify.bytes import BytesResult
-from paceline.certify.certificate import Agreement, Certificate, Control, agreements, bytes_as_dict
+from paceline.certify.certificate import Agreement, Certificate, agreements, bytes_as_dict
+from paceline.certify.control import Control
 from paceline.certify.divergence import Divergence
 from paceline.certify.page import claim, page
 from paceline.certify.plan import CertifyPlan, plan_from, read_certificate

@@ -11,7 +11,8 @@ import pytest
 from certify.support import fresh
 from paceline.bundled import DEFAULT_DRAFT
 from paceline.certify.bytes import BytesCheck, BytesResult, comparisons
-from paceline.certify.certificate import Certificate, Control, bytes_as_dict, unexercised, unshown
+from paceline.certify.certificate import Certificate, bytes_as_dict, unexercised, unshown
+from paceline.certify.control import Control
 from paceline.certify.harness import Harness, Plant, Tally
 from paceline.certify.page import claim
 from paceline.certify.plan import Case, CertifyPlan, cases_for

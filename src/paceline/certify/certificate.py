@@ -7,22 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from paceline.certify.bytes import BytesResult
+from paceline.certify.control import Control
 from paceline.certify.harness import Tally
 from paceline.certify.plan import FORMAT, Case, CertifyPlan
 from paceline.certify.ways import Way
-
-
-@dataclass(frozen=True)
-class Control:
-    """A planted fault, the check that must fail on it, and whether it did."""
-
-    name: str
-    planted: str
-    check: str  # "same bytes" or "right law"
-    is_caught: bool
-    found: str  # how it showed, in words
-    cause: str = ""  # of the first divergence
-    dtype: str = ""
 
 
 @dataclass(frozen=True)

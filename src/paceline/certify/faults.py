@@ -9,7 +9,7 @@ from typing import cast
 from paceline.certify.attention_faults import first_page_target, slot_order_target
 from paceline.certify.betting import FALSE_ALARM
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
-from paceline.certify.certificate import Control
+from paceline.certify.control import Control
 from paceline.certify.controls import (
     ArgmaxFallback,
     FaultyPacer,

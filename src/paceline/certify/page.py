@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from paceline.certify.certificate import unexercised, unshown
-from paceline.certify.plan import EMBEDDED
-
-_TEMPLATE = Path(__file__).with_name("template.html")
+from paceline.certify.rendering import render
 
 
 def page(found: Mapping[str, Any]) -> str:
     """The HTML of a certificate's JSON object. All text is escaped: prompts and names are not ours."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "thousands": lambda number: f"{number:,}",
-        "millions": lambda number: f"{number / 1e6:,.1f} M",
-        "figure": lambda number: f"{number:.3g}",
-        "p": _p_value,
-        "plain": lambda sampling: ", ".join(f"{name} {value}" for name, value in sampling.items()),
-        "tojson_text": lambda text: json.dumps(text, ensure_ascii=False),
-    }
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        c=found,
-        claim=claim(found),
+    return render(
+        "template.html",
+        found,
+        claim(found),
         total=found["bytes"]["total"],
         audit=found["law"]["audit"],
         drawn=sum(draws["tokens"] for draws in found["law"]["draws"]),
@@ -38,8 +22,6 @@ def page(found: Mapping[str, Any]) -> str:
         grid=_grid(found["bytes"]),
         unshown=unshown(found["bytes"]),
         unexercised=unexercised(found["bytes"]),
-        tag=_tag,
-        embedded=_embedded(found),
     )
 
 
@@ -95,17 +77,3 @@ def _grid(compared: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         rows.append({**way, "cells": own, **counts})
     return rows
-
-
-def _tag(is_good: bool, good: str, bad: str, kind: str = "bad") -> Markup:
-    return Markup('<span class="tag {}">{}</span>').format("good" if is_good else kind, good if is_good else bad)
-
-
-def _p_value(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1e}"
-
-
-def _embedded(found: Mapping[str, Any]) -> Markup:
-    """The JSON in a script element, which ends at the first "</": so none is left."""
-    text = json.dumps(found).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return Markup(f"{EMBEDDED}{text}</script>")

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons, least_coverage
-from paceline.certify.certificate import Certificate, Control, agreements, bytes_as_dict
+from paceline.certify.certificate import Certificate, agreements, bytes_as_dict
+from paceline.certify.control import Control
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
 from paceline.certify.harness import Harness, Ids
