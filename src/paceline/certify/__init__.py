@@ -10,8 +10,10 @@ law               plain decoding against that reference
 betting           an anytime-valid test of tokens against probabilities
 controls          faulty engines on which the checks must fail
 attention_faults  two of them: attention that adds up keys in slot order, or reads others' pages
+control           a planted fault, and whether a check found it
 certificate       what was found, and its JSON
-page              the same as one HTML file
+page, rendering   the same as one HTML file
 files             hashes of model files
 run               the order of it all
+servers/          the same question about two servers
 """

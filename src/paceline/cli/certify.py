@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from json import dumps  # `json` is an option below
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from paceline.bundled import DEFAULT_TARGET
+from paceline.cli.certify_servers import (
+    API_KEYS,
+    BASELINE,
+    CANDIDATE,
+    CONCURRENCY,
+    ENDPOINT,
+    FIELDS,
+    NAMES,
+    NUM_SAMPLES,
+    SAMPLE_TOKENS,
+    compare,
+    make_plan,
+    summarise,
+    write,
+)
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
 from paceline.console import progress
 from paceline.errors import ConfigError
@@ -17,6 +32,7 @@ from paceline.errors import ConfigError
 if TYPE_CHECKING:
     from paceline.certify.certificate import Certificate
     from paceline.certify.plan import CertifyPlan
+    from paceline.certify.servers.plan import ServersPlan
 
 
 def certify(
@@ -32,8 +48,27 @@ def certify(
     out: Path = typer.Option(None, help="The certificate; its JSON lies beside it.", show_default="certificate.html"),
     json: bool = typer.Option(False, "--json", help="Print the JSON object instead of a summary."),
     verify: Path = typer.Option(None, help="Run this certificate again, HTML or JSON, and compare.", metavar="FILE"),
+    baseline: str = BASELINE,
+    candidate: str = CANDIDATE,
+    names: list[str] = NAMES,
+    endpoint: str = ENDPOINT,
+    num_samples: int = NUM_SAMPLES,
+    sample_tokens: int = SAMPLE_TOKENS,
+    concurrency: int = CONCURRENCY,
+    fields: list[str] = FIELDS,
+    api_keys: list[str] = API_KEYS,
 ) -> None:
-    """Check on this machine that speculative decoding of MODEL emits plain decoding's bytes: PASS or FAIL."""
+    """Check on this machine that speculative decoding of MODEL emits plain decoding's bytes: PASS or FAIL.
+
+    With --baseline and --candidate it compares two servers with OpenAI's API instead.
+    """
+    if baseline is not None or candidate is not None:
+        if model is not None or verify is not None:
+            raise ConfigError("MODEL or --verify is given beside two servers; allowed: servers alone")
+        sizes = {"endpoint": endpoint or "completions", "max_tokens": max_tokens, "num_samples": num_samples}
+        sizes |= {"sample_tokens": sample_tokens, "seed": seed, "concurrency": concurrency}
+        servers_plan = make_plan((baseline, candidate), names, prompts, fields, **sizes)
+        _certify_servers(servers_plan, api_keys, _place(out, None), json)
     if verify is not None and model is not None:
         raise ConfigError(f"both MODEL ({model}) and --verify are given; allowed: one of them")
     place = _place(out, verify)
@@ -50,6 +85,17 @@ def certify(
         print(dumps(found))
     else:
         _summarise(found, place)
+    raise typer.Exit(0 if certificate.verdict == "PASS" else 1)
+
+
+def _certify_servers(plan: ServersPlan, api_keys: list[str], place: Path, is_json: bool) -> NoReturn:
+    certificate = compare(plan, api_keys)
+    found = certificate.as_dict()
+    write(place, found)
+    if is_json:
+        print(dumps(found))
+    else:
+        summarise(found, place)
     raise typer.Exit(0 if certificate.verdict == "PASS" else 1)
 
 
