@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,18 +26,28 @@ LONG = {"prompt": "Once", "max_tokens": 700, "temperature": 0, "ignore_eos": Tru
 def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`paceline serve` on a free port, and its address, once it answers."""
     command = [sys.executable, "-m", "paceline", "serve", "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if " at http" in line)
-        found = re.search(r"http://[^ ]+(?=/v1)", line)
-        assert found is not None, line
-        wait_for(found[0])
-        yield process, found[0]
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close() if process.stderr else None
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would be full some time
+        process = subprocess.Popen(command, stderr=log, text=True)
+        try:
+            url = address_in(log)
+            wait_for(url)
+            yield process, url
+            log.seek(0)
+            assert "Traceback" not in log.read()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def address_in(log: IO[str]) -> str:
+    """The address that the server writes once it has its model."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        log.seek(0)
+        if found := re.search(r"http://[^ ]+(?=/v1)", log.read()):
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError("the server does not say where it is")
 
 
 def wait_for(url: str) -> None:

@@ -54,6 +54,12 @@ class Server(uvicorn.Server):
         self._service.admission.is_draining = True
         self.force_exit, self.should_exit = self.should_exit, True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn, which on the second signal leaves the application without its end."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
 
 def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
     """Serve until a signal comes, and then as long as running requests take, but no longer than `drain_seconds`."""

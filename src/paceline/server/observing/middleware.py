@@ -5,6 +5,7 @@ Pure ASGI: nothing stands between an endpoint and its client's disconnection.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -49,6 +50,8 @@ class Exchanges:
 
         try:
             await self._app(scope, watched, send)
+        except asyncio.CancelledError:  # the server is ended, which is the only one to do so: no error of anybody
+            exchange.is_abandoned = True
         except Exception as error:
             self._telemetry.journal.failed(error, [exchange.id])
             if exchange.status:
