@@ -81,12 +81,10 @@ class ModelDrafter(BaseDrafter):
         return f"{type(self).name}({self._source_name}, {self.depth}, {self.width}, {self.branch})"
 
     def start(self, request: Request) -> bool:
-        """See `Drafter`: sets cache aside; the prompt is read when the first draft is asked for."""
-        room = min(request.num_prompt_tokens + request.max_tokens, self._max_length) + _SCRATCH
+        """See `Drafter`: cache is set aside and the prompt read when a draft is asked for."""
         levels = self._attached()
-        sequence = levels.decoder.pool.reserve(room)
-        if sequence is None:
-            raise DrafterError(f"the draft model's cache has no room for {room} tokens")
+        sequence = levels.decoder.pool.reserve(0)
+        assert sequence is not None
         self._fed[request.id] = levels.take_up(request, sequence)
         return True
 
@@ -111,7 +109,7 @@ class ModelDrafter(BaseDrafter):
         """One tree per request, empty where the draft model's context or a forward has no room for it."""
         levels = self._attached()
         trees = [EMPTY] * len(requests)
-        fits = [i for i, request in enumerate(requests) if len(request.tokens) + self.depth < self._max_length]
+        fits = [i for i, request in enumerate(requests) if self._has_room(request)]
         fits = fits[: levels.decoder.max_rows]
         if fits:
             asked = [Asked(requests[i], self._fed[requests[i].id], self._within(limits[i])) for i in fits]
@@ -119,6 +117,15 @@ class ModelDrafter(BaseDrafter):
             for i, tree in zip(fits, grown, strict=True):
                 trees[i] = tree
         return trees
+
+    def _has_room(self, request: Request) -> bool:
+        """Whether context and cache hold another draft; the cache grows by what this takes."""
+        if len(request.tokens) + self.depth >= self._max_length:
+            return False
+        sequence, pool = self._fed[request.id].sequence, self._attached().decoder.pool
+        wanted = len(request.tokens) + _SCRATCH
+        pool.extend(sequence, wanted)
+        return len(sequence.pages) * pool.page_size >= wanted
 
     def _within(self, limits: DraftLimits) -> DraftLimits:
         return limits if limits.max_depth <= self.depth else replace(limits, max_depth=self.depth)

@@ -123,6 +123,11 @@ class PagePool:
         return sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
 
     @property
+    def page_size(self) -> int:
+        """Positions of a page."""
+        return PAGE_SIZE
+
+    @property
     def usage(self) -> float:
         """The share of pages that sequences hold, from 0 to 1."""
         return len(self._users) / (self.num_pages - 1)

@@ -43,6 +43,7 @@ class FedDraft:
         draft, count, length = self.draft, len(missing), self.sequence.length
         if len(self.sequence.pages) * PAGE < length + count + PAGE:
             raise DrafterError(f"the draft model's cache has no room behind {length + count} tokens")
+        draft.pages = self.sequence.pages.ctypes.data  # they move when there are more
         draft.length, draft.position, draft.num_fed = length, len(request.tokens), count
         draft.max_nodes, draft.max_depth = min(limits.max_nodes, PAGE), limits.max_depth
         draft.min_gain = limits.min_gain
