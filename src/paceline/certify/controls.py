@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from paceline.engine.ports import Ask, Budget, Pacer, Target
 from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
-from paceline.model.prefix import PrefixCache
+from paceline.model.prefix import Before, PrefixCache
 from paceline.sampling.noise import Ids, Scores
 from paceline.sampling.sampler import SampledToken, Sampler
 from paceline.testing import WrappedPacer, WrappedTarget
@@ -144,7 +144,7 @@ class RepeatedPages(PrefixCache):
     def __init__(self, inner: PrefixCache) -> None:
         self.__dict__ = inner.__dict__  # what is made known here is known there
 
-    def find(self, tenant: str, tokens: Sequence[int]) -> list[int]:
+    def search(self, tenant: str, tokens: Sequence[int]) -> tuple[list[int], Before]:
         """See `PrefixCache`."""
-        found = super().find(tenant, tokens)
-        return found[:1] * len(found)
+        found, before = super().search(tenant, tokens)
+        return found[:1] * len(found), before

@@ -74,6 +74,7 @@ class Engine:
                 pacer.attach(drafter, self.target)
         request.times.arrived = self._clock()
         self._cares[request.id] = _Care(pacer or self.pacer, self.target.num_unread(request))
+        self._pacer_of(request).arrive(request)
         self.scheduler.add(request)
         self._refuse_if_late(request)
 

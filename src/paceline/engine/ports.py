@@ -100,6 +100,9 @@ class Pacer(Protocol):
     def attach(self, drafter: Drafter, target: Target) -> None:
         """Get to know a drafter that has joined the engine, before any request. Attaching twice does nothing."""
 
+    def arrive(self, request: Request) -> None:
+        """A request has come; it waits, and may end without ever having started."""
+
     def start(self, request: Request, prefill: float) -> None:
         """Take up a request whose prompt is in the cache; reading it took `prefill` seconds."""
 

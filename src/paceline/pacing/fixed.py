@@ -20,6 +20,9 @@ class FixedPacer(Pacer):
     def attach(self, drafter: Drafter, target: Target) -> None:
         """See `Pacer`."""
 
+    def arrive(self, request: Request) -> None:
+        """See `Pacer`."""
+
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
 

@@ -65,6 +65,9 @@ class AdaptivePacer(Pacer):
             known = self.experience.drafters[drafter.name]
             time_drafter(drafter, target, self.costs.plain(1, 0), known, self._clock)
 
+    def arrive(self, request: Request) -> None:
+        """See `Pacer`."""
+
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         plain = self.costs.plain(1, len(request.tokens))

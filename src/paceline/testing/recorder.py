@@ -77,11 +77,17 @@ class Recorder(WrappedPacer):
         self._expected, self._keep_rows = expected, keep_rows
         self._of_request: dict[int, int] = {}
 
+    def arrive(self, request: Request) -> None:
+        """See `Pacer`."""
+        super().arrive(request)
+        self._of_request[request.id] = len(self.traces)
+        self.traces.append(Trace())
+
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         super().start(request, prefill)
-        self._of_request[request.id] = len(self.traces)
-        self.traces.append(Trace(law=copy.deepcopy(request.sampler) if self._keep_rows else None))
+        if self._keep_rows:
+            self.traces[self._of_request[request.id]].law = copy.deepcopy(request.sampler)
 
     def observe(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         """See `Pacer`."""

@@ -90,6 +90,10 @@ class WrappedPacer(Pacer):
         """See `Pacer`."""
         self.inner.attach(drafter, target)
 
+    def arrive(self, request: Request) -> None:
+        """See `Pacer`."""
+        self.inner.arrive(request)
+
     def start(self, request: Request, prefill: float) -> None:
         """See `Pacer`."""
         self.inner.start(request, prefill)
