@@ -18,20 +18,26 @@ class Rates:
 
     def __init__(self) -> None:
         self.step = 0.0  # 0 until there was one
+        self._calm_step = 0.0  # before which nothing was read: reading slows down the step behind it
+        self._has_read = False  # since the last step
         self._chunks: dict[int, float] = {}  # by the least of `_CHUNKS` that holds their rows
 
     def learn_chunk(self, num_rows: int, seconds: float) -> None:
         """Take in what reading so many rows took."""
+        self._has_read = True
         size = _CHUNKS[min(bisect_left(_CHUNKS, num_rows), len(_CHUNKS) - 1)]
         self._chunks[size] = _mean(self._chunks.get(size, 0.0), seconds)
 
     def learn_step(self, seconds: float) -> None:
         """Take in what a step took, without what was read before it."""
         self.step = _mean(self.step, seconds)
+        if not self._has_read:
+            self._calm_step = _mean(self._calm_step, seconds)
+        self._has_read = False
 
     def rows_beside_a_step(self) -> int:
         """Rows that may be read before a step, so that it comes within three times its own length; at least 8."""
-        limit = (_MAX_GAP - 1.0) * self.step
+        limit = (_MAX_GAP - 1.0) * (self._calm_step or self.step)
         fitting = [rows for rows in _CHUNKS if self.chunk(rows) <= limit]
         return max(fitting, default=_CHUNKS[0])
 
