@@ -2,8 +2,8 @@
 
 usage: python benchmarks/goals.py FILE...
 
-The files are those that `paceline bench step|decode|pacer|doctor --json FILE`, `paceline bench serve --sweep 1,4,16
---json FILE`, and `benchmarks/step.py --json FILE`, write.
+The files are those that `paceline bench step|decode|pacer|busy|load|doctor --json FILE`, `paceline bench serve --sweep
+1,4,16 --json FILE`, and `benchmarks/step.py --json FILE`, write.
 Exit code 0: every line is reached. 1: some line is not. 2: a file that cannot be read.
 """
 
@@ -15,17 +15,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from goal import Content, Goal, interval, print_goals
+from goal import Content, Goal, print_goals
+from pacing_goals import cold_goals, pacer_goals, row_goals
 from serve_goals import serve_goals
 
+from paceline.bench.load import FIRST, LATER
 from paceline.bench.names import PLAIN
-from paceline.bench.timing import ratio
+from paceline.bench.timing import Ratio, ratio
 from paceline.bundled import DEFAULT_TARGET
 
 # bench step
 
 # dtype -> rows and the most that they may cost, in times one row
-COSTS: dict[str, tuple[tuple[int, float], ...]] = {"bfloat16": ((8, 1.1), (16, 1.3)), "float32": ((16, 1.2),)}
+COSTS: dict[str, tuple[tuple[int, float], ...]] = {
+    "bfloat16": ((8, 1.1), (16, 1.25), (32, 1.7)),
+    "float32": ((16, 1.2),),
+}
 OF_BANDWIDTH = 0.85
 ONE_ROW = 1.25  # times llama.cpp's one row
 Rows = Mapping[int, Content]
@@ -134,93 +139,48 @@ def _medians(over: Content) -> str:
     return f"median {over['median']:.2f}, all together {over['together']:.2f}"
 
 
-# bench pacer
+# bench busy
 
-STORY, HOT_STORY, NOISE = "story", "story-1", "noise"
-REPEATING = ("copy", "edit")
-FAST_ON = ("inflated", "bfloat16")  # the target of the lines on speed, and its dtype
+ALONE_TIMES = {1: 2.2, 2: 3.0}  # busy processes -> the most that decoding may take, in times the time alone
 
 
-def pacer_goals(content: Content) -> list[Goal]:
-    """The lines of a target, as far as their tasks were measured."""
-    summary = content["summary"]
-    tasks = summary["tasks"]
-    lines = [_best_in_every_task(tasks), _best_on_the_mix(summary)]
-    if NOISE in tasks:
-        lines.append(_noise(tasks[NOISE]))
-    if (content["model"], content["dtype"]) == FAST_ON:
-        lines.append(_speed(summary))
-        lines += [_repeating(tasks[task], task) for task in REPEATING if task in tasks]
-    if {STORY, HOT_STORY} <= tasks.keys():
-        lines.append(_hot(tasks))
-    if summary["host"] is not None:
-        lines.append(_host_seconds(summary["host"]))
-    return [*lines, _guard(summary["guard"]), _bytes(summary)]
+def busy_goals(content: Content) -> list[Goal]:
+    """Two lines for each number of busy processes, on plain decoding."""
+    cells = {cell["busy_processes"]: cell for cell in content["cells"] if cell["contender"] == PLAIN}
+    wanted = [(cells[load], load, limit) for load, limit in ALONE_TIMES.items() if load in cells]
+    return [line for cell, load, limit in wanted for line in _beside(cell, load, limit)]
 
 
-def _best_in_every_task(tasks: Mapping[str, Content]) -> Goal:
-    shares = {name: task["pacer"]["value"] / max(task["fixed"].values()) for name, task in tasks.items()}
-    worst = min(shares, key=lambda name: shares[name])
-    fixed = tasks[worst]["fixed"]
-    best = max(fixed, key=lambda name: float(fixed[name]))
-    pacer = interval(tasks[worst]["pacer"])
-    figure = f"{shares[worst]:.2f} at worst, in {worst}: {pacer} against {fixed[best]:.2f} with {best}"
-    text = "the pacer is at least 0.95 of the best fixed contender in every task"
-    return Goal(text, figure, shares[worst] >= 0.95)
+def _beside(cell: Content, load: int, limit: float) -> list[Goal]:
+    alone, over = cell["times_alone"], cell["over_transformers"]
+    beside = f"beside {load} busy process{'es' if load > 1 else ''}"
+    return [
+        Goal(f"{beside} at most {limit} x the time alone", f"{Ratio(**alone)} x", alone["value"] <= limit),
+        Goal(f"{beside} no slower than transformers", f"{Ratio(**over)} x as fast", over["value"] >= 1.0),
+    ]
 
 
-def _best_on_the_mix(summary: Content) -> Goal:
-    mix, fixed = summary["mix"], summary["mix_fixed"]
-    best = max(fixed, key=lambda name: float(fixed[name]))
-    figure = f"{interval(mix)} against {fixed[best]:.2f} with {best}"
-    text = "the pacer is better than every single fixed contender over the mix"
-    return Goal(text, figure, mix["value"] > fixed[best])
+# bench load
+
+FIRST_TIME, FROM_THEN_ON = 2.5, 1.5  # times transformers' from_pretrained
+SECONDS = {FIRST: 5.0, LATER: 3.5}  # from the start of a process to the first token, of a model of such a size:
+ABOUT_1B = (0.9e9, 1.3e9)  # parameters
 
 
-def _noise(task: Content) -> Goal:
-    figure = f"{interval(task['pacer'])}; plain against itself {task['noise']:.2f}"
-    text = "the pacer is at least 0.98 of plain on text that cannot be drafted"
-    return Goal(text, figure, task["pacer"]["value"] >= 0.98)
+def load_goals(content: Content) -> list[Goal]:
+    """Beside transformers for any model, and in seconds for one of a billion parameters in bf16."""
+    lines = []
+    for name, limit in ((FIRST, FIRST_TIME), (LATER, FROM_THEN_ON)):
+        found = Ratio(**content["beside_transformers"][name])
+        lines.append(Goal(f"{name}: at most {limit} x transformers' time", f"{found} x", found.value <= limit))
+    if content["dtype"] == "bfloat16" and ABOUT_1B[0] <= content["num_parameters"] <= ABOUT_1B[1]:
+        lines += [_first_token(name, content["seconds"][name], limit) for name, limit in SECONDS.items()]
+    return lines
 
 
-def _speed(summary: Content) -> Goal:
-    figure = f"{interval(summary['mix'])}; geometric mean of the tasks {summary['mix_mean']:.2f}"
-    return Goal("the pacer is at least 2.2 x plain on the mix", figure, summary["mix"]["value"] >= 2.2)
-
-
-def _repeating(task: Content, name: str) -> Goal:
-    figure = f"{interval(task['pacer'])}; without prefill {task['decoding']:.2f}"
-    return Goal(f"the pacer is at least 5 x plain in {name}", figure, task["pacer"]["value"] >= 5.0)
-
-
-def _hot(tasks: Mapping[str, Content]) -> Goal:
-    cold, hot = (tasks[task]["pacer"]["value"] for task in (STORY, HOT_STORY))
-    figure = f"{hot / cold:.2f}: {hot:.2f} against {cold:.2f}"
-    text = "at temperature 1 a story's speed-up is at least 0.8 of that at temperature 0"
-    return Goal(text, figure, hot >= 0.8 * cold)
-
-
-def _host_seconds(host: Content) -> Goal:
-    figure = f"{host['median'] * 1e3:.2f} ms, nine in ten {host['upper'] * 1e3:.2f}, {host['num_steps']} steps"
-    text = "drafting and pacing beside the draft model take at most 0.3 ms in steps of 12 to 16 rows"
-    return Goal(text, figure, host["median"] <= 3e-4)
-
-
-def _guard(guard: Content) -> Goal:
-    figure = (
-        f"{guard['num_over_bound']} of {guard['num_runs']} runs over it; {guard['num_over']} over (1 + eps) plain + "
-        f"2 t1 alone, by {guard['most_over']:.1%} at most; error of costs {guard['median_cost_error']:.1%} of a run, "
-        f"at most {guard['max_cost_error']:.1%}"
-    )
-    text = "no run takes longer than the guard's bound with its term of cost errors"
-    return Goal(text, figure, guard["num_over_bound"] == 0)
-
-
-def _bytes(summary: Content) -> Goal:
-    same = summary["num_outputs"] - summary["num_mismatches"]
-    figure = f"{same} of {summary['num_outputs']} outputs"
-    text = "every output has the tokens and log-probabilities of plain decoding"
-    return Goal(text, figure, summary["num_mismatches"] == 0)
+def _first_token(name: str, seconds: Sequence[float], limit: float) -> Goal:
+    figure = f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+    return Goal(f"{name}: a first token within {limit} s", figure, median(seconds) <= limit)
 
 
 # bench doctor
@@ -249,6 +209,10 @@ GOALS: dict[str, Callable[[Content], list[Goal]]] = {
     "step": step_goals,
     "decode": decode_goals,
     "pacer": pacer_goals,
+    "row": row_goals,
+    "cold": cold_goals,
+    "busy": busy_goals,
+    "load": load_goals,
     "doctor": doctor_goals,
     "serve-sweep": serve_goals,
 }

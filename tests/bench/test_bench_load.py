@@ -7,13 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 
 from paceline.bench import load
 from paceline.bench.load import FIRST, LATER, NAMES, TRANSFORMERS, bench_load
+from paceline.bench.models import random_model
 from paceline.errors import ModelError
 
 Bench = Callable[..., Result]
+
+
+def random_tiny() -> torch.nn.Module:
+    return random_model("tiny", torch.float32, torch.device("cpu"))
 
 
 def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path) -> None:
@@ -22,6 +28,7 @@ def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
     assert set(found["seconds"]) == set(found["peak_bytes"]) == set(NAMES)
+    assert found["num_parameters"] == sum(one.numel() for one in random_tiny().parameters())
     for name in NAMES:
         assert len(found["seconds"][name]) == len(found["peak_bytes"][name]) == 1
         assert found["peak_bytes"][name][0] > 1e7

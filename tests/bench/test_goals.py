@@ -8,18 +8,18 @@ from typing import Any
 
 import goals
 import pytest
-from goals import Goal, decode_goals, doctor_goals, pacer_goals, serve_goals, step_goals
-from pacer_runs import prompt, run_of, sample, seconds
+from goal import Goal
+from goals import busy_goals, decode_goals, doctor_goals, load_goals, step_goals
+from serve_goals import serve_goals
 
+from paceline.bench.busy import BusyPlan, BusyRun
 from paceline.bench.doctor import DoctorRun, Figure
+from paceline.bench.load import FIRST, LATER, TRANSFORMERS, LoadRun
 from paceline.bench.memory import Bandwidth
-from paceline.bench.names import PLAIN
-from paceline.bench.pacer import PACER, PacerRun
-from paceline.bench.pacer_report import pacer_json
-from paceline.bench.pacer_summary import summarise_pacer
+from paceline.bench.names import AUTO, GENERATE, PLAIN
 from paceline.bench.serve.sweep import Sweep, SweepPlan
 from paceline.bench.step import StepReport, StepRow
-from paceline.bench.watch import HostStep
+from paceline.bench.subject import SubjectOptions
 from paceline.doctor.prediction import Interval
 
 
@@ -45,12 +45,13 @@ def step(costs: dict[int, float], llamacpp: float | None = None, dtype: str = "b
 
 
 def test_lines_in_bfloat16() -> None:
-    assert by_text(step({1: 1.0, 8: 1.1, 16: 1.3})) == {
+    assert by_text(step({1: 1.0, 8: 1.1, 16: 1.25, 32: 1.7})) == {
         "8 rows cost at most 1.1 x 1 row": True,
-        "16 rows cost at most 1.3 x 1 row": True,
+        "16 rows cost at most 1.25 x 1 row": True,
+        "32 rows cost at most 1.7 x 1 row": True,
         "1 row is no slower than transformers' 1 row": True,
     }
-    beyond = step({1: 1.1, 8: 1.3, 16: 1.5})
+    beyond = step({1: 1.1, 8: 1.3, 16: 1.4, 32: 1.9})
     assert set(by_text(beyond).values()) == {False}
     assert str(beyond[0]).startswith("not reached: 8 rows")
 
@@ -142,82 +143,57 @@ def test_other_models_have_two_lines_and_other_temperatures_none() -> None:
     assert decode(temperature=0.8) == []
 
 
-# bench pacer
+# bench busy
 
 
-def pacer_lines(run: PacerRun, **changes: str) -> dict[str, bool]:
-    return by_text(pacer_goals(reread(pacer_json(run, summarise_pacer(run)) | changes)))
+def busy(alone: float, beside: dict[int, float], theirs: float = 4.0) -> list[Goal]:
+    """One second alone for transformers times `theirs` throughout."""
+    run = BusyRun(SubjectOptions("m", "auto", "cpu"), BusyPlan("once", 2, beside=tuple(beside)), {}, "float32")
+    run.seconds = {
+        name: {load: [time] * 3 for load, time in {0: alone, **beside}.items()} for name in (PLAIN, AUTO)
+    } | {GENERATE: dict.fromkeys((0, *beside), [theirs] * 3)}
+    run.outputs = {name: [[1, 2]] for name in run.seconds}
+    return busy_goals(reread(run.as_dict()))
 
 
-def made_up(**tasks: dict[str, float]) -> PacerRun:
-    return run_of([prompt(task.replace("_", "-"), figures) for task, figures in tasks.items()])
+@pytest.mark.parametrize(
+    ("beside", "theirs", "reached"),
+    [
+        ({1: 2.2, 2: 3.0, 4: 9.0}, 4.0, [True, True, True, True]),
+        ({1: 2.3, 2: 3.1}, 4.0, [False, True, False, True]),
+        ({1: 2.2, 2: 3.0}, 2.5, [True, True, True, False]),
+        ({4: 9.0}, 1.0, []),
+    ],
+)
+def test_busy_machines_slow_plain_decoding_by_so_much(
+    beside: dict[int, float], theirs: float, reached: list[bool]
+) -> None:
+    assert [line.is_reached for line in busy(1.0, beside, theirs)] == reached
 
 
-def reached(words: str, run: PacerRun) -> bool:
-    found = [is_reached for text, is_reached in pacer_lines(run).items() if words in text]
-    assert len(found) == 1, words
-    return found[0]
+# bench load
 
 
-@pytest.mark.parametrize(("pacer", "expected"), [(4.2, True), (4.3, False)])
-def test_the_best_fixed_contender_is_the_measure_in_every_task(pacer: float, expected: bool) -> None:
-    run = made_up(story=seconds(2.0), edit=seconds(pacer, far7=4.0))
-    assert reached("0.95 of the best fixed", run) is expected
+def load(first: float, later: float, theirs: float = 2.0, **changes: object) -> list[Goal]:
+    seconds_of = {TRANSFORMERS: [theirs] * 3, FIRST: [first] * 3, LATER: [later] * 3}
+    about = {"dtype": "bfloat16", "num_parameters": 1.1e9}
+    return load_goals(reread(about | LoadRun(seconds_of, {name: [1] for name in seconds_of}).as_dict() | changes))
 
 
-@pytest.mark.parametrize(("story", "expected"), [(4.0, True), (4.4, False)])
-def test_no_single_contender_may_be_better_over_the_mix(story: float, expected: bool) -> None:
-    run = made_up(story=seconds(story, near7=4.0), edit=seconds(4.0, near7=4.2))
-    assert reached("better than every single", run) is expected
+@pytest.mark.parametrize(
+    ("first", "later", "theirs", "reached"),
+    [
+        (5.0, 3.0, 2.0, [True, True, True, True]),
+        (5.1, 3.1, 2.0, [False, False, False, True]),
+        (5.1, 3.6, 4.0, [True, True, False, False]),
+    ],
+)
+def test_a_first_token_comes_soon(first: float, later: float, theirs: float, reached: list[bool]) -> None:
+    assert [line.is_reached for line in load(first, later, theirs)] == reached
 
 
-@pytest.mark.parametrize(("pacer", "expected"), [(8.1, True), (8.2, False)])
-def test_noise_is_at_most_a_fiftieth_slower(pacer: float, expected: bool) -> None:
-    assert reached("cannot be drafted", made_up(noise=seconds(pacer))) is expected
-
-
-@pytest.mark.parametrize(("pacer", "expected"), [(3.6, True), (3.7, False)])
-def test_the_mix_is_more_than_twice_as_fast(pacer: float, expected: bool) -> None:
-    assert reached("2.2 x plain on the mix", made_up(story=seconds(pacer))) is expected
-
-
-@pytest.mark.parametrize("name", ["copy", "edit"])
-@pytest.mark.parametrize(("pacer", "expected"), [(1.6, True), (1.7, False)])
-def test_copies_and_edits_are_five_times_as_fast(name: str, pacer: float, expected: bool) -> None:
-    assert reached(f"5 x plain in {name}", made_up(**{name: seconds(pacer)})) is expected
-
-
-@pytest.mark.parametrize(("hot", "expected"), [(5.0, True), (5.1, False)])
-def test_temperature_keeps_most_of_a_speed_up(hot: float, expected: bool) -> None:
-    assert reached("at temperature 1", made_up(story=seconds(4.0), story_1=seconds(hot))) is expected
-
-
-@pytest.mark.parametrize(("host", "expected"), [(2.9e-4, True), (3.1e-4, False)])
-def test_host_time_is_that_of_large_steps(host: float, expected: bool) -> None:
-    steps = [HostStep(1, 1.0), HostStep(12, host), HostStep(16, host), HostStep(16, host), HostStep(17, 1.0)]
-    assert reached("0.3 ms in steps", run_of([prompt("story", seconds(4.0))], steps)) is expected
-
-
-@pytest.mark.parametrize(("elapsed", "expected"), [(1.0, True), (1.12, True), (1.16, False)])
-def test_no_run_may_exceed_the_guards_bound(elapsed: float, expected: bool) -> None:
-    one = prompt("story", seconds(4.0))
-    one.timed[PACER][1] = sample(4.0, elapsed=elapsed, allowed=1.1, cost_error=0.05)
-    assert reached("guard's bound", run_of([one])) is expected
-
-
-def test_no_output_may_differ() -> None:
-    one = prompt("story", seconds(4.0))
-    assert reached("every output has", run_of([one]))
-    one.swept[PACER] = sample(4.0, tokens=(5, 6, 7, 9))
-    assert not reached("every output has", run_of([one]))
-
-
-def test_lines_of_one_target_are_not_asked_of_others() -> None:
-    run = made_up(story=seconds(4.0), copy=seconds(4.0))
-    own = pacer_lines(run).keys() - pacer_lines(run, model="bundled").keys()
-    assert len(own) == 2
-    assert pacer_lines(run, dtype="float32").keys() == pacer_lines(run, model="bundled").keys()
-    assert not any("cannot be drafted" in text or "temperature 1" in text for text in pacer_lines(run))
+def test_seconds_to_a_first_token_are_of_one_size_and_dtype() -> None:
+    assert len(load(9.0, 9.0, num_parameters=8e9)) == len(load(9.0, 9.0, dtype="auto")) == 2
 
 
 # bench doctor

@@ -12,6 +12,7 @@ watch     host time, step by step               inflate       a Llama grown, its
 busy      beside busy processes         busy_sides    Paceline's process, transformers' process
 fresh     a process of its own          spinning      processes that do nothing but compute
 cold      first requests of a process   cold_side     that process
+row       requests in a row that cannot be drafted
 serve/    load on a server of any kind  servable      in subject: weights that a server loads
 *_report  a measurement as tables and JSON      pacer_summary speed-ups by task and over the mix
 

@@ -18,7 +18,7 @@ def load(
     """Time fresh processes from their start to the first token, without and with kept proofs, beside transformers."""
     import torch
 
-    from paceline.bench.load import NAMES, bench_load, load_table
+    from paceline.bench.load import NAMES, bench_load, load_table, num_parameters
     from paceline.bundled import bundled_path
     from paceline.console import progress, show, write_json
     from paceline.provenance import provenance
@@ -28,4 +28,5 @@ def load(
         run = bench_load(folder, dtype, repeats, advance)
     show(load_table(folder, run))
     origin = provenance(torch.device("cpu"))
-    write_json(json, {"kind": "load", "provenance": origin, "model": model, "dtype": dtype} | run.as_dict())
+    about = {"model": model, "dtype": dtype, "num_parameters": num_parameters(folder)}
+    write_json(json, {"kind": "load", "provenance": origin} | about | run.as_dict())

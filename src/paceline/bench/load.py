@@ -98,6 +98,16 @@ def _first_token(name: str, arguments: list[str], setting: Mapping[str, str]) ->
     return seconds, int(line.split()[1])
 
 
+def num_parameters(model: str) -> int:
+    """Parameters of a model, counted from its configuration; tied ones count once."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        found = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    return sum(weight.numel() for weight in found.parameters())
+
+
 def load_table(model: str, run: LoadRun) -> Table:
     """Medians, and how they compare."""
     table = Table(

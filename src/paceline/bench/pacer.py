@@ -144,6 +144,16 @@ def bench_pacer(subject: Subject, tasks: Sequence[Task], plan: PacerPlan) -> Pac
     return run
 
 
+def bench_in_turns(subject: Subject, tasks: Sequence[Task], plan: PacerPlan) -> PacerRun:
+    """Without a sweep and fixed contenders: plain decoding, the pacer and plain decoding again take turns."""
+    prompts = [PacerPrompt(task, fitting_ids(subject.llm, task, plan.max_tokens)) for task in tasks]
+    run = PacerRun(subject.name, subject.dtype, subject.llm.target.numerics(), plan, (), {}, prompts, [])
+    bench = _Bench(subject, plan, subject.llm.engine.pacer, {})
+    bench.warm_up(prompts[0])
+    bench.measure(run)
+    return run
+
+
 def fitting_ids(llm: LLM, task: Task, max_tokens: int) -> tuple[int, ...]:
     """The prompt's ids; of a prompt too long for the model only the end."""
     room = min(llm.target.max_length, llm.target.capacity) - max_tokens
@@ -182,12 +192,16 @@ class _Bench:
         prompts = [p for task in reversed(run.tasks) for p in reversed(run.of(task)[: self._plan.num_swept])]
         contenders = [self._plain, self._pacer, *self._fixed.values()]
         with progress(f"{run.name}: sweep", len(prompts) * len(contenders)) as advance:
-            for contender in self._distinct():
-                self._decode(prompts[0], contender, "warm-up")
+            self.warm_up(prompts[0])
             for prompt, contender in product(prompts, contenders):
                 told = _told_of_silence(prompt, run, contender.name)
                 prompt.swept[contender.name] = told or self._decode(prompt, contender, _FIRST)
                 advance()
+
+    def warm_up(self, prompt: PacerPrompt) -> None:
+        """Let plain decoding and each drafter pay for what is prepared at first use."""
+        for contender in self._distinct():
+            self._decode(prompt, contender, "warm-up")
 
     def measure(self, run: PacerRun) -> None:
         """All prompts, as often as planned, with what is worth measuring in their task."""

@@ -97,7 +97,7 @@ def summarise_pacer(run: PacerRun) -> PacerSummary:
         geometric_mean(summary.pacer.value for summary in tasks.values()),
         {name: _over_plain(run, run.tasks, name).value for name in everywhere},
         {name: _swept_over_plain(run, run.tasks, name) for name in run.fixed},
-        _guard([s.stats["pacing"] for prompt in run.prompts for s in _of_pacer(prompt)]),
+        guard_of([s.stats["pacing"] for prompt in run.prompts for s in _of_pacer(prompt)]),
         _host(run),
         run.num_outputs(),
         len(run.mismatches()),
@@ -153,7 +153,8 @@ def _of_pacer(prompt: PacerPrompt) -> list[Any]:
     return [*swept, *prompt.timed[PACER]]
 
 
-def _guard(accounts: Sequence[dict[str, float]]) -> Guard:
+def guard_of(accounts: Sequence[dict[str, float]]) -> Guard:
+    """Requests' accounts held against their bounds."""
     over = [a["elapsed_seconds"] / (a["bound_seconds"] - a["cost_error_seconds"]) - 1.0 for a in accounts]
     errors = [a["cost_error_seconds"] / a["elapsed_seconds"] for a in accounts]
     slack = 1e-9  # seconds: sums of floats
