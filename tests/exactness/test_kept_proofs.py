@@ -17,13 +17,14 @@ from torch.utils.hooks import RemovableHandle
 
 from exactness.models import ARCHITECTURES, build
 from paceline.model import inspect, numerics, proof, proving
-from paceline.model.forward import ModuleForward, RecordedForward
+from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
 from paceline.model.hf import Decoder, HFTarget
 from paceline.model.loading import load_target, read_model
 from paceline.model.proof import proof_file, read_proof
 from paceline.model.rows import TreeWork
 from paceline.model.shallow import num_different_layers, shortened
 from paceline.native.library import library
+from paceline.native.scaling import ProgramFamily
 
 CPU = torch.device("cpu")
 native = pytest.mark.skipif(library() is None or not library().is_preferred, reason="no native kernels, or not in use")
@@ -279,3 +280,11 @@ def test_the_whole_model_is_compared_at_two_row_counts_whatever_the_probe_saw(fo
 
     with patch.object(RecordedForward, "logits", logits):
         assert not isinstance(load(folder)[0].decoder._forward, RecordedForward)
+
+
+@native
+def test_a_loaded_model_has_a_program_for_every_row_count(folder: str) -> None:
+    """Its first requests make none."""
+    decoder = load(folder)[0].decoder
+    with patch.object(RecordedForward, "_record", None), patch.object(ProgramFamily, "program", None):
+        assert all(decoder._forward._program(count).result.shape[0] == count for count in ROW_COUNTS)

@@ -167,10 +167,9 @@ class RecordedForward:
         return self._feed(set_chunk(self._frame, sequence, tokens), padded)
 
     def prepare(self) -> None:
-        """See `Forward`. What is worked out takes less than a forward, and is left until it is wanted."""
-        if self._family is None:
-            for count in ROW_COUNTS:
-                self._program(count)
+        """See `Forward`. Working out a program takes milliseconds, which a first request would pay at every count."""
+        for count in ROW_COUNTS:
+            self._program(count)
 
     def _feed(self, fed: Fed, num_rows: int) -> Program | ScaledProgram:
         """The program for a number of rows, its inputs set."""
