@@ -196,3 +196,12 @@ def test_what_was_learnt_is_what_was_seen_alone() -> None:
         costs.learn(2, 0, 22e-3)
     assert [list(found) for found in kept] == [[2]]
     assert kept[0][2].base == pytest.approx(22e-3)
+
+
+def test_what_was_learnt_since_is_kept_when_asked_if_it_rests_on_enough() -> None:
+    kept: list[dict[int, ForwardCost]] = []
+    costs = guessed(kept.append)
+    for number in range(1, 12):
+        costs.learn(1, 0, 10e-3)
+        costs.keep()
+        assert len(kept) == max(number - 7, 0) + (number >= 8)  # of itself at the 8th

@@ -13,6 +13,7 @@ from law.support import target_of
 from paceline.drafters import BaseDrafter
 from paceline.drafters.base import option
 from paceline.engine.tree import DraftTree
+from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.experience import Experience
 from paceline.testing import ScriptedDrafter
 from pacing.simulated import Costs, TimedDrafter, World, request_of, world
@@ -164,3 +165,16 @@ def test_it_is_kept_now_and_then_and_at_the_end(tmp_path) -> None:
     rested(3)
     place.pacer.close()
     assert place.pacer._file.stat().st_mtime_ns > second
+
+
+def test_what_forwards_cost_is_kept_at_the_end_too() -> None:
+    kept: list[dict[int, ForwardCost]] = []
+    place = world(target_of(VOCAB).logits, VOCAB, Costs())
+    place.pacer.costs = CostTable({1: ForwardCost(1e-2, 0.0)}, keep=kept.append)
+    place.run([request_of(VOCAB, 100)])
+    num_kept = len(kept)
+    assert num_kept == 2  # at the 8th and the 16th sample: a step in four is learnt from
+    place.pacer.close()
+    assert len(kept) == num_kept + 1
+    place.pacer.close()  # nothing new
+    assert len(kept) == num_kept + 1

@@ -112,7 +112,7 @@ class CostTable:
         rest: seconds of a token beside forward and pacing, until it is known.
         known: row counts whose costs were learnt in another process or by a single look; the others are guesses, and
             so is how fast the machine is today. None: all have just been measured.
-        keep: told now and then, at the 8th, 16th, 32nd, ... sample, what was learnt of the row counts seen.
+        keep: told what was learnt of the row counts seen, at the 8th, 16th, 32nd, ... sample and when asked to.
     """
 
     def __init__(
@@ -167,7 +167,12 @@ class CostTable:
         self._lower[count].learn(ratio / self._machine.value)
         self._seen.add(count)
         self._num_samples += 1
-        if self._keep is not None and self._num_samples >= _SETTLED and self._num_samples.bit_count() == 1:
+        if self._num_samples.bit_count() == 1:
+            self.keep()
+
+    def keep(self) -> None:
+        """Have what was learnt kept, once it rests on enough samples."""
+        if self._keep is not None and self._num_samples >= _SETTLED:
             self._keep(self.learnt())
 
     def learnt(self) -> dict[int, ForwardCost]:

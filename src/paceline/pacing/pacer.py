@@ -117,9 +117,12 @@ class AdaptivePacer(Pacer):
 
     def close(self) -> None:
         """See `Pacer`: keeps what was learnt."""
-        if self._file is not None and self._has_learnt:
+        if not self._has_learnt:
+            return
+        self.costs.keep()
+        if self._file is not None:
             write_json(self._file, self.experience.as_json())
-            self._kept_at, self._has_learnt = self._clock(), False
+        self._kept_at, self._has_learnt = self._clock(), False
 
     def account(self, request: Request) -> Account:
         """A running request's account."""
