@@ -56,7 +56,7 @@ def test_a_proposal_is_worth_what_its_paths_promised_and_what_came_of_them() -> 
         candidates.add(somebody(), tree)
         candidates.add(somebody("silent"), DraftTree())
         assert judged(candidates, *said) == [
-            ("somebody", pytest.approx(0.75 * seen + 0.25 * promised), pytest.approx(promised)),
+            ("somebody", pytest.approx(0.9 * seen + 0.1 * promised), pytest.approx(promised)),
             ("silent", 0.0, 0.0),
         ]
 

@@ -9,7 +9,7 @@ from paceline.engine.request import Drafter
 from paceline.engine.tree import DraftTree, TreeUnion
 from paceline.pacing.success_counts import SuccessCounts, evaluated
 
-_SEEN = 0.75  # the weight of what came of a proposal, beside what was expected of it: that is smoother, and lags
+_SEEN = 0.9  # the weight of what came of a proposal, beside what was expected of it: that is smoother, and lags
 
 Node = tuple[float, int, int]  # path probability, index of the request, node of its candidates
 

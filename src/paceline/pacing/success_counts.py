@@ -17,6 +17,7 @@ _SHARED_WEIGHT = 8.0  # trials that other requests' experience counts for
 SHARED_MEMORY = 512.0  # trials after which a trial has lost two thirds of its weight
 REQUEST_MEMORY = 24.0  # the same within a request: a change of topic is learnt within tens of tokens
 _SCALE_WEIGHT = 4.0  # successes, all of them expected, that a drafter as a whole starts with
+_OWN_SCALE_WEIGHT = 0.5  # the same within a request: texts differ more than drafters do
 ALL = -1  # in place of a bucket: the drafter as a whole; (expected successes, successes) in place of trials
 _SCORE_BUCKETS = 10  # buckets of a tree that brings none
 
@@ -29,11 +30,12 @@ class SuccessCounts:
     new ones come. A request's counts stand on the shared ones: those are their prior, and learn what they learn.
     """
 
-    __slots__ = ("_keep", "_prior_weight", "_shared", "_table")
+    __slots__ = ("_keep", "_prior_weight", "_scale_weight", "_shared", "_table")
 
     def __init__(self, memory: float, shared: SuccessCounts | None = None) -> None:
         self._keep = 1.0 - 1.0 / memory
         self._prior_weight = _SCORE_WEIGHT if shared is None else _SHARED_WEIGHT
+        self._scale_weight = _SCALE_WEIGHT if shared is None else _OWN_SCALE_WEIGHT
         self._shared = shared
         self._table: dict[Key, tuple[float, float]] = {}
 
@@ -98,7 +100,7 @@ class SuccessCounts:
     def _scale(self, name: str) -> float:
         """Successes of a drafter where one was expected, whatever the bucket."""
         expected, successes = self._table.get((name, ALL), (0.0, 0.0))
-        return (_SCALE_WEIGHT + successes) / (_SCALE_WEIGHT + expected)
+        return (self._scale_weight + successes) / (self._scale_weight + expected)
 
     def agreed(self, sources: Sequence[str], independent: float) -> float:
         """That of a node that several drafters proposed, from what it would be were they independent."""
