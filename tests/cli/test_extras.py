@@ -33,3 +33,10 @@ def test_the_report_is_made_without_the_extras(tmp_path: Path) -> None:
     done = run_without(EXTRAS, "report", "Once upon a time", "--max-tokens", "3", "--out", str(page))
     assert done.returncode == 0, done.stderr
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_putting_load_on_a_server_says_what_to_install() -> None:
+    done = run_without(["httpx"], "bench", "serve", "--port", "1")
+    assert done.returncode != 0
+    assert 'httpx is not installed; allowed: pip install "paceline[server]" first' in done.stderr
+    assert "Traceback" not in done.stderr
