@@ -87,6 +87,7 @@ def test_a_closed_loop_keeps_to_its_clients(peer: FakePeer, peer_url: str) -> No
     load = measured(peer_url, Asked(count=20, sizes=SIZES), LoadPlan(max_concurrency=3))
     assert peer.most == 3
     assert len(load.answers) == 20
+    assert load.lateness == []  # nothing was due at any time
     assert load.saturated_until is not None
     assert load.saturated_until <= load.ended
     assert load.saturated_until in sorted(a.ended for a in load.answers)[-3:]  # the first to find nothing more to ask
@@ -96,6 +97,7 @@ def test_an_open_loop_sends_on_time_however_many_wait(peer: FakePeer, peer_url: 
     peer.seconds = 0.2
     load = measured(peer_url, Asked(count=8, sizes=SIZES), LoadPlan(request_rate=100.0))
     assert load.saturated_until is None
+    assert len(load.lateness) == 8
     assert peer.most == 8
     assert all(a.sent >= a.due for a in load.answers)
     assert load.answers[-1].due == pytest.approx(load.started + 8 / 100)

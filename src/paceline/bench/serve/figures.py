@@ -138,9 +138,10 @@ def deadline_kind(answer: Answer, deadline_ms: float) -> str:
 
 def _generator(load: Load, answered: Sequence[Answer]) -> dict[str, Any]:
     """Of this process: its share of a core, how late it sent, and how it knows the tokens of a chunk."""
+    late = load.lateness
     return {
         "generator_cpu_share": load.cpu_share,
-        "generator_p99_lateness_ms": 1e3 * float(np.percentile(load.lateness, 99)),
+        "generator_p99_lateness_ms": 1e3 * float(np.percentile(late, 99)) if late else None,
         "token_sources": dict(Counter(answer.token_source for answer in answered)),
     }
 

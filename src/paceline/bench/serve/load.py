@@ -45,7 +45,7 @@ class Load:
     started: float  # seconds of time.perf_counter, as all times
     ended: float
     cpu_seconds: float  # of this process while it lasted
-    lateness: list[float]  # seconds by which this process was behind its own schedule, by request
+    lateness: list[float]  # in an open loop: seconds by which this process was behind its own schedule, by request
     saturated_until: float | None  # in a closed loop: when the first client found nothing more to ask
     counted: Counters | None  # by the server, in all
     counted_saturated: Counters | None  # until `saturated_until`
@@ -97,7 +97,8 @@ class _Running:
         tasks = []
         for prompt, offset in zip(prompts, due, strict=True):
             await _sleep_until(started + offset)
-            self._lateness.append(time.perf_counter() - started - offset)
+            if offset:
+                self._lateness.append(time.perf_counter() - started - offset)
             tasks.append(asyncio.create_task(self._ask(prompt, started + offset)))
         answers = list(await asyncio.gather(*tasks))
         ended, cpu = time.perf_counter(), time.process_time() - cpu

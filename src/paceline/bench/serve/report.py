@@ -103,23 +103,23 @@ def _deadline(found: Figures) -> list[tuple[str, str]]:
 
 def _notes(found: Figures) -> list[str]:
     sources = ", ".join(f"{name} ({count})" for name, count in found["token_sources"].items())
+    late = found["generator_p99_lateness_ms"]
+    on_time = "" if late is None else f", 99 % of requests sent within {late:.1f} ms of their time"
     return [
         f"Tokens of a chunk from: {sources or 'nothing'}. A chunk of k tokens is k equal gaps between tokens",
-        f"Load generator: {found['generator_cpu_share']:.0%} of a core, 99 % of requests sent within "
-        f"{found['generator_p99_lateness_ms']:.1f} ms of their time",
+        f"Load generator: {found['generator_cpu_share']:.0%} of a core{on_time}",
         *(f"{count} x {error}" for error, count in found["error_counts"].items()),
     ]
 
 
 def warnings(found: Figures) -> list[str]:
     """What makes the figures those of the generator rather than of the server."""
+    share, late = found["generator_cpu_share"], found["generator_p99_lateness_ms"] or 0.0
     lines = []
-    if found["generator_cpu_share"] > _BUSY_SHARE:
-        lines.append(
-            f"WARNING: the load generator took {found['generator_cpu_share']:.0%} of a core: it delays what it measures"
-        )
-    if found["generator_p99_lateness_ms"] > _LATE_MS:
-        lines.append(f"WARNING: requests were sent up to {found['generator_p99_lateness_ms']:.0f} ms late (p99)")
+    if share > _BUSY_SHARE:
+        lines.append(f"WARNING: the load generator took {share:.0%} of a core: it delays what it measures")
+    if late > _LATE_MS:
+        lines.append(f"WARNING: requests were sent up to {late:.0f} ms late (p99)")
     return lines
 
 
