@@ -255,6 +255,30 @@ def test_the_bundled_model_continues_text_from_a_pipe(run, bundled) -> None:
     assert "prompt tokens" in done.stderr
 
 
+def test_a_local_model_with_a_template_chats_and_is_stopped_in_mid_answer(capsys, monkeypatch, bundled) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    monkeypatch.setattr(bundled.tokenizer.inner, "chat_template", template)
+    view = View(is_interactive=False)
+    found = Talk(LocalSpeaker(bundled, "it"), Settings({"max_tokens": 9}), Conversation("S"), view)
+    found.run(LineReader(io.StringIO("Hi\n")))
+    assert found.conversation.turns[1].text == bundled.generate("system: S\nuser: Hi\nassistant:", max_tokens=9).text
+    shown = []
+
+    def interrupted(piece: Piece) -> None:
+        shown.append(piece.text)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "piece", interrupted)
+    found.settings.params["max_tokens"] = 500
+    found.run(LineReader(io.StringIO("On\n")))
+    assert found.conversation.turns[-1].text == "".join(shown)
+    assert found.conversation.turns[-1].is_cut
+    assert found.last is not None
+    assert found.last.finish_reason == "abort"
+    assert "stopped ·" in capsys.readouterr().err
+
+
 def test_a_full_context_says_what_to_do(capsys, bundled) -> None:
     room = bundled.target.max_length
     prompt = "word " * (room - 40)
