@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from paceline import LLM
+from paceline import LLM, SamplingParams
 from paceline.engine.request import Token
 from paceline.server.chat.marked import Marked
 from paceline.server.chat.parts import Block, put_together
-from paceline.server.chat.readers import ForcedCallReader, Reader
+from paceline.server.chat.readers import ForcedCallReader, PlainReader, Reader
 from paceline.server.chat.template_reader import TemplateReader
 from paceline.server.chat.tools import ToolUse
 from paceline.text.stream import TextStream
@@ -35,17 +35,18 @@ def tokens_of(bundled: LLM, text: str) -> list[Token]:
 def reader_of(bundled: LLM, use: ToolUse, prompt: str = "user: a\nassistant:", stop: tuple[str, ...] = ()) -> Reader:
     tokenizer = bundled.runtime.factory.tokenizer
     marked = Marked(tokenizer, RESPONSE_TEMPLATE)
-    return TemplateReader(RESPONSE_TEMPLATE, marked, tokenizer.encode(prompt), stop, 0, use)
+    params = SamplingParams(stop=stop)
+    return TemplateReader(RESPONSE_TEMPLATE, marked, tokenizer.encode(prompt), params, use)
 
 
-def blocks_of(reader: Reader, tokens: list[Token], draw: random.Random) -> list[Block]:
+def blocks_of(reader: Reader, tokens: list[Token], draw: random.Random, rest: str = "") -> list[Block]:
     """The blocks of an answer that comes in steps of drawn sizes."""
     parts = []
     while tokens:
         count = draw.randint(1, 9)
         parts += reader.read(tokens[:count])
         tokens = tokens[count:]
-    return put_together([*parts, *reader.finish()])
+    return put_together([*parts, *reader.finish(rest)])
 
 
 def drawn_answer(draw: random.Random) -> tuple[str, list[tuple[str, str]]]:
@@ -130,6 +131,11 @@ def test_a_stop_string_ends_what_is_read(bundled: LLM) -> None:
     assert blocks_of(reader, tokens_of(bundled, "<think>a</think>it is the END"), random.Random(2))[-1].text == (
         "it is the "
     )
+
+
+def test_the_rest_of_an_answer_that_was_cut_is_given(bundled: LLM) -> None:
+    blocks = blocks_of(PlainReader(), tokens_of(bundled, "it is the"), random.Random(3), " EN")
+    assert [block.text for block in blocks] == ["it is the EN"]
 
 
 @pytest.mark.parametrize("seed", range(10))

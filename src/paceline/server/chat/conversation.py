@@ -18,7 +18,6 @@ from paceline.server.rendering import Rendered, rendered
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.service import Service
 from paceline.server.shapes import usage
-from paceline.text.stream import Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,9 @@ class Sample:
 class Conversation:
     """Samples that answer a conversation."""
 
-    def __init__(
-        self, generation: Generation, readers: list[Reader], decode: Decode, headers: Mapping[str, str]
-    ) -> None:
-        self._generation, self._readers, self._decode = generation, readers, decode
+    def __init__(self, generation: Generation, readers: list[Reader], headers: Mapping[str, str]) -> None:
+        self._generation, self._readers = generation, readers
+        self._num_read = [0] * len(readers)  # characters of each text
         self.headers = headers
 
     @property
@@ -83,14 +81,6 @@ class Conversation:
         reason = self.requests[index].finish_reason
         return "tool_calls" if reason == "stop" and self._readers[index].num_calls else reason
 
-    def stop_string(self, index: int) -> str | None:
-        """The stop string that ended a sample; its tokens are there, its text is cut."""
-        request = self.requests[index]
-        if request.finish_reason != "stop" or not request.params.stop:
-            return None
-        written = self._decode(request.tokens[request.num_prompt_tokens :])
-        return next((stop for stop in request.params.stop if stop in written[max(len(request.text) - 1, 0) :]), None)
-
     def usage(self) -> dict[str, Any]:
         """Tokens read and written so far."""
         found = usage(self.requests, len(self.requests))
@@ -102,7 +92,8 @@ class Conversation:
     def _parts(self, index: int, tokens: list[Token], is_last: bool) -> list[Part]:
         reader = self._readers[index]
         parts = reader.read(tokens)
-        return parts + reader.finish() if is_last else parts
+        self._num_read[index] += sum([len(token.text) for token in tokens])
+        return parts + reader.finish(self.requests[index].text[self._num_read[index] :]) if is_last else parts
 
 
 async def begin(service: Service, body: ChatBody, changes: Mapping[str, Any], tenant: str) -> Conversation:
@@ -127,7 +118,7 @@ async def begin(service: Service, body: ChatBody, changes: Mapping[str, Any], te
     except BaseException:
         generation.give_up()
         raise
-    return Conversation(generation, readers, service.runtime.factory.tokenizer.decode, headers)
+    return Conversation(generation, readers, headers)
 
 
 def prompt_of(service: Service, body: ChatBody, tools: ToolUse) -> Rendered:
@@ -140,5 +131,5 @@ def _reader(form: ChatFormat, tools: ToolUse, request: Request) -> Reader:
         return ForcedCallReader()
     if form.response_template is None or form.marked is None:
         return PlainReader()
-    prompt, params = request.tokens[: request.num_prompt_tokens], request.params
-    return TemplateReader(form.response_template, form.marked, prompt, params.stop, params.min_tokens, tools)
+    prompt = request.tokens[: request.num_prompt_tokens]
+    return TemplateReader(form.response_template, form.marked, prompt, request.params, tools)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from paceline.text.stream import Decode
 from paceline.text.tokenizer import Tokenizer
 
 
@@ -14,6 +16,7 @@ class Marked:
 
     def __init__(self, tokenizer: Tokenizer, response_template: Mapping[str, Any]) -> None:
         self._inner = tokenizer.inner
+        self.decode_all: Decode = partial(tokenizer.decode, skip_special_tokens=False)
         sought = json.dumps(response_template, ensure_ascii=False).replace("\\", "")
         special = zip(self._inner.all_special_ids, self._inner.all_special_tokens, strict=True)
         self._dropped = frozenset(int(token_id) for token_id, text in special if text not in sought)

@@ -20,8 +20,8 @@ class Reader(Protocol):
     def read(self, tokens: Sequence[Token]) -> list[Part]:
         """The parts that the next tokens complete."""
 
-    def finish(self) -> list[Part]:
-        """What had been held back."""
+    def finish(self, rest: str) -> list[Part]:
+        """What had been held back; `rest` is text that came with no token, as the answer was cut."""
 
 
 class PlainReader:
@@ -34,9 +34,9 @@ class PlainReader:
         """One part, which may be empty."""
         return [Text("".join([token.text for token in tokens]))] if tokens else []
 
-    def finish(self) -> list[Part]:
-        """Nothing."""
-        return []
+    def finish(self, rest: str) -> list[Part]:
+        """The rest."""
+        return [Text(rest)] if rest else []
 
 
 class ForcedCallReader:
@@ -60,15 +60,15 @@ class ForcedCallReader:
         arguments, self._text = self._text[:-1], self._text[-1:]
         return [*begun, Arguments(0, arguments)]
 
-    def finish(self) -> list[Part]:
+    def finish(self, rest: str) -> list[Part]:
         """The last character, if it is not the one that ends the call; what has no name yet is text."""
-        rest, self._text = self._text, ""
+        text, self._text = self._text + rest, ""
         if self.num_calls == 0:
-            return [Text(rest)] if rest else []
+            return [Text(text)] if text else []
         with suppress(ValueError):
             json.loads("".join(self._read))
             return []
-        return [Arguments(0, rest)] if rest else []
+        return [Arguments(0, text)] if text else []
 
     def _begin(self) -> list[Part]:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.utils.chat_parsing import ResponseParser
 
 from paceline.engine.request import Token
+from paceline.params import SamplingParams
 from paceline.server.chat.marked import Marked
 from paceline.server.chat.parts import Arguments, Call, Part, Reasoning, Text, new_call_id
 from paceline.server.chat.tools import ToolUse
@@ -26,8 +27,7 @@ class TemplateReader:
         response_template: the model's.
         marked: decodes its tokens.
         prompt: it may hold the beginning of the answer, the mark that opens the reasoning, say.
-        stop: strings that end the answer, and are no part of it.
-        min_tokens: stop strings count after so many.
+        params: its stop strings end the answer here as they do in the engine.
         tools: those that may be called; without any, calls are text.
     """
 
@@ -36,19 +36,19 @@ class TemplateReader:
         response_template: Mapping[str, Any],
         marked: Marked,
         prompt: Sequence[int],
-        stop: Sequence[str],
-        min_tokens: int,
+        params: SamplingParams,
         tools: ToolUse,
     ) -> None:
         self.num_calls = 0
         self.num_reasoning_tokens = 0
         self._tools = tools
         self._parser = _parser(response_template, marked.decode(prompt), tools)
-        self._stream = TextStream(marked.decode, prompt, stop)
-        self._num_tokens, self._min_tokens = 0, min_tokens
+        decode = marked.decode if params.skip_special_tokens else marked.decode_all
+        self._stream = TextStream(decode, prompt, params.stop, params.include_stop_str_in_output)
+        self._num_tokens, self._min_tokens = 0, params.min_tokens
         self._written = ""  # all that the model wrote
         self._given = 0  # how much of it has become parts
-        self._has_stopped = False  # at a stop string
+        self._stop: str | None = None  # where it ended
         self._is_broken = False  # nothing more is read
         self._body: list[str] = []  # of the call that is being written
         self._region: str | None = None
@@ -60,14 +60,13 @@ class TemplateReader:
         for token in tokens:
             self._num_tokens += 1
             self.num_reasoning_tokens += self._region in _REASONING
-            text, stopped = self._stream.push(token.id, check_stop=self._num_tokens > self._min_tokens)
-            self._has_stopped = stopped is not None
+            text, self._stop = self._stream.push(token.id, check_stop=self._num_tokens > self._min_tokens)
             parts += self._fed(text)
         return parts
 
-    def finish(self) -> list[Part]:
-        """What had been held back."""
-        parts = self._fed("" if self._has_stopped else self._stream.finish())
+    def finish(self, rest: str) -> list[Part]:
+        """What had been held back; the rest is known here."""
+        parts = self._fed(self._stream.finish() if self._stop is None else "")
         if self._is_broken:
             return parts
         try:

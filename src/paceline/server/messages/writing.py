@@ -12,8 +12,9 @@ from paceline.server.chat.parts import Block, Change, Grown, Opened
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def ending(reason: str | None, stop: str | None) -> dict[str, Any]:
-    """Why an answer ended; `stop` is the stop string that ended it."""
+def ending(reason: str | None, stop_reason: str | int | None) -> dict[str, Any]:
+    """Why an answer ended, and the stop string that ended it."""
+    stop = stop_reason if reason == "stop" and isinstance(stop_reason, str) else None
     told = "stop_sequence" if stop else _REASONS.get(str(reason), "end_turn")
     return {"stop_reason": told, "stop_sequence": stop}
 

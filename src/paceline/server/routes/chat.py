@@ -109,6 +109,8 @@ class _Answer:
         logprobs = chat_logprobs(tokens, self._service.text_of) if self._body.logprobs and tokens else None
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
         choice |= self._details.of(index, tokens, reason is not None)
+        if reason is not None:
+            choice["stop_reason"] = self._conversation.requests[index].stop_reason  # vLLM's
         return {**choice, "token_ids": [token.id for token in tokens]} if self._body.return_token_ids else choice
 
     def _reason(self, index: int) -> str | None:

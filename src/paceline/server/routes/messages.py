@@ -88,7 +88,7 @@ class _Answer:
         return _event({"type": "message_start", "message": {**self._head, **begun, "usage": self._usage()}})
 
     def _ending(self) -> dict[str, Any]:
-        return ending(self._conversation.finish_reason(0), self._conversation.stop_string(0))
+        return ending(self._conversation.finish_reason(0), self._conversation.requests[0].stop_reason)
 
     def _usage(self) -> dict[str, Any]:
         return usage_of(self._conversation.usage())
