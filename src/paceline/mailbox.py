@@ -33,16 +33,29 @@ class News:
     def __init__(self, mailbox: Mailbox | None = None) -> None:
         self._mailbox = mailbox or Mailbox(asyncio.get_running_loop())
         self._event = asyncio.Event()
+        self._is_late = False
 
     def wake(self) -> None:
         """Called by the engine's thread."""
         self._mailbox.post(self._event)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Until there has been news since the last call; False if there was none for so many seconds."""
+        """Until there has been news since the last call; False if there was none for so many seconds.
+
+        `asyncio.wait_for` is no help: until Python 3.12 it swallows a cancellation that comes together with news, and
+        a reader who is gone would be decoded for until the end.
+        """
+        self._is_late = False
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._give_up)
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
+            await self._event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._event.clear()
-        return True
+        return not self._is_late
+
+    def _give_up(self) -> None:
+        if not self._event.is_set():
+            self._is_late = True
+            self._event.set()

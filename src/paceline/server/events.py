@@ -53,8 +53,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See Starlette."""
-        writing = asyncio.ensure_future(self._write(send))
         leaving = asyncio.ensure_future(_departure(receive))
+        writing = asyncio.ensure_future(self._write(send, leaving))
         try:
             await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -63,12 +63,14 @@ class EventStream(Response):
             with suppress(asyncio.CancelledError, asyncio.TimeoutError):
                 await writing
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, leaving: asyncio.Future[None]) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for part in self._events:
                 message = {"type": "http.response.body", "body": part, "more_body": True}
                 await asyncio.wait_for(send(message), self._write_seconds)
+                if leaving.done():  # until Python 3.12 `wait_for` may have swallowed that this was cancelled
+                    return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await self._events.aclose()  # type: ignore[attr-defined]
