@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 
 from paceline import LLM
-from paceline.server.chat.format import ChatFormat, find_format
+from paceline.errors import ConfigError
+from paceline.server.chat.format import ChatFormat, find_format, of_family
 from paceline.server.chat.tools import tool_use
 from paceline.server.errors import ApiError
 from paceline.server.rendering import Rendered, rendered
@@ -214,3 +216,21 @@ def test_references_of_a_forced_call_still_find_their_target() -> None:
     assert second["properties"]["city"]["$ref"] == "#/anyOf/1/properties/arguments/$defs/City"
     assert second["properties"]["more"]["items"][0]["$ref"] == "#/anyOf/1/properties/arguments"
     assert "$id" not in second
+
+
+def test_templates_that_cannot_be_read_are_refused_at_once(bundled: LLM) -> None:
+    tokenizer = bundled.runtime.factory.tokenizer
+    with pytest.raises(ConfigError, match="no Jinja in line 2"):
+        find_format(tokenizer, "\n{% for %}", None, "")
+    with pytest.raises(ConfigError, match="response template cannot be read"):
+        find_format(tokenizer, TEMPLATE, {"fields": {}}, "")
+
+
+def test_a_family_without_a_response_template_has_that_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of_family("Qwen3ForCausalLM")
+    assert found is not None
+    assert set(found["fields"]) == {"reasoning_content", "tool_calls", "content"}
+    assert of_family("LlamaForCausalLM") is None
+    assert of_family("") is None
+    monkeypatch.setitem(sys.modules, "transformers.cli.serving.utils", None)  # a release without it
+    assert of_family("Qwen3ForCausalLM") is None

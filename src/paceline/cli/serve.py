@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from enum import Enum
@@ -48,6 +49,11 @@ def serve(
     cors_origin: list[str] = typer.Option([], metavar="ORIGIN", help="Web site whose pages may ask; * is every one."),
     strict: bool = typer.Option(False, "--strict", help="Refuse unknown fields, which else are ignored and named."),
     chat_template: Path = typer.Option(None, metavar="FILE", help="A Jinja template in place of the model's own."),
+    response_template: Path = typer.Option(
+        None,
+        metavar="FILE",
+        help="How answers are read, in JSON, in place of the model's own: its calls, its reasoning.",
+    ),
     max_open_requests: int = typer.Option(1024, min=1, help="Running and waiting; more are answered with 429."),
     max_body_mb: int = typer.Option(16, min=1, help="Largest body of a request, in MiB."),
     request_seconds: float = typer.Option(3600.0, min=0.1, help="Most seconds that one request may take."),
@@ -81,6 +87,7 @@ def serve(
         any_model=any_model,
         strict=strict,
         chat_template=_read(chat_template, "--chat-template") if chat_template else None,
+        response_template=_read_json(response_template, "--response-template") if response_template else None,
         hosts=_hosts(host, allowed_host),
         origins=tuple(cors_origin),
         log_prompts=log_prompts,
@@ -132,6 +139,16 @@ def _keys(given: list[str], file: Path | None) -> tuple[str, ...]:
     if file and not found:
         raise ConfigError(f"--api-key-file is {str(file)!r}, which holds no key; allowed: one on each line")
     return found
+
+
+def _read_json(file: Path, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(file, option))
+    except ValueError as error:
+        raise ConfigError(f"{option} is {str(file)!r}: {error}; allowed: a file of JSON") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{option} is {str(file)!r}, which is no JSON object; allowed: a response template")
+    return value
 
 
 def _read(file: Path, option: str) -> str:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.chat_parsing import ResponseParser
 
+from paceline.errors import ConfigError, first_line
 from paceline.server.chat.marked import Marked
 from paceline.text.tokenizer import Tokenizer
 
@@ -43,14 +46,21 @@ def find_format(
         template: a chat template in place of its own.
         response_template: one in place of its own.
         architecture: as `config.json` has it, for families whose tokenizers bring no response template.
+
+    Raises:
+        ConfigError: one of the templates cannot be read.
     """
     if tokenizer is None or not (template or tokenizer.inner.chat_template):
         return ChatFormat()
-    show = _Trial(tokenizer, template).show
+    trial = _Trial(tokenizer, template)
+    trial.check()
+    show = trial.show
     user = {"role": "user", "content": _MARK}
     source = template or json.dumps(tokenizer.inner.chat_template)
     own = response_template or getattr(tokenizer.inner, "response_template", None)
-    reading = own or (None if template else _of_family(architecture))
+    reading = own or (None if template else of_family(architecture))
+    if reading:
+        _check(reading)
     return ChatFormat(
         has_template=True,
         template=template,
@@ -67,12 +77,32 @@ class _Trial:
     def __init__(self, tokenizer: Tokenizer, template: str | None) -> None:
         self._inner, self._template = tokenizer.inner, template
 
+    def check(self) -> None:
+        """Refuse what is no template."""
+        try:
+            self._inner.apply_chat_template(
+                [{"role": "user", "content": ""}], chat_template=self._template, tokenize=False
+            )
+        except TemplateSyntaxError as error:
+            message = f"the chat template is no Jinja in line {error.lineno}: {error.message}"
+            raise ConfigError(f"{message}; allowed: one that transformers can read") from error
+        except Exception:
+            return  # it wants another conversation
+
     def show(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> str:
         """What the template makes of messages; nothing if it refuses them."""
         with suppress(Exception):  # a template may raise anything
             how = {"tokenize": False, "add_generation_prompt": True, "chat_template": self._template}
             return str(self._inner.apply_chat_template(list(messages), tools=tools, **how))
         return ""
+
+
+def _check(response_template: Mapping[str, Any]) -> None:
+    try:
+        ResponseParser(response_template, prefix="")
+    except Exception as error:
+        message = f"the response template cannot be read: {first_line(error)}"
+        raise ConfigError(f"{message}; allowed: a template of transformers' chat response parsing") from error
 
 
 def _part(text: str) -> list[dict[str, str]]:
@@ -88,7 +118,7 @@ def _called(arguments: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
 
 
-def _of_family(architecture: str) -> Mapping[str, Any] | None:
+def of_family(architecture: str) -> Mapping[str, Any] | None:
     """The response template that transformers' own server has for a family of models without one."""
     types = [name for name, known in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if known == architecture]
     try:
