@@ -14,9 +14,9 @@ _PREDICTION = "prediction"  # the drafter that proposes what the request predict
 _LOWEST = -9999.0  # in place of minus infinity, which JSON does not have; vLLM's
 
 
-def new_id(kind: str) -> str:
+def new_id(kind: str, separator: str = "-") -> str:
     """A fresh id of a response."""
-    return f"{kind}-{secrets.token_hex(16)}"
+    return f"{kind}{separator}{secrets.token_hex(16)}"
 
 
 def finite(logprob: float) -> float:

@@ -18,7 +18,7 @@ class ResponseObject:
 
     def __init__(self, body: ResponsesBody, model: str) -> None:
         self._told = {
-            "id": new_id("resp"),
+            "id": new_id("resp", "_"),
             "object": "response",
             "created_at": int(time.time()),
             "model": model,
@@ -62,7 +62,7 @@ class Items:
         """What a change of the blocks is told by; `status` is that of items which end."""
         block, place = change.block, {"output_index": change.index}
         if isinstance(change, Opened):
-            self._id = new_id(_KINDS[block.kind])
+            self._id = new_id(_KINDS[block.kind], "_")
             item = _item(block, self._id, "in_progress")
             added = {"type": "response.output_item.added", **place, "item": item}
             return [added, *_part_added(block, {"item_id": self._id, **place})]

@@ -55,7 +55,7 @@ class _Answer:
 
     def __init__(self, model: str, conversation: Conversation) -> None:
         self._conversation, self._blocks = conversation, Blocks()
-        self._head = {"id": new_id("msg"), "type": "message", "role": "assistant", "model": model}
+        self._head = {"id": new_id("msg", "_"), "type": "message", "role": "assistant", "model": model}
         self._is_begun = False
 
     async def whole(self) -> dict[str, Any]:
