@@ -46,6 +46,7 @@ def counting(settings: Settings | None = None, right: int | None = None, **optio
     drafter = ScriptedDrafter.perfect(target) if right is None else ScriptedDrafter.adversarial(target, right)
     with LLM.from_target(target, drafters=[drafter]) as llm:
         app = create_app(llm, settings or Settings(("counting",)))
+        app.state.llm = llm
         with running(app) as url, httpx.Client(base_url=url, timeout=30) as client:
             yield client, law, app
 

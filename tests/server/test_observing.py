@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from paceline.errors import DeadlineError
 from paceline.server import Settings
 from paceline.server.observing.catalogue import catalogue, one_two_five
 
@@ -168,6 +169,45 @@ def test_a_step_that_takes_long_holds_up_no_scrape() -> None:
         app.state.service.runtime.thread.ask(lambda: None)
         assert client.get("/metrics", timeout=2.0).status_code == 200
         thread.join()
+
+
+def test_preemptions_are_counted_where_they_happen() -> None:
+    with counting(cache_tokens=60) as (client, _law, _app):
+        assert asked(client, [1, 2, 3], 40, n=4).status_code == 200
+        samples = scraped(client)
+        preempted = value(samples, "vllm:num_preemptions_total")
+        assert preempted > 0
+        assert value(samples, "vllm:request_num_preemptions_sum") == preempted
+        assert value(samples, "vllm:generation_tokens_total") == 160
+        assert value(samples, "vllm:prompt_tokens_total") == 12
+        of_parts = [value(samples, f"vllm:request_{part}_time_seconds_sum") for part in ("queue", "prefill", "decode")]
+        assert min(of_parts) > 0
+        assert sum(of_parts) == pytest.approx(value(samples, "vllm:e2e_request_latency_seconds_sum"))
+
+
+def test_deadlines_are_counted_by_what_became_of_them() -> None:
+    with counting() as (client, law, app):
+        law.seconds = 0.005
+        generate = app.state.llm.generate
+        assert len(generate([1, 2], max_tokens=2, deadline_ms=60_000).token_ids) == 2
+        assert 0 < len(generate([1, 2], max_tokens=400, deadline_ms=500).token_ids) < 400
+        with pytest.raises(DeadlineError):
+            generate([1, 2], max_tokens=2, deadline_ms=0.001)
+        samples = scraped(client)
+        outcomes = ("met", "cut", "refused", "given_up")
+        assert [value(samples, "paceline:deadline_requests_total", outcome=one) for one in outcomes] == [1, 1, 1, 0]
+        assert value(samples, "vllm:request_success_total", finished_reason="error") == 1
+
+
+def test_a_prompt_that_is_only_read_has_no_first_token() -> None:
+    with counting() as (client, _law, _app):
+        answer = asked(client, [1, 2, 3], 0)
+        assert answer.json()["usage"]["completion_tokens"] == 0
+        assert answer.json()["metrics"]["time_to_first_token_ms"] is None
+        samples = scraped(client)
+        assert value(samples, "vllm:prompt_tokens_total") == 3
+        assert value(samples, "vllm:time_to_first_token_seconds_count") == 0
+        assert value(samples, "vllm:request_success_total", finished_reason="length") == 1
 
 
 def test_lengths_are_in_buckets_of_one_two_five() -> None:
