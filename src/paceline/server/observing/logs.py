@@ -6,6 +6,7 @@ server that is the process.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -42,6 +43,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)  # a drafter that is left out, above all
     for name in _OWN:
@@ -52,6 +54,11 @@ def _as_json(event: dict[str, Any], **options: Any) -> str:
     """A line; what it is about comes first."""
     first = {name: event[name] for name in ("timestamp", "level", "logger", "event") if name in event}
     return json.dumps(first | event, ensure_ascii=False, **options)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is worth a line: that a server which is ended cancels its streams is not, a traceback each."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 class Journal:
