@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from .asking import ask
 from .browsing import DONE, _usual, browser, fill, generate, needs_chromium, page, site, visit, wait_for, watch
 
 __all__ = ["_usual", "browser", "page", "site", "visit", "watch"]  # fixtures
@@ -158,31 +157,24 @@ def test_drafters_differ_by_more_than_colour(page: Any) -> None:
     assert set(lines) == {"solid", "double", "dotted", "dashed", "wavy"}
 
 
-def fetched(url: str, **headers: str) -> tuple[int, Any, bytes]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as response:
-            return response.status, response.headers, response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read()
-
-
 def test_files_are_served_under_a_strict_policy_and_cached_by_their_content(url: str) -> None:
     for path, kind in (
         ("/", "text/html"),
         ("/static/playground.js", "text/javascript"),
         ("/static/figures.css", "text/css"),
     ):
-        status, headers, body = fetched(f"{url}{path}")
-        assert (status, headers.get_content_type()) == (200, kind)
-        assert b"<script>" not in body
+        answer = ask(url, path)
+        headers = answer.headers
+        assert (answer.status, headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert b"<script>" not in answer.body
         policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
         assert policy["default-src"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
         assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
         assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
         assert headers["cache-control"] == "no-cache"
-        status, _, body = fetched(f"{url}{path}", **{"if-none-match": headers["etag"]})
-        assert (status, body) == (304, b"")
+        again = ask(url, path, headers={"if-none-match": headers["etag"]})
+        assert (again.status, again.body) == (304, b"")
+        assert ask(url, path, method="HEAD").headers["etag"] == headers["etag"]
     for path in ("/static/nothing.js", "/static/..%2Fapp.py", "/static/%2e%2e/app.py"):
-        assert fetched(f"{url}{path}")[0] == 404
+        assert ask(url, path).status == 404

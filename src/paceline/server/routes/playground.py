@@ -78,7 +78,7 @@ def about(request: Request, service: TheService) -> dict[str, Any]:
     """What the page shows beside what is asked of the model."""
     tokenizer = service.runtime.loaded.tokenizer
     template = service.settings.chat_template or (tokenizer and tokenizer.inner.chat_template)
-    paths = {getattr(route, "path", "") for route in request.app.routes}
+    paths = request.app.openapi()["paths"]
     return {
         "version": __version__,
         "models": list(service.settings.names),
