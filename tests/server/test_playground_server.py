@@ -70,6 +70,20 @@ def test_the_page_is_told_of_what_the_server_tells_of_its_load(forced: LLM) -> N
         assert "/metrics" in ask(url, "/playground").json["load"]
 
 
+def test_what_was_read_before_is_shaded(page: Any) -> None:
+    prompt = "The fox and the hen went to the market. " * 20
+    shaded = []
+    for _ in range(2):
+        generate(page, prompt=prompt, max_tokens=3)
+        page.evaluate("document.querySelector('#read').open = true")
+        shaded.append("".join(page.locator("#read-text mark").all_text_contents()))
+        assert page.text_content("#read-text") == prompt
+    assert shaded[0] == ""
+    assert len(shaded[1]) > 100
+    assert prompt.startswith(shaded[1])
+    assert "in the prefix cache" in page.text_content("#read-words")
+
+
 def test_a_model_without_a_template_has_no_chat(page: Any) -> None:
     about = page.evaluate("fetch('playground').then(a => a.json())") | {"has_chat_template": False}
     page.route("**/playground", lambda route: route.fulfill(json=about))

@@ -44,8 +44,8 @@ export class StripView {
   }
 
   mark(index) {
-    for (const marked of this._container.querySelectorAll(".step.marked")) marked.classList.remove("marked");
-    this._container.children[index]?.classList.add("marked");
+    for (const marked of this._container.querySelectorAll("[aria-current]")) marked.removeAttribute("aria-current");
+    this._container.children[index]?.setAttribute("aria-current", "step");
   }
 }
 
