@@ -6,14 +6,15 @@ import { classOf } from "./palette.js";
 const HEIGHT = 64; // pixels of the highest bar of nodes
 const UNIT = 7; // of one node, while they fit
 const LEAST_APART = 3; // nodes that are lower are not drawn apart
-const MS_HEIGHT = 26;
+const MS_HEIGHT = 26; // of the longest bar of time
+const MOST_MEDIANS = 4; // a step that took longer is cut there, so that it leaves the others something to show
 
 export class StripView {
   constructor(container, choose) {
     this._container = container;
     this._choose = choose;
     this._most = 1;
-    this._slowest = 0;
+    this._times = []; // of the steps, in order of size
     walkable(container, ".step");
     const at = (event) => event.target.closest?.(".step");
     for (const kind of ["pointerover", "focusin", "click"]) {
@@ -24,7 +25,7 @@ export class StripView {
   begin() {
     this._container.replaceChildren();
     this._most = 1;
-    this._slowest = 0;
+    this._times = [];
   }
 
   /** Bring up to date with a run's steps. */
@@ -32,15 +33,14 @@ export class StripView {
     const first = this._container.childElementCount;
     const added = run.steps.slice(first);
     if (!added.length) return;
-    for (const step of added) {
-      this._most = Math.max(this._most, step.tokens.length);
-      this._slowest = Math.max(this._slowest, step.ms);
-    }
+    this._most = Math.max(this._most, ...added.map((step) => step.tokens.length));
+    this._times = [...this._times, ...added.map((step) => step.ms)].sort((a, b) => a - b);
     this._container.append(...added.map((step, i) => made(step, first + i)));
     const unit = Math.min(UNIT, HEIGHT / this._most);
     this._container.style.setProperty("--unit", `${unit}px`);
     this._container.style.setProperty("--gap", unit < LEAST_APART ? "0px" : "1px");
-    this._container.style.setProperty("--ms-unit", `${MS_HEIGHT / (this._slowest || 1)}px`);
+    const longest = Math.min(this._times.at(-1), MOST_MEDIANS * this._times[this._times.length >> 1]);
+    this._container.style.setProperty("--ms-unit", `${MS_HEIGHT / (longest || 1)}px`);
   }
 
   mark(index) {
