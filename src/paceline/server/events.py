@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -42,12 +42,23 @@ class JsonResponse(Response):
 
 
 class EventStream(Response):
-    """Events as they come. A client that goes ends them within a step, and so does one that stops reading."""
+    """Events as they come. A client that goes ends them within a step, and so does one that stops reading.
+
+    Args:
+        events: what is sent.
+        give_up: called at the end; events that nobody has begun to ask for cannot let go of anything themselves.
+        write_seconds: that a reader may refuse to take more.
+        headers: of the response, beside its own.
+    """
 
     def __init__(
-        self, events: AsyncIterator[bytes], write_seconds: float, headers: Mapping[str, str] | None = None
+        self,
+        events: AsyncIterator[bytes],
+        give_up: Callable[[], None],
+        write_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._events, self._write_seconds = events, write_seconds
+        self._events, self._give_up, self._write_seconds = events, give_up, write_seconds
         self.status_code, self.background = 200, None
         self.init_headers({**_HEADERS, "content-type": "text/event-stream; charset=utf-8", **(headers or {})})
 
@@ -60,6 +71,7 @@ class EventStream(Response):
         finally:
             for task in (writing, leaving):
                 task.cancel()
+            self._give_up()
             with suppress(asyncio.CancelledError, asyncio.TimeoutError):
                 await writing
 

@@ -76,6 +76,10 @@ class Conversation:
                 samples[reading.index].tokens += reading.tokens
         return samples
 
+    def give_up(self) -> None:
+        """Have the engine let go of what has not ended."""
+        self._generation.give_up()
+
     def finish_reason(self, index: int) -> str | None:
         """Why a sample ended; a call that the limit cut is none."""
         reason = self.requests[index].finish_reason

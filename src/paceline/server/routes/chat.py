@@ -34,7 +34,7 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
     answer = _Answer(service, body, conversation)
     headers = {**ignored_header(ignored), **conversation.headers}
     if body.stream:
-        return EventStream(answer.events(), service.settings.limits.write_seconds, headers)
+        return EventStream(answer.events(), conversation.give_up, service.settings.limits.write_seconds, headers)
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 

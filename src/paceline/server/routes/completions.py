@@ -35,7 +35,7 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     answer = _Answer(service, body, generation, len(prompts))
     headers = ignored_header(ignored)
     if body.stream:
-        return EventStream(answer.events(), service.settings.limits.write_seconds, headers)
+        return EventStream(answer.events(), generation.give_up, service.settings.limits.write_seconds, headers)
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 

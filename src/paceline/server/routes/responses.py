@@ -33,7 +33,7 @@ async def responses(body: ResponsesBody, request: Request, service: TheService, 
     headers = {**ignored_header([*ignored, *reading.ignored]), **conversation.headers}
     if body.stream:
         limits = service.settings.limits
-        return EventStream(answer.events(limits.silence_seconds), limits.write_seconds, headers)
+        return EventStream(answer.events(limits.silence_seconds), conversation.give_up, limits.write_seconds, headers)
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 
