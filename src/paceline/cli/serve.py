@@ -49,11 +49,7 @@ def serve(
     cors_origin: list[str] = typer.Option([], metavar="ORIGIN", help="Web site whose pages may ask; * is every one."),
     strict: bool = typer.Option(False, "--strict", help="Refuse unknown fields, which else are ignored and named."),
     chat_template: Path = typer.Option(None, metavar="FILE", help="A Jinja template in place of the model's own."),
-    response_template: Path = typer.Option(
-        None,
-        metavar="FILE",
-        help="How answers are read, in JSON, in place of the model's own: its calls, its reasoning.",
-    ),
+    response_template: Path = typer.Option(None, metavar="FILE", help="How calls and reasoning are read, in JSON."),
     max_open_requests: int = typer.Option(1024, min=1, help="Running and waiting; more are answered with 429."),
     max_body_mb: int = typer.Option(16, min=1, help="Largest body of a request, in MiB."),
     request_seconds: float = typer.Option(3600.0, min=0.1, help="Most seconds that one request may take."),
