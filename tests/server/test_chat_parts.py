@@ -100,6 +100,13 @@ def test_a_call_that_is_no_json_is_text(bundled: LLM) -> None:
     assert [(block.kind, block.text) for block in blocks] == [("text", text)]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_follows_a_call_is_told_once(bundled: LLM, seed: int) -> None:
+    good, bad = '<tool_call>{"name": "f", "arguments": {"n": 1}}</tool_call>', "\n<tool_call>{name: f}</tool_call> So."
+    blocks = blocks_of(reader_of(bundled, ToolUse(TOOLS)), tokens_of(bundled, good + bad), random.Random(seed))
+    assert [(block.kind, block.text) for block in blocks] == [("call", '{"n": 1}'), ("text", bad)]
+
+
 def test_without_tools_a_call_is_text(bundled: LLM) -> None:
     text = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     blocks = blocks_of(reader_of(bundled, ToolUse()), tokens_of(bundled, text), random.Random(0))

@@ -51,6 +51,8 @@ class TemplateReader:
         self._stop: str | None = None  # where it ended
         self._is_broken = False  # nothing more is read
         self._body: list[str] = []  # of the call that is being written
+        close = response_template["fields"].get(_CALLS, {}).get("close")
+        self._close = close if isinstance(close, str) else ""  # what ends it, if that is one text
         self._region: str | None = None
         self._follow(self._parser.initial_events)  # of the prompt: nothing to give out
 
@@ -112,7 +114,7 @@ class TemplateReader:
         if event["type"] != "region_close":
             return []
         parts = self._called(event["value"])
-        self._pass_over("".join(self._body))
+        self._pass_over("".join(self._body) + self._close)
         self._body = []
         return parts
 
