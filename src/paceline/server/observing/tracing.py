@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -20,6 +20,7 @@ from paceline.server.observing.exchange import Exchange
 
 _BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _NANOSECONDS = 1e9
+_PATIENCE = 2000  # milliseconds for a collector that does not answer, when the server ends
 
 
 class Tracing:
@@ -32,7 +33,8 @@ class Tracing:
     """
 
     def __init__(self, provider: TracerProvider, model: str, meters: MeterProvider | None = None) -> None:
-        self._provider, self._model = provider, model
+        self._providers: list[TracerProvider | MeterProvider] = [provider] if meters is None else [provider, meters]
+        self._model = model
         self._tracer = provider.get_tracer("paceline", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._histograms = {}
@@ -61,7 +63,8 @@ class Tracing:
 
     def close(self) -> None:
         """Send what has not been sent."""
-        self._provider.force_flush(2000)
+        for provider in self._providers:
+            provider.force_flush(_PATIENCE)
 
     def _about(self, exchange: Exchange) -> Mapping[str, str | int | float | tuple[str, ...]]:
         samples = exchange.samples
@@ -123,7 +126,6 @@ def exporting(endpoint: str | None, model: str) -> Tracing:
     """
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.metrics import MeterProvider as Meters
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -131,7 +133,7 @@ def exporting(endpoint: str | None, model: str) -> Tracing:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(_under(endpoint, "v1/traces"))))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(_under(endpoint, "v1/metrics")))
-    return Tracing(provider, model, Meters(metric_readers=[reader], resource=resource))
+    return Tracing(provider, model, MeterProvider(metric_readers=[reader], resource=resource))
 
 
 def _under(endpoint: str | None, path: str) -> str | None:
