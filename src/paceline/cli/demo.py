@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path, draft_model_of
+from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, draft_model_of
 from paceline.cli.demo_view import show_race, show_result
-from paceline.cli.loading import fitting
+from paceline.cli.loading import fitting, load_grown, load_with_progress
 from paceline.cli.race import Racer, first_difference, race, racers
-from paceline.console import ProgressBar, progress
 from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 _STORY = "Once upon a time, there was a little fox who wanted to learn how to swim."  # the first of the bundled prompts
 _DEFAULT_SIZE = "134m"
-_MEMORY = 3  # times the weights: the grown ones, the copy that kernels read, and caches
 
 
 @dataclass(frozen=True)
@@ -79,41 +77,8 @@ def _asked(model: str | None, draft: str | None, size: str | None, dtype: str) -
 
 def _load(asked: _Model) -> LLM:
     """The model with its costs measured, under a progress bar."""
-    with progress(f"loading {asked.name}") as bar:
-        from paceline import LLM  # imports torch and transformers: seconds, so under the bar
-
-        if asked.size is None:
-            return LLM(asked.name, draft_model=asked.draft, dtype=asked.dtype)
-        grown, cache_tokens = _grown(asked.size, asked.dtype, bar)
-        bar.update(0.0, "reading the draft model, measuring what forwards cost")
-        return LLM(grown, tokenizer=str(bundled_path(asked.name)), draft_model=asked.draft, cache_tokens=cache_tokens)
-
-
-def _grown(size: str, dtype: str, bar: ProgressBar) -> tuple[Any, int]:
-    """The bundled model at another size, and positions of cache for two texts of its whole context."""
-    from paceline.bundled.grow import SIZES, inflate, inflated_config, num_parameters
-    from paceline.model.hf import SCRATCH
-    from paceline.model.loading import parse_device, parse_dtype, read_model
-
-    if size not in SIZES:
-        raise ConfigError(f"--size is {size!r}; allowed: {', '.join(SIZES)}")
-    small: Any = read_model(DEFAULT_TARGET, parse_dtype(dtype), parse_device("auto"))
-    config = inflated_config(small.config, SIZES[size])
-    count = num_parameters(config)
-    _check_memory(size, count * small.dtype.itemsize, small.device)
-    bar.update(0.0, f"growing {DEFAULT_TARGET} to {count / 1e6:.0f} M parameters")
-    return inflate(small, SIZES[size]), 2 * (config.max_position_embeddings + SCRATCH)
-
-
-def _check_memory(size: str, num_bytes: int, device: Any) -> None:
-    from paceline.model.loading import free_memory
-
-    wanted, free = _MEMORY * num_bytes, free_memory(device)
-    if wanted > free:
-        raise ConfigError(
-            f"--size is {size}, which needs {wanted / 1e9:.1f} GB; {free / 1e9:.1f} GB are free here; "
-            f"allowed: a smaller --size, or --dtype bfloat16"
-        )
+    options: dict[str, Any] = {"draft_model": asked.draft, "dtype": asked.dtype}
+    return load_with_progress(asked.name, **options) if asked.size is None else load_grown(asked.size, **options)
 
 
 def _heading(llm: LLM, asked: _Model) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
+from paceline.cli.growing import grow
 from paceline.console import progress
 
 if TYPE_CHECKING:
@@ -19,6 +21,17 @@ def load_with_progress(model: str | None, **options: Any) -> LLM:
 
         bar.update(0.0, f"loading {model or 'the bundled model'}")
         return load(model, **options)
+
+
+def load_grown(size: str, cache_tokens: int | None = None, **options: Any) -> LLM:
+    """The bundled model grown to a size, under a progress bar."""
+    with progress("reading PyTorch and transformers") as bar:
+        from paceline import load  # seconds, so under the bar
+
+        model, default = grow(size, options["dtype"], bar)
+        bar.update(0.0, "measuring what forwards cost")
+        options["draft_model"] = options["draft_model"] or DEFAULT_DRAFT
+        return load(model, tokenizer=str(bundled_path(DEFAULT_TARGET)), cache_tokens=cache_tokens or default, **options)
 
 
 @contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from paceline.cli.loading import load_with_progress
+from paceline.cli.loading import load_grown, load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
 from paceline.errors import ConfigError, first_line
 from paceline.pacing import MAX_SLOWDOWN
@@ -19,6 +21,7 @@ from paceline.pacing import MAX_SLOWDOWN
 if TYPE_CHECKING:
     import socket
 
+    from paceline.llm import LLM
     from paceline.server import Limits, Settings
 
 
@@ -39,6 +42,7 @@ def serve(
     model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
+    size: str = typer.Option(None, help="Grow the bundled model to 134m or 1b parameters, to see what drafts bring."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every one."),
     port: int = typer.Option(8000, min=0, max=65535, help="0 takes a free one, which is printed."),
     served_model_name: list[str] = typer.Option([], metavar="NAME", help="What requests call it; may be repeated."),
@@ -70,12 +74,8 @@ def serve(
     from paceline.server import Limits
     from paceline.server.observing.logs import configure
 
-    limits = replace(
-        Limits(),
-        max_open_requests=max_open_requests,
-        max_body_bytes=max_body_mb * 2**20,
-        request_seconds=request_seconds,
-    )
+    limits = replace(Limits(), max_open_requests=max_open_requests, request_seconds=request_seconds)
+    limits = replace(limits, max_body_bytes=max_body_mb * 2**20)
     settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
     settings = replace(
         settings,
@@ -94,16 +94,20 @@ def serve(
     loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "dtype": dtype}
     loading |= {"device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
-    _run(model, loading, settings, listening, drain_seconds)
+    _run(partial(_loader(model, size), **loading), settings, listening, drain_seconds)
 
 
-def _run(
-    model: str | None, loading: dict[str, Any], settings: Settings, listening: socket.socket, drain_seconds: int
-) -> None:
+def _loader(model: str | None, size: str | None) -> Callable[..., LLM]:
+    if model and size:
+        raise ConfigError(f"both --model ({model}) and --size ({size}) are given; allowed: one of them")
+    return partial(load_grown, size) if size else partial(load_with_progress, model)
+
+
+def _run(load: Callable[[], LLM], settings: Settings, listening: socket.socket, drain_seconds: int) -> None:
     from paceline.server import create_app
     from paceline.server.running import serve as run
 
-    with listening, load_with_progress(model, **loading) as llm:
+    with listening, load() as llm:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"{settings.names[0]} at http://{shown}:{port}/v1 · page at http://{shown}:{port}/", err=True)
