@@ -13,12 +13,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from paceline.server import access, routes
+from paceline import LLM
+from paceline.server import Settings, access, create_app, routes
 from paceline.server import fields as classes
 from paceline.server.errors import ApiError
 from paceline.server.observing.catalogue import catalogue
@@ -30,6 +32,7 @@ from paceline.server.schemas.sampling import Body, SamplingBody
 from paceline.server.schemas.tokens import DetokenizeBody, TokenizeBody
 from paceline.server.settings import Limits
 from paceline.server.shapes import metrics_of
+from paceline.testing import ScriptedTarget
 
 serve_module = importlib.import_module("paceline.cli.serve")  # the package has the command under this name
 ROOT = Path(__file__).parent.parent.parent
@@ -247,3 +250,14 @@ def test_options_that_are_named_are_there() -> None:
 def test_paths_without_a_key_are_listed() -> None:
     line = PAGE.split("No key is needed for ", 1)[1].split(". ", 1)[0]
     assert set(names(line.split("\n\n")[0])) - {"OPTIONS"} == {*access._OPEN, access._OPEN_FOLDER}
+
+
+def test_the_path_through_the_middleware_is_told_in_its_order() -> None:
+    page = (
+        (ROOT / "docs" / "architecture.md").read_text().split("## The life of a request", 1)[1].split("\n\n###", 1)[0]
+    )
+    target = ScriptedTarget(lambda history: np.zeros(50), 50, max_length=100)
+    with LLM.from_target(target, drafters="none") as llm:
+        app = create_app(llm, Settings(("m",), origins=("*",)))
+    there = [one.cls.__name__ for one in app.user_middleware]  # type: ignore[attr-defined]
+    assert [name for name in re.findall(r"^ {10}(\w+)", page, re.MULTILINE) if name in there] == there
