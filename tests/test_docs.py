@@ -99,7 +99,7 @@ print(package_of("bigram"))
 
 
 def test_the_readmes_python_runs() -> None:
-    blocks = code_blocks(ROOT / "README.md")
+    blocks = [block for block in code_blocks(ROOT / "README.md") if "openai" not in block]  # see test_server_docs.py
     assert blocks
     for block in blocks:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)

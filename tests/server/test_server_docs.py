@@ -8,6 +8,7 @@ import inspect
 import json
 import pkgutil
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +34,8 @@ from paceline.server.schemas.tokens import DetokenizeBody, TokenizeBody
 from paceline.server.settings import Limits
 from paceline.server.shapes import metrics_of
 from paceline.testing import ScriptedTarget
+
+from .asking import ask
 
 serve_module = importlib.import_module("paceline.cli.serve")  # the package has the command under this name
 ROOT = Path(__file__).parent.parent.parent
@@ -261,3 +264,17 @@ def test_the_path_through_the_middleware_is_told_in_its_order() -> None:
         app = create_app(llm, Settings(("m",), origins=("*",)))
     there = [one.cls.__name__ for one in app.user_middleware]  # type: ignore[attr-defined]
     assert [name for name in re.findall(r"^ {10}(\w+)", page, re.MULTILINE) if name in there] == there
+
+
+def test_the_readmes_path_works_as_it_is_written(url: str, bundled: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (ROOT / "README.md").read_text().split("## Serve it", 1)[1].split("\n## ", 1)[0]
+    blocks = [
+        block.replace("http://127.0.0.1:8000", url) for block in re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)
+    ]
+    plain = bundled.generate("Once upon a time", max_tokens=20, temperature=0, drafters="none").text
+    (command,) = [block for block in blocks if block.startswith("curl")]
+    *_, content = shlex.split(command)
+    assert ask(url, "/v1/completions", content.encode()).text == plain
+    (program,) = [block for block in blocks if "openai" in block]
+    exec(compile(program, "README.md", "exec"), {})
+    assert capsys.readouterr().out == f"{plain}\n"
