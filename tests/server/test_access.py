@@ -15,8 +15,10 @@ import pytest
 from paceline import LLM
 from paceline.server import Limits, Settings, create_app
 from paceline.server.access import Keys
+from paceline.server.admission import Admission
 
 from .asking import ask, send_raw
+from .conftest import settings_for_tests
 from .running import running
 
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 3, "temperature": 0}
@@ -37,6 +39,17 @@ def url(bundled: LLM) -> Iterator[str]:
     )
     with running(create_app(bundled, settings)) as url:
         yield url
+
+
+Open = tuple[str, Admission]
+
+
+@pytest.fixture(scope="module")
+def open_server(bundled: LLM) -> Iterator[Open]:
+    """One that lets everyone in, and what is open there."""
+    app = create_app(bundled, settings_for_tests())
+    with running(app) as url:
+        yield url, app.state.service.admission
 
 
 def with_key(key: str = "first", **headers: str) -> dict[str, str]:
@@ -189,6 +202,26 @@ def test_what_is_open_is_counted_and_given_back(bundled: LLM) -> None:
         assert (admission.num_open, admission.num_prompt_tokens) == (0, 0)
         assert ask(url, "/v1/completions", PROMPT).status == 200
     assert bundled.engine.scheduler.is_idle
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stream_options": {"include_usage": True}},
+        {"response_format": {"type": "json_object"}, "structured_outputs": {"json": {"type": "object"}}},
+        {"temperature": -1},
+        {"seed": "1"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_what_is_refused_gives_its_room_back(open_server: Open, path: str, change: dict[str, Any]) -> None:
+    url, admission = open_server
+    messages = [{"role": "user", "content": "Hi"}]
+    answer = ask(url, path, {**PROMPT, "messages": messages, **change})
+    assert answer.status == 400
+    assert str(answer.error["param"]).startswith(next(iter(change))[:8]) or "structured" in answer.error["message"]
+    assert (admission.num_open, admission.num_prompt_tokens) == (0, 0)
 
 
 def test_a_request_that_takes_too_long_is_ended(bundled: LLM) -> None:

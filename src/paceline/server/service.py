@@ -107,8 +107,8 @@ class Service:
             ApiError: too much is open already, or the server is ending.
             PacelineError: what cannot be decoded.
         """
-        ticket = self.admission.enter(num_prompts * (1 if body.n is None else max(body.n, 1)))
         options = {**sampling_of(body), **changes, "tenant": _salted(tenant, body.cache_salt)}
+        ticket = self.admission.enter(num_prompts * (1 if body.n is None else max(body.n, 1)))
         try:
             requests = await self.in_thread(lambda: self._requests(prompts(), options))
             ticket.add_prompt_tokens(sum([request.num_prompt_tokens for request in requests]))

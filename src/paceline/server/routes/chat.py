@@ -30,8 +30,9 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
     """Answer a conversation, `n` times."""
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
+    with_usage = stream_options(body)  # first: once there is a conversation, it would have to be given up
     conversation = await begin(service, body, _changes(body), tenant)
-    answer = _Answer(service, body, conversation)
+    answer = _Answer(service, body, conversation, with_usage)
     headers = {**ignored_header(ignored), **conversation.headers}
     if body.stream:
         return EventStream(answer.events(), conversation.give_up, service.settings.limits.write_seconds, headers)
@@ -49,9 +50,11 @@ def _changes(body: ChatBody) -> dict[str, Any]:
 class _Answer:
     """The response to one body."""
 
-    def __init__(self, service: Service, body: ChatBody, conversation: Conversation) -> None:
+    def __init__(
+        self, service: Service, body: ChatBody, conversation: Conversation, with_usage: tuple[bool, bool]
+    ) -> None:
         self._service, self._body, self._conversation = service, body, conversation
-        self._with_usage, self._with_running_usage = stream_options(body)
+        self._with_usage, self._with_running_usage = with_usage
         self._details = Details(service, body, conversation.requests)
         self._begun: set[int] = set()  # choices whose first chunk, with the role, has been sent
         self._head = {

@@ -30,12 +30,15 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
     prompts = _prompts(service, body.prompt)
+    with_usage = stream_options(body)
     read = partial(service.ids_of, prompts)
     generation = await service.generation(read, body, {"logprobs": body.logprobs}, tenant, len(prompts))
     answer = _Answer(service, body, generation, len(prompts))
     headers = ignored_header(ignored)
     if body.stream:
-        return EventStream(answer.events(), generation.give_up, service.settings.limits.write_seconds, headers)
+        return EventStream(
+            answer.events(*with_usage), generation.give_up, service.settings.limits.write_seconds, headers
+        )
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 
@@ -80,9 +83,8 @@ class _Answer:
         figures = {"usage": self._usage(), "metrics": metrics_of(self._generation.requests)}
         return {**self._head, "choices": choices, **figures}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self, with_usage: bool, with_running_usage: bool) -> AsyncIterator[bytes]:
         """Those of a stream: texts as they come, then each sample's end, then the usage if it is asked for."""
-        with_usage, with_running_usage = stream_options(self._body)
         try:
             async for piece in self._generation.pieces(self._service.settings.limits.silence_seconds):
                 if piece is None:
