@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -209,6 +210,7 @@ def test_what_is_open_is_counted_and_given_back(bundled: LLM) -> None:
     [
         {"stream_options": {"include_usage": True}},
         {"response_format": {"type": "json_object"}, "structured_outputs": {"json": {"type": "object"}}},
+        {"speculation": {"drafters": "suffix:min_match=3"}},
         {"temperature": -1},
         {"seed": "1"},
     ],
@@ -222,6 +224,18 @@ def test_what_is_refused_gives_its_room_back(open_server: Open, path: str, chang
     assert answer.status == 400
     assert str(answer.error["param"]).startswith(next(iter(change))[:8]) or "structured" in answer.error["message"]
     assert (admission.num_open, admission.num_prompt_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("drafters", ["corpus:path={}", "history:path={}/new", ["suffix", "model:path={}"]])
+def test_a_client_names_drafters_and_no_files(open_server: Open, tmp_path: Path, drafters: Any) -> None:
+    (tmp_path / "secret.txt").write_text("The password of the house is swordfish. " * 20)
+    given = [drafters] if isinstance(drafters, str) else drafters
+    asked = [one.format(tmp_path) for one in given]
+    body = {**PROMPT, "prompt": "The password of the house is", "return_token_details": True}
+    answer = ask(open_server[0], "/v1/completions", {**body, "speculation": {"drafters": asked}})
+    assert (answer.status, answer.error["param"]) == (400, "speculation.drafters")
+    assert b"sword" not in answer.body
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.txt"]
 
 
 def test_a_request_that_takes_too_long_is_ended(bundled: LLM) -> None:

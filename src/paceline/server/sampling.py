@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from paceline.errors import ConfigError
-from paceline.server.schemas.sampling import Prediction, ResponseFormat, SamplingBody
+from paceline.server.errors import ApiError
+from paceline.server.schemas.sampling import Prediction, ResponseFormat, SamplingBody, Speculation
 
 _SAME = (
     "max_tokens",
@@ -31,6 +32,7 @@ def sampling_of(body: SamplingBody) -> dict[str, Any]:
 
     Raises:
         ConfigError: two forms of structured output, or one without what it needs.
+        ApiError: drafters with options.
     """
     options: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
     options["stop"] = stop_of(body.stop)
@@ -38,7 +40,7 @@ def sampling_of(body: SamplingBody) -> dict[str, Any]:
     if body.prediction is not None:
         options["prediction"] = _content(body.prediction) or None
     if body.speculation is not None:
-        options["drafters"] = body.speculation.drafters
+        options["drafters"] = _drafters(body.speculation)
     return options
 
 
@@ -46,6 +48,16 @@ def stop_of(stop: str | list[str] | None) -> list[str] | None:
     """Stop strings; an empty one is none."""
     several = [stop] if isinstance(stop, str) else stop or []
     return [one for one in several if one] or None
+
+
+def _drafters(asked: Speculation) -> str | list[str] | None:
+    """Drafters by their names alone: options may name files of the server to read or write, and models to load."""
+    given = asked.drafters
+    for name in [given] if isinstance(given, str) else given or []:
+        if ":" in name:
+            allowed = "names alone; options are for whoever starts the server"
+            raise ApiError(400, f"speculation.drafters has {name[:60]!r}; allowed: {allowed}", "speculation.drafters")
+    return given
 
 
 def _content(prediction: Prediction) -> str:
