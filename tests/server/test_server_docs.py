@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -148,6 +149,7 @@ def test_fields_with_one_value_are_refused_and_their_neutral_value_is_told(title
             assert told[1] in {json.dumps(one).strip('"') for one in alone[name] or [None]}, name
 
 
+@cache
 def words_of_code() -> set[str]:
     """Every name and text in the server's code outside of the schemas, which declare and do nothing."""
     found: set[str] = set()
