@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paceline import LLM
+from paceline.options import Options
 from paceline.server import Settings, access, create_app, routes
 from paceline.server import fields as classes
 from paceline.server.errors import ApiError
@@ -171,6 +172,14 @@ def test_honoured_fields_are_those_that_code_reads() -> None:
         assert not unread, f"{title}: nothing reads {unread}"
         read = {path.split(".")[-1] for path in of_class(title, "not yet")} & code
         assert not read, f"{title}: {read} is read by now; say what it does"
+
+
+def test_what_the_library_has_and_the_server_does_not_pass_on_is_told() -> None:
+    elsewhere = {"regex", "choice", "logprobs"}  # in structured_outputs, and by endpoint
+    told_apart = {"drafters", "tenant", "pacer"}  # speculation, cache_salt; there is one
+    missing = set(get_type_hints(Options)) - set(SamplingBody.model_fields) - elsewhere - told_apart
+    told = PAGE.split("does not pass on in this release:", 1)[1].split("\n- ", 1)[0]
+    assert set(names(told)) | {"num_speculative_tokens"} == missing  # of `speculation`, as its own row says
 
 
 def test_harmless_and_refused_fields_are_listed() -> None:
