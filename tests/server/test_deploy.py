@@ -81,24 +81,30 @@ def check(query: str, live: Live) -> None:
 
 
 @pytest.fixture(scope="module")
-def live(bundled: LLM) -> Live:
-    """All series of a server that has decoded, with drafts, and that a client has left."""
-    with running(create_app(bundled, Settings(("tiny",)))) as url, httpx.Client(base_url=url, timeout=30) as client:
+def live(bundled: LLM, forced: LLM) -> Live:
+    """All series of two servers: one whose pacer says why it stops, and one that drafts at every step."""
+    found: Live = {}
+    for llm in (bundled, forced):
+        for family in text_string_to_metric_families(exposition(llm)):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.labels)
+    return found
+
+
+def exposition(llm: LLM) -> str:
+    """What is told at /metrics of a server that has decoded, and that a client has left."""
+    with running(create_app(llm, Settings(("tiny",)))) as url, httpx.Client(base_url=url, timeout=30) as client:
         body = {"prompt": "The old dog", "temperature": 0, "ignore_eos": True}
         client.post("/v1/completions", json={**body, "max_tokens": 30})
         with client.stream("POST", "/v1/completions", json={**body, "max_tokens": 1000, "stream": True}) as answer:
             lines = answer.iter_lines()
             next(lines)
-        found: Live = {}
         for _ in range(1000):
             text = client.get("/metrics").text
             if 'finished_reason="abort",model_name="tiny"} 1.0' in text:
-                break
+                return text
             time.sleep(0.01)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                found.setdefault(sample.name, []).append(sample.labels)
-        return found
+        raise AssertionError("the request whose client went is not told of")
 
 
 @pytest.mark.parametrize(("title", "query"), queries(), ids=[title for title, _ in queries()])
@@ -201,7 +207,7 @@ def test_nginx_keeps_a_session_on_one_of_two_replicas_and_drains(tmp_path: Path)
             transport = httpx.HTTPTransport(uds=str(socket))
             with httpx.Client(transport=transport, base_url="http://nginx", timeout=30) as client:
                 used = set()
-                for session in range(6):
+                for session in range(12):
                     client.headers["x-session-id"] = f"session-{session}"
                     before = counts([one, two])
                     for _ in range(3):

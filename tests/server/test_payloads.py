@@ -18,6 +18,7 @@ USER = [{"role": "user", "content": "Hello."}]
 CHAT = {"messages": USER, **TOKENS}
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "a fox"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -42,6 +43,7 @@ CHATS: list[tuple[str, dict[str, Any], str | None]] = [
         chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}),
         "messages[0].content[0]",
     ),
+    ("6", chat({"role": "user", "content": [IMAGE]}), "messages[0].content[0]"),
     ("7 none", chat(), "messages"),
     ("7 blank", chat({"role": "user", "content": "  "}), None),
     ("8", chat(*USER, tools=[]), None),
@@ -50,6 +52,7 @@ CHATS: list[tuple[str, dict[str, Any], str | None]] = [
     ("11", chat(*USER, {"role": "assistant", "content": "x", "tool_calls": []}, *USER), None),
     ("12", chat({"role": "developer", "content": "Be brief."}, *USER), None),
     ("13 function", chat(*USER, {"role": "function", "name": "look", "content": "a"}), None),
+    ("13 invented", chat({"role": "wizard", "content": "a"}), "messages[0].role"),
     ("14", chat({"role": "system", "content": "a"}, *USER, {"role": "system", "content": "b"}, *USER), None),
     ("15", chat(*USER, {"role": "assistant", "content": "I see"}), None),
     ("16", chat(*USER, max_tokens=None, max_completion_tokens=2), None),
@@ -118,6 +121,12 @@ def test_an_empty_content_is_an_empty_text(url: str) -> None:
         ask(url, "/v1/chat/completions", empty).text
         == ask(url, "/v1/chat/completions", CHATS[4][1] | {"max_tokens": 9}).text
     )
+
+
+def test_nothing_is_decoded_at_no_tokens(url: str) -> None:
+    answer = ask(url, "/v1/completions", prompt(max_tokens=0))
+    assert answer.status == 200, answer.body
+    assert (answer.text, answer.json["choices"][0]["finish_reason"]) == ("", "length")
 
 
 def test_of_two_limits_the_newer_name_wins(url: str) -> None:

@@ -14,9 +14,8 @@ from rich.text import Text
 
 from paceline.cli.explain import show_explanation
 from paceline.cli.loading import fitting, load_with_progress, prefill_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, SLOWDOWN, parse_drafters
 from paceline.errors import ConfigError
-from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def generate(
     json_schema: str = typer.Option(None, metavar="FILE", help="A JSON schema, or a file of one; the text follows it."),
     dtype: str = DTYPE,
     device: str = DEVICE,
-    max_slowdown: float = typer.Option(
-        MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
-    ),
+    max_slowdown: float = SLOWDOWN,
     num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
     prediction: str = typer.Option(None, metavar="FILE", help="The probable output; it changes the speed alone."),
     explain: bool = typer.Option(False, "--explain", help="Say what each drafter brought, and why the pacer stopped."),

@@ -6,6 +6,7 @@ import typer
 
 from paceline.bundled import DEFAULT_TARGET
 from paceline.errors import ConfigError
+from paceline.pacing import MAX_SLOWDOWN
 
 MODEL = typer.Option(None, metavar="MODEL", help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET)
 DRAFTERS = typer.Option(
@@ -21,6 +22,8 @@ DRAFT_MODEL = typer.Option(
 )
 DTYPE = typer.Option("auto", metavar="DTYPE", help="auto (the checkpoint's), float32, bfloat16 or float16.")
 DEVICE = typer.Option("auto", metavar="DEVICE", help="auto (the GPU, if there is one), cpu, cuda or cuda:N.")
+
+SLOWDOWN = typer.Option(MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain.")
 
 
 def parse_drafters(given: list[str]) -> str | list[str]:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from paceline.cli.loading import load_grown, load_with_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, SLOWDOWN, parse_drafters
 from paceline.errors import ConfigError, first_line
-from paceline.pacing import MAX_SLOWDOWN
 
 if TYPE_CHECKING:
     import socket
@@ -63,9 +62,7 @@ def serve(
     otlp_endpoint: str = typer.Option(None, metavar="URL", help="OpenTelemetry collector that is sent traces."),
     dtype: str = DTYPE,
     device: str = DEVICE,
-    max_slowdown: float = typer.Option(
-        MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain."
-    ),
+    max_slowdown: float = SLOWDOWN,
     num_speculative_tokens: int = typer.Option(None, help="Most draft tokens a step.", show_default="as many as pay"),
     cache_tokens: int = typer.Option(None, help="Positions of the key/value cache.", show_default="from free memory"),
 ) -> None:
@@ -74,8 +71,12 @@ def serve(
     from paceline.server import Limits
     from paceline.server.observing.logs import configure
 
-    limits = replace(Limits(), max_open_requests=max_open_requests, request_seconds=request_seconds)
-    limits = replace(limits, max_body_bytes=max_body_mb * 2**20)
+    limits = replace(
+        Limits(),
+        max_open_requests=max_open_requests,
+        max_body_bytes=max_body_mb * 2**20,
+        request_seconds=request_seconds,
+    )
     settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
     settings = replace(
         settings,
