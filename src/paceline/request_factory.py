@@ -74,7 +74,7 @@ class RequestFactory:
             Request(
                 ids,
                 Sampler(params, context, ids, seed, sample, self._grammar(params, eos, max_tokens)),
-                TextStream(self._decode(params), ids, params.stop, params.include_stop_str_in_output),
+                TextStream(self.decode(params), ids, params.stop, params.include_stop_str_in_output),
                 ends,
                 drafters,
                 seed,
@@ -89,7 +89,7 @@ class RequestFactory:
         assert request.finish_reason is not None
         prompt, emitted = request.tokens[: request.num_prompt_tokens], request.tokens[request.num_prompt_tokens :]
         stats = replace(request.stats, numerics=self._target.numerics(), memory=self._target.memory())
-        origin = Origin(self._name, tuple(prompt), request.params, self._decode(request.params))
+        origin = Origin(self._name, tuple(prompt), request.params, self.decode(request.params))
         steps = tuple(request.trace)
         thoughts = None if request.prompt_logprobs is None else tuple(request.prompt_logprobs)
         return Output(
@@ -105,8 +105,8 @@ class RequestFactory:
             thoughts,
         )
 
-    def _decode(self, params: SamplingParams) -> Decode:
-        """Token ids to text."""
+    def decode(self, params: SamplingParams) -> Decode:
+        """Token ids to text, as parameters have it."""
         if self._tokenizer is None:
             return no_text
         return partial(self._tokenizer.decode, skip_special_tokens=params.skip_special_tokens)

@@ -14,9 +14,9 @@ from paceline.server.running import config_of
 
 
 @contextmanager
-def running(app: Any, **options: Any) -> Iterator[str]:
+def running(app: Any, write_seconds: float = 60.0, **options: Any) -> Iterator[str]:
     """The address of an application that is being served."""
-    config = config_of(app, drain_seconds=5, host="127.0.0.1", port=0, lifespan="on", **options)
+    config = config_of(app, 5, write_seconds, host="127.0.0.1", port=0, lifespan="on", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -17,7 +17,7 @@ from typing import TypeVar
 from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer
 from paceline.engine.request import Request
-from paceline.errors import PacelineError, StateError
+from paceline.errors import EngineError, PacelineError, StateError
 
 Value = TypeVar("Value")
 
@@ -54,6 +54,7 @@ class EngineThread:
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None ends the thread
         self._lock = threading.Lock()  # so that nothing is put into the inbox behind the end
         self._is_stopped = False
+        self._death: BaseException | None = None  # an error that was no request's
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="paceline-engine", daemon=True)
         self._thread.start()
@@ -66,11 +67,13 @@ class EngineThread:
             raise StateError("this LLM belongs to the process that loaded it; load the model in each process")
         if threading.current_thread() is self._thread:
             raise StateError("a drafter or a callback asked the LLM that it works for; allowed: from other threads")
+        if self._death is not None:
+            raise StateError("the engine has ended with an error of its own; load the model again")
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread runs and takes requests."""
-        return self._thread.is_alive() and not self._is_stopped
+        return self._thread.is_alive() and not self._is_stopped and self._death is None
 
     def call(self, function: Callable[[], Value]) -> Value:
         """The value of a function that runs in the thread, between steps; its errors are raised here."""
@@ -111,8 +114,27 @@ class EngineThread:
 
     def _run(self) -> None:
         while True:
+            try:
+                self._serve()
+                return
+            except BaseException as error:
+                self._death = error
+                self._fail_all(error)
+
+    def _fail_all(self, death: BaseException) -> None:
+        """End all requests: nothing can be said of the engine any more, and only to stop is left to do."""
+        for job in self._jobs:
+            if job.request.finish_reason is None:
+                failure = EngineError(f"request {job.request.id} ended with its engine: {death!r}")
+                failure.__cause__ = death
+                job.request.fail(failure)
+        self._tell()
+
+    def _serve(self) -> None:
+        """Do what is asked, and step while there is something to decode, until the end is asked for."""
+        while True:
             while not self._jobs or not self._inbox.empty():
-                if self._inbox.empty():
+                if self._inbox.empty() and self._death is None:
                     self._rest()
                 task = self._inbox.get()
                 if task is None:
@@ -123,12 +145,15 @@ class EngineThread:
 
     def _begin(self, jobs: Sequence[Job]) -> None:
         assert self.engine is not None
+        self._jobs += jobs  # first: whatever happens, each is told of its end
+        if self._death is not None:  # they were in the queue when it came
+            self._fail_all(self._death)
+            return
         for job in jobs:
             try:
                 self.engine.add(job.request, job.pacer)
             except Exception as error:  # of a pacer that cannot take up a drafter
                 self.engine.fail([job.request], error)
-        self._jobs += jobs
         self._tell()
 
     def _step(self) -> None:

@@ -1,4 +1,4 @@
-"""What endpoints ask FastAPI for."""
+"""What endpoints ask FastAPI for, in coroutines: it would send functions to its threads, twice a request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastapi import Depends, Request
 from paceline.server.service import Service
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _tenant(request: Request) -> str:
+async def _tenant(request: Request) -> str:
     return str(request.scope.get("state", {}).get("tenant", ""))
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from paceline.errors import ConfigError, ModelError, PacelineError, RequestError, StateError
+from paceline.errors import (
+    ConfigError,
+    ContextLengthError,
+    DeadlineError,
+    ModelError,
+    PacelineError,
+    RequestError,
+    StateError,
+)
 from paceline.server.observing.exchange import current_id
 
 _TYPES = {
@@ -58,11 +66,13 @@ def as_api_error(error: Exception, request_id: str = "") -> ApiError:
     """An error of the library's, or of nobody's, for a client: no traceback, and no text of others."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, DeadlineError):
+        return ApiError(408, str(error), "deadline_ms", "deadline_exceeded")
     if isinstance(error, ConfigError | RequestError):
         message = str(error)
         return ApiError(400, message, _param_in(message), code_of(error))
     if isinstance(error, StateError):
-        return ApiError(503, "the server is shutting down")
+        return ApiError(503, "the engine has ended, and takes no requests")
     shown = current_id(request_id)
     if isinstance(error, ModelError | PacelineError):
         return ApiError(500, f"the step that decoded this request failed; request id {shown}")
@@ -71,7 +81,7 @@ def as_api_error(error: Exception, request_id: str = "") -> ApiError:
 
 def code_of(error: PacelineError) -> str | None:
     """OpenAI's code for an error, where clients look for one."""
-    return "context_length_exceeded" if "context length" in str(error) else None
+    return "context_length_exceeded" if isinstance(error, ContextLengthError) else None
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,23 @@ class Generation:
         self._thread = thread
         self._news = News(mailbox)
         self._jobs = [Job(request, self._news.wake, every_step=True) for request in requests]
+        self._has_begun = False
+
+    async def begin(self) -> None:
+        """Hand the requests to the engine, and see whether it refuses one at once.
+
+        Raises:
+            PacelineError: it does; the others are given up.
+        """
+        try:
+            self._submit()
+            await asyncio.wrap_future(self._thread.ask(lambda: None))  # behind them in its queue
+            for request in self.requests:
+                if request.error is not None:
+                    raise request.error
+        except BaseException:
+            self.give_up()
+            raise
 
     async def pieces(self, silence: float) -> AsyncIterator[Piece | None]:
         """What is emitted, as it comes; None where nothing came for `silence` seconds.
@@ -50,7 +68,7 @@ class Generation:
             PacelineError: why one of the requests failed; the others are given up.
         """
         try:
-            self._thread.submit(self._jobs)
+            self._submit()
             running = dict(enumerate(self._jobs))
             end = time.monotonic() + self._seconds
             while running:
@@ -74,6 +92,11 @@ class Generation:
             if piece is not None:
                 tokens[piece.index] += piece.tokens
         return tokens
+
+    def _submit(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._thread.submit(self._jobs)
 
     def give_up(self) -> None:
         """Have the engine let go of what has not ended, before its next step."""

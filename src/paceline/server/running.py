@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from types import FrameType
 from typing import Any
@@ -16,9 +17,35 @@ KEEP_ALIVE = 120  # seconds: agents think between two turns, and uvicorn's 5 wou
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's, which takes headers of any size: whoever sends them for ever would fill the memory."""
+    """Uvicorn's, which takes headers of any size, and waits for ever for a client that reads no more.
 
+    Whoever sent headers without end would fill the memory; who stops reading would keep a connection, with what it was
+    to read, until the server ends.
+    """
+
+    write_seconds: float  # that a client may take nothing, while more is to be sent than the system holds for it
     _num_head_bytes: int | None = None  # of the request whose headers are being read
+    _cut: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """See uvicorn."""
+        super().pause_writing()
+        self._cut = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See uvicorn."""
+        super().resume_writing()
+        self._let_be()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See uvicorn."""
+        super().connection_lost(exc)
+        self._let_be()
+
+    def _let_be(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
 
     def on_message_begin(self) -> None:
         """See uvicorn."""
@@ -63,14 +90,17 @@ class Server(uvicorn.Server):
 
 def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
     """Serve until a signal comes, and then as long as running requests take, but no longer than `drain_seconds`."""
-    Server(config_of(app, drain_seconds), app.state.service).run(sockets=[listening])
+    service: Service = app.state.service
+    config = config_of(app, drain_seconds, service.settings.limits.write_seconds)
+    Server(config, service).run(sockets=[listening])
 
 
-def config_of(app: Any, drain_seconds: int, **options: Any) -> uvicorn.Config:
+def config_of(app: Any, drain_seconds: int, write_seconds: float, **options: Any) -> uvicorn.Config:
     """How uvicorn runs an application of ours."""
     own_logs = {"log_config": None, "access_log": False}  # there is a line of ours for each request
     options = {"timeout_keep_alive": KEEP_ALIVE, "server_header": False, **own_logs, **options}
-    return uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=drain_seconds, **options)
+    protocol = type("LimitedProtocol", (Protocol,), {"write_seconds": write_seconds})
+    return uvicorn.Config(app, http=protocol, timeout_graceful_shutdown=drain_seconds, **options)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -19,11 +19,15 @@ _SAME = (
     "frequency_penalty",
     "logit_bias",
     "stop_token_ids",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
     "bad_words",
+    "allowed_token_ids",
     "ignore_eos",
     "min_tokens",
     "seed",
     "n",
+    "truncate_prompt_tokens",
 )
 
 
@@ -41,6 +45,7 @@ def sampling_of(body: SamplingBody) -> dict[str, Any]:
         options["prediction"] = _content(body.prediction) or None
     if body.speculation is not None:
         options["drafters"] = _drafters(body.speculation)
+        options["num_speculative_tokens"] = body.speculation.num_speculative_tokens
     return options
 
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from paceline.engine.request import Request
-from paceline.errors import RequestError
 from paceline.mailbox import Mailbox
 from paceline.options import read_call
 from paceline.runtime import Runtime
 from paceline.server.admission import Admission
 from paceline.server.chat.format import ChatFormat, find_format
+from paceline.server.deadlines import milliseconds_left, moment_of
 from paceline.server.errors import ApiError
 from paceline.server.generation import Generation
 from paceline.server.observing.setup import telemetry
@@ -35,17 +35,14 @@ class Service:
         self.telemetry = telemetry(runtime, settings, self.room)
         self._texts = ThreadPoolExecutor(2, "paceline-texts")  # a long prompt must not hold up the event loop
         self._mailbox: Mailbox | None = None
+        self._reading_weights: asyncio.Future[str] | None = None
+        self.fingerprint = ""  # what, beside the seed, the bytes of a response depend on; known before there is one
         self.chat_format = _chat_format(runtime, settings)
 
     @property
     def name(self) -> str:
         """What responses call the model."""
         return self.settings.names[0]
-
-    @property
-    def fingerprint(self) -> str | None:
-        """What, beside the seed, the bytes of a response depend on."""
-        return None
 
     def text_of(self, token_id: int) -> str:
         """The text of a token alone."""
@@ -58,13 +55,16 @@ class Service:
         target = self.runtime.loaded.target
         return min(target.max_length, target.capacity)
 
-    def ids_of(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+    def ids_of(self, prompts: Sequence[str | list[int]], add_special_tokens: bool = True) -> list[list[int]]:
         """The token ids of prompts."""
-        return [self.runtime.factory.ids(prompt) for prompt in prompts]
+        return [self.runtime.factory.ids(prompt, add_special_tokens) for prompt in prompts]
 
     def open(self) -> None:
         """Join the running event loop."""
-        self._mailbox = Mailbox(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._mailbox = Mailbox(loop)
+        self._reading_weights = loop.run_in_executor(None, self.runtime.fingerprint)
+        self._reading_weights.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to who asks
         self.telemetry.join(self.runtime.engine)
 
     def close(self) -> None:
@@ -107,41 +107,49 @@ class Service:
             ApiError: too much is open already, or the server is ending.
             PacelineError: what cannot be decoded.
         """
-        options = {**sampling_of(body), **changes, "tenant": _salted(tenant, body.cache_salt)}
         ticket = self.admission.enter(num_prompts * (1 if body.n is None else max(body.n, 1)))
         try:
-            requests = await self.in_thread(lambda: self._requests(prompts(), options))
+            options = {**sampling_of(body), **changes, "tenant": _salted(tenant, body.cache_salt)}
+            moment = moment_of(body.deadline_ms)
+            requests = await self.in_thread(lambda: self._requests(prompts(), options, moment))
             ticket.add_prompt_tokens(sum([request.num_prompt_tokens for request in requests]))
             self.telemetry.begun(requests, len(requests) // num_prompts, tenant)
+            assert self._mailbox is not None
+            assert self._reading_weights is not None
+            self.fingerprint = await asyncio.shield(self._reading_weights)
         except BaseException:
             ticket.give_back()
             raise
-        assert self._mailbox is not None
         seconds = self.settings.limits.request_seconds
-        return Generation(self.runtime.thread, requests, self._mailbox, seconds, ticket.give_back)
+        generation = Generation(self.runtime.thread, requests, self._mailbox, seconds, ticket.give_back)
+        if moment is not None:  # who is refused at once is to be told by a status, before a stream has begun
+            await generation.begin()
+        return generation
 
-    def _requests(self, prompts: Sequence[list[int]], options: Mapping[str, Any]) -> list[Request]:
-        """The requests of all prompts: sample j of prompt i is at i * n + j."""
+    def _requests(
+        self, prompts: Sequence[list[int]], options: Mapping[str, Any], moment: float | None
+    ) -> list[Request]:
+        """The requests of all prompts, due at a moment: sample j of prompt i is at i * n + j."""
         defaults = {"temperature": 1.0, **self._recommended()}
         given = {name: value for name, value in options.items() if value is not None}
         requests: list[Request] = []
         for ids in prompts:
-            limit = self._limit(len(ids), options["max_tokens"])
-            call = read_call(None, {**defaults, **given, "max_tokens": limit})
+            num_prompt_tokens = min(len(ids), options["truncate_prompt_tokens"] or len(ids))
+            limit = self._limit(num_prompt_tokens, options["max_tokens"])
+            left = milliseconds_left(moment)
+            call = read_call(None, {**defaults, **given, "max_tokens": limit, "deadline_ms": left})
             requests += self.runtime.requests_of([ids], call)
         return requests
 
     def _recommended(self) -> dict[str, Any]:
         return dict(self.runtime.sampling_defaults())
 
-    def _limit(self, num_prompt_tokens: int, wanted: int | None) -> int:
-        """Tokens to generate: what is wanted, cut to what the context leaves, as agents ask for too much."""
-        left = self.room - num_prompt_tokens
-        if left < 1:
-            raise RequestError(
-                f"prompt has {num_prompt_tokens} tokens; this model's maximum context length is {self.room} tokens"
-            )
-        return left if wanted is None or wanted < 0 else min(wanted, left)
+    def _limit(self, num_prompt_tokens: int, wanted: int | None) -> int | None:
+        """Tokens to generate: what is wanted, cut to what the context leaves, as agents ask for too much.
+
+        None is as many as it leaves. A prompt that is too long is refused where requests are made.
+        """
+        return None if wanted is None or wanted < 0 else min(wanted, max(self.room - num_prompt_tokens, 1))
 
 
 def _salted(tenant: str, salt: str | None) -> str:

@@ -119,16 +119,29 @@ class CompletionLogprobs:
 
     def __init__(self, text_of: Callable[[int], str]) -> None:
         self._text_of, self._offset = text_of, 0
+        self._found = _no_logprobs()
+
+    def add(self, token_id: int, text: str, logprob: float | None, top: Sequence[tuple[int, float]]) -> None:
+        """A further token: what it adds to the text, and what the model thought, None if nothing."""
+        own = self._text_of(token_id)
+        tops = {self._text_of(one): finite(each) for one, each in reversed(top)}
+        self._found["text_offset"].append(self._offset)
+        self._found["token_logprobs"].append(None if logprob is None else finite(logprob))
+        self._found["tokens"].append(own)
+        self._found["top_logprobs"].append(None if logprob is None else {**tops, own: finite(logprob)})
+        self._offset += len(text)
+
+    def go_on_at(self, offset: int) -> None:
+        """Have the next token's text begin there."""
+        self._offset = offset
 
     def of(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        """Those of the next tokens."""
-        found: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
+        """Those of the next tokens, and before them of what was added since the last ones."""
         for token in tokens:
-            text = self._text_of(token.id)
-            tops = {self._text_of(token_id): finite(logprob) for token_id, logprob in reversed(token.top)}
-            found["text_offset"].append(self._offset)
-            found["token_logprobs"].append(finite(token.logprob))
-            found["tokens"].append(text)
-            found["top_logprobs"].append({**tops, text: finite(token.logprob)})
-            self._offset += len(token.text)
+            self.add(token.id, token.text, token.logprob, token.top)
+        found, self._found = self._found, _no_logprobs()
         return found
+
+
+def _no_logprobs() -> dict[str, Any]:
+    return {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}

@@ -14,6 +14,7 @@ from paceline.server.chat.conversation import Conversation, Reading, begin
 from paceline.server.chat.parts import Arguments, Block, Call, Part, Reasoning, put_together
 from paceline.server.deps import Tenant, TheService
 from paceline.server.details import Details
+from paceline.server.echo import prompt_logprobs_of
 from paceline.server.errors import ApiError
 from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event, while_connected
 from paceline.server.fields import check_extras
@@ -30,12 +31,14 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
     """Answer a conversation, `n` times."""
     ignored = check_extras(body, service.settings.strict)
     service.check_model(body.model)
-    with_usage = stream_options(body)  # first: once there is a conversation, it would have to be given up
+    options = stream_options(body)
     conversation = await begin(service, body, _changes(body), tenant)
-    answer = _Answer(service, body, conversation, with_usage)
+    answer = _Answer(service, body, conversation)
     headers = {**ignored_header(ignored), **conversation.headers}
     if body.stream:
-        return EventStream(answer.events(), conversation.give_up, service.settings.limits.write_seconds, headers)
+        return EventStream(
+            answer.events(*options), conversation.give_up, service.settings.limits.write_seconds, headers
+        )
     return JsonResponse(await while_connected(request, answer.whole()), headers=headers)
 
 
@@ -43,18 +46,18 @@ def _changes(body: ChatBody) -> dict[str, Any]:
     """Options whose names or forms are the chat's own."""
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs is given without logprobs; allowed: with logprobs: true", "top_logprobs")
+    if body.stream and body.prompt_logprobs is not None:
+        raise ApiError(400, "prompt_logprobs is given with stream; allowed: without", "prompt_logprobs")
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    return {"max_tokens": limit, "logprobs": (body.top_logprobs or 0) if body.logprobs else None}
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return {"max_tokens": limit, "logprobs": logprobs, "prompt_logprobs": body.prompt_logprobs}
 
 
 class _Answer:
     """The response to one body."""
 
-    def __init__(
-        self, service: Service, body: ChatBody, conversation: Conversation, with_usage: tuple[bool, bool]
-    ) -> None:
+    def __init__(self, service: Service, body: ChatBody, conversation: Conversation) -> None:
         self._service, self._body, self._conversation = service, body, conversation
-        self._with_usage, self._with_running_usage = with_usage
         self._details = Details(service, body, conversation.requests)
         self._begun: set[int] = set()  # choices whose first chunk, with the role, has been sent
         self._head = {
@@ -72,25 +75,30 @@ class _Answer:
             self._choice(i, {"message": _message(put_together(one.parts))}, one.tokens, self._reason(i))
             for i, one in enumerate(samples)
         ]
-        return {**self._head, "choices": choices, **self._figures()}
+        found = {**self._head, "choices": choices, **self._figures()}
+        if self._body.prompt_logprobs is not None:  # of one prompt, whatever the number of samples
+            request = self._conversation.requests[0]
+            found["prompt_logprobs"] = prompt_logprobs_of(request, self._body.prompt_logprobs, self._service.text_of)
+        return found
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self, with_usage: bool, with_running_usage: bool) -> AsyncIterator[bytes]:
         """Those of a stream: role with the first part, parts, each sample's end, usage if it is asked for."""
         try:
             async for reading in self._conversation.readings(self._service.settings.limits.silence_seconds):
                 if reading is None:
                     yield ALIVE
                     continue
-                for chunk in self._chunks(reading):
-                    yield event(chunk)
-            if self._with_usage:
+                running = {"usage": self._conversation.usage()} if with_running_usage else {}
+                for choice in self._choices(reading):
+                    yield event({**self._head, "choices": [choice], **running})
+            if with_usage:
                 yield event({**self._head, "choices": [], **self._figures()})
         except Exception as error:
             yield failed(error, str(self._head["id"]))
         yield DONE
 
-    def _chunks(self, reading: Reading) -> list[dict[str, Any]]:
-        """The chunks of a reading; the tokens go with the first."""
+    def _choices(self, reading: Reading) -> list[dict[str, Any]]:
+        """The choices of a reading, each for a chunk of its own; the tokens go with the first."""
         index, tokens = reading.index, reading.tokens
         deltas = [_delta(part) for part in reading.parts]
         if index not in self._begun:
@@ -100,8 +108,7 @@ class _Answer:
         choices = [self._choice(index, {"delta": delta}, [] if i else tokens) for i, delta in enumerate(deltas)]
         if reading.is_last:
             choices.append(self._choice(index, {"delta": {}}, [] if deltas else tokens, self._reason(index)))
-        running = {"usage": self._conversation.usage()} if self._with_running_usage else {}
-        return [{**self._head, "choices": [choice], **running} for choice in choices]
+        return choices
 
     def _figures(self) -> dict[str, Any]:
         return {"usage": self._conversation.usage(), "metrics": metrics_of(self._conversation.requests)}

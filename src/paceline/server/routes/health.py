@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it takes requests."""
+"""Whether the server lives, and whether it takes requests: told by coroutines, while all threads may be waiting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["state"])
 @router.head("/v1/health", include_in_schema=False)
 @router.get("/ping", include_in_schema=False)
 @router.head("/ping", include_in_schema=False)
-def health(service: TheService) -> Response:
+async def health(service: TheService) -> Response:
     """Empty, with 200 while the engine lives."""
     if not service.runtime.thread.is_alive:
         raise ApiError(503, "the engine has ended")
@@ -28,21 +28,21 @@ def health(service: TheService) -> Response:
 
 @router.get("/ready")
 @router.head("/ready", include_in_schema=False)
-def ready(service: TheService) -> Response:
+async def ready(service: TheService) -> Response:
     """Empty, with 200 while requests are taken."""
     if service.admission.is_draining:
         raise ApiError(503, "the server is shutting down")
-    return health(service)
+    return await health(service)
 
 
 @router.get("/v1", include_in_schema=False)
 @router.head("/v1", include_in_schema=False)
-def root() -> dict[str, Any]:
+async def root() -> dict[str, Any]:
     """Where the endpoints are: clients that are given a base address try it."""
     return {"object": "api", "endpoints": "/openapi.json"}
 
 
 @router.get("/version")
-def version() -> dict[str, Any]:
+async def version() -> dict[str, Any]:
     """The release."""
     return {"version": __version__}

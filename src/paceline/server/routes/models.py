@@ -14,13 +14,13 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 @router.get("/models", include_in_schema=False)
-def list_models(service: TheService) -> dict[str, Any]:
+async def list_models(service: TheService) -> dict[str, Any]:
     """The models that requests may name."""
     return {"object": "list", "data": [_described(service, name) for name in service.settings.names]}
 
 
 @router.get("/v1/models/{name:path}")
-def get_model(name: str, service: TheService) -> dict[str, Any]:
+async def get_model(name: str, service: TheService) -> dict[str, Any]:
     """One of them; names may contain slashes."""
     service.check_model(name)
     return _described(service, name)

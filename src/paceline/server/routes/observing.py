@@ -46,7 +46,7 @@ def requests(service: TheService, tenant: Tenant) -> dict[str, Any]:
 
 
 @router.get("/load")
-def load(service: TheService) -> dict[str, Any]:
+async def load(service: TheService) -> dict[str, Any]:
     """How many samples run or wait, under vLLM's name."""
     return {"server_load": service.admission.num_open}
 

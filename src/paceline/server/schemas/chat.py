@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from paceline.server.schemas.sampling import Body, SamplingBody
+from paceline.server.schemas.sampling import Body, NumLogprobs, SamplingBody
 
 ToolName = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -58,7 +58,9 @@ class ChatBody(SamplingBody):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: NumLogprobs | None = None
+    prompt_logprobs: NumLogprobs | None = None
+    add_special_tokens: Literal[False] | None = None  # they are the template's business
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

@@ -6,7 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from paceline.engine.tree import MAX_DEPTH
+
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+NumLogprobs = Annotated[int, Field(ge=0, le=20)]
 Strings = Annotated[list[str], Field(max_length=256)]
 
 
@@ -66,7 +69,7 @@ class Speculation(Body):
     """Who drafts for this request, and how far; it changes the speed alone."""
 
     drafters: str | Strings | None = None
-    num_speculative_tokens: Annotated[int, Field(ge=0)] | None = None
+    num_speculative_tokens: Annotated[int, Field(ge=0, le=MAX_DEPTH)] | None = None
 
 
 class SamplingBody(Body):
@@ -84,7 +87,10 @@ class SamplingBody(Body):
     logit_bias: dict[str, float] | None = None
     stop: str | Strings | None = None
     stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
     bad_words: Strings | None = None
+    allowed_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     min_tokens: int | None = None
     seed: Int64 | None = None
@@ -96,7 +102,8 @@ class SamplingBody(Body):
     prediction: Prediction | None = None
     speculation: Speculation | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^@/\\\x00]*$")] | None = None
-    priority: int | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    # From the request's arrival; so says the header x-deadline-ms. Of both the earlier one holds.
     deadline_ms: Annotated[float, Field(gt=0)] | None = None
     return_token_ids: bool | None = None
     return_token_details: bool | None = None
