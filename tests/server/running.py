@@ -10,13 +10,14 @@ from typing import Any
 
 import uvicorn
 
+from paceline.server import Limits
 from paceline.server.running import config_of
 
 
 @contextmanager
-def running(app: Any, write_seconds: float = 60.0, **options: Any) -> Iterator[str]:
+def running(app: Any, limits: Limits | None = None, **options: Any) -> Iterator[str]:
     """The address of an application that is being served."""
-    config = config_of(app, 5, write_seconds, host="127.0.0.1", port=0, lifespan="on", **options)
+    config = config_of(app, 5, limits or Limits(), host="127.0.0.1", port=0, lifespan="on", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

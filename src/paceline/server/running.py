@@ -11,50 +11,59 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paceline.server.service import Service
+from paceline.server.settings import Limits
 
 MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE = 120  # seconds: agents think between two turns, and uvicorn's 5 would reset their connections
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's, which takes headers of any size, and waits for ever for a client that reads no more.
+    """Uvicorn's, which takes headers of any size, and waits for ever for a client that neither sends nor reads.
 
-    Whoever sent headers without end would fill the memory; who stops reading would keep a connection, with what it was
-    to read, until the server ends.
+    Whoever sent headers without end would fill the memory; who stops in their midst, or reads no more, would keep a
+    connection, with what it was to read, until the server ends.
     """
 
-    write_seconds: float  # that a client may take nothing, while more is to be sent than the system holds for it
+    limits: Limits
     _num_head_bytes: int | None = None  # of the request whose headers are being read
-    _cut: asyncio.TimerHandle | None = None
+    _end_of_head: asyncio.TimerHandle | None = None
+    _end_of_write: asyncio.TimerHandle | None = None
 
-    def pause_writing(self) -> None:
-        """See uvicorn."""
-        super().pause_writing()
-        self._cut = self.loop.call_later(self.write_seconds, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """See uvicorn."""
-        super().resume_writing()
-        self._let_be()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See uvicorn, which gives a connection its time only behind the first request."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See uvicorn."""
         super().connection_lost(exc)
-        self._let_be()
+        self._unset_keepalive_if_required()
+        for timer in (self._end_of_head, self._end_of_write):
+            if timer is not None:
+                timer.cancel()
 
-    def _let_be(self) -> None:
-        if self._cut is not None:
-            self._cut.cancel()
-            self._cut = None
+    def pause_writing(self) -> None:
+        """See uvicorn: the client takes nothing, and more is to be sent than the system holds for it."""
+        super().pause_writing()
+        self._end_of_write = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See uvicorn."""
+        super().resume_writing()
+        if self._end_of_write is not None:
+            self._end_of_write.cancel()
 
     def on_message_begin(self) -> None:
         """See uvicorn."""
         self._num_head_bytes = 0
+        self._end_of_head = self.loop.call_later(self.limits.body_seconds, self.transport.abort)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """See uvicorn."""
         self._num_head_bytes = None
+        if self._end_of_head is not None:
+            self._end_of_head.cancel()
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -91,15 +100,14 @@ class Server(uvicorn.Server):
 def serve(app: Any, listening: socket.socket, drain_seconds: int) -> None:
     """Serve until a signal comes, and then as long as running requests take, but no longer than `drain_seconds`."""
     service: Service = app.state.service
-    config = config_of(app, drain_seconds, service.settings.limits.write_seconds)
-    Server(config, service).run(sockets=[listening])
+    Server(config_of(app, drain_seconds, service.settings.limits), service).run(sockets=[listening])
 
 
-def config_of(app: Any, drain_seconds: int, write_seconds: float, **options: Any) -> uvicorn.Config:
+def config_of(app: Any, drain_seconds: int, limits: Limits, **options: Any) -> uvicorn.Config:
     """How uvicorn runs an application of ours."""
     own_logs = {"log_config": None, "access_log": False}  # there is a line of ours for each request
     options = {"timeout_keep_alive": KEEP_ALIVE, "server_header": False, **own_logs, **options}
-    protocol = type("LimitedProtocol", (Protocol,), {"write_seconds": write_seconds})
+    protocol = type("LimitedProtocol", (Protocol,), {"limits": limits})
     return uvicorn.Config(app, http=protocol, timeout_graceful_shutdown=drain_seconds, **options)
 
 

@@ -18,7 +18,7 @@ class Limits:
     max_stop_strings: int = 16
     max_open_requests: int = 1024  # running and waiting, samples counted
     max_queued_prompt_tokens: int = 4 * 2**20
-    body_seconds: float = 30.0  # from a request's headers to the end of its body
+    body_seconds: float = 30.0  # for a request's headers, and from their end to that of its body
     write_seconds: float = 60.0  # that a reader may refuse to take more
     request_seconds: float = 3600.0
     silence_seconds: float = 10.0  # between two signs of life of a stream
