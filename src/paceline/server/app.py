@@ -19,8 +19,14 @@ from paceline.server.events import JsonResponse
 from paceline.server.observing.middleware import Exchanges
 from paceline.server.paths import Paths, not_found
 from paceline.server.routes import chat, completions, health, messages, models, observing, playground, responses, tokens
+from paceline.server.schemas.answers import ANTHROPIC_ERRORS, ERRORS, STREAMS
 from paceline.server.service import Service
 from paceline.server.settings import Settings
+
+_SAID_OF = {
+    **{module.__name__: STREAMS for module in (completions, chat, responses)},
+    messages.__name__: {**STREAMS, **ANTHROPIC_ERRORS},
+}
 
 
 def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
@@ -43,10 +49,11 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,  # a redirect would lose the body
         docs_url=None,  # its page asks other hosts for its scripts
         redoc_url=None,
+        responses=ERRORS,
     )
     app.state.service = service
     for module in (completions, chat, responses, messages, models, tokens, health, observing, playground):
-        app.include_router(module.router)
+        app.include_router(module.router, responses=_SAID_OF.get(module.__name__))
     _handle_errors(app)
     _add_middleware(app, service.settings)
     app.add_middleware(Exchanges, telemetry=service.telemetry)  # last: it is asked first, and sees what others refuse

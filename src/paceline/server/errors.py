@@ -6,6 +6,7 @@ The body is `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,5 +115,5 @@ def _short(value: object) -> str:
 
 def _param_in(message: str) -> str | None:
     """The field that a message of the library's begins with: "temperature is -1; allowed: …"."""
-    first = message.split(" ", 1)[0]
-    return first if first.replace("_", "").isalnum() and first.islower() and " is " in message else None
+    found = re.match(r"(?!the |a |an )([a-z][a-z0-9_]*) .*is ", message)
+    return found[1] if found else None

@@ -13,7 +13,7 @@ from paceline.server.errors import ApiError
 router = APIRouter(tags=["state"])
 
 
-@router.get("/health")
+@router.get("/health", response_class=Response)
 @router.head("/health", include_in_schema=False)
 @router.get("/v1/health", include_in_schema=False)
 @router.head("/v1/health", include_in_schema=False)
@@ -26,7 +26,7 @@ async def health(service: TheService) -> Response:
     return Response()
 
 
-@router.get("/ready")
+@router.get("/ready", response_class=Response)
 @router.head("/ready", include_in_schema=False)
 async def ready(service: TheService) -> Response:
     """Empty, with 200 while requests are taken."""
