@@ -174,12 +174,12 @@ def test_honoured_fields_are_those_that_code_reads() -> None:
         assert not read, f"{title}: {read} is read by now; say what it does"
 
 
-def test_what_the_library_has_and_the_server_does_not_pass_on_is_told() -> None:
+def test_the_server_passes_on_all_that_the_library_has() -> None:
     elsewhere = {"regex", "choice", "logprobs"}  # in structured_outputs, and by endpoint
     told_apart = {"drafters", "tenant", "pacer"}  # speculation, cache_salt; there is one
     missing = set(get_type_hints(Options)) - set(SamplingBody.model_fields) - elsewhere - told_apart
-    told = PAGE.split("does not pass on in this release:", 1)[1].split("\n- ", 1)[0]
-    assert set(names(told)) | {"num_speculative_tokens"} == missing  # of `speculation`, as its own row says
+    inside_others = {"num_speculative_tokens", "prompt_logprobs", "add_special_tokens"}  # speculation, by endpoint
+    assert missing == inside_others
 
 
 def test_harmless_and_refused_fields_are_listed() -> None:
