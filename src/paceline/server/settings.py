@@ -15,7 +15,6 @@ class Limits:
     max_json_depth: int = 64
     max_prompts: int = 256  # in one request of /v1/completions
     max_samples: int = 128  # n times prompts
-    max_stop_strings: int = 16
     max_open_requests: int = 1024  # running and waiting, samples counted
     max_queued_prompt_tokens: int = 4 * 2**20
     body_seconds: float = 30.0  # for a request's headers, and from their end to that of its body
