@@ -27,9 +27,11 @@ ASKED = {"return_token_details": True}
 @pytest.fixture(scope="module")
 def client(forced: LLM) -> Iterator[openai.OpenAI]:
     """A server whose every step is drafted."""
-    with running(create_app(forced, Settings(("m",), chat_template=TEMPLATE))) as url:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            yield client
+    with (
+        running(create_app(forced, Settings(("m",), chat_template=TEMPLATE))) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 def streamed(client: openai.OpenAI, **given: Any) -> list[Any]:
