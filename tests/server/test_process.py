@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from paceline.cli import main
+
 from .asking import ask
 
-LONG = {"prompt": "Once", "max_tokens": 700, "temperature": 0, "ignore_eos": True, "speculation": {"drafters": "none"}}
+LONG = {"prompt": "Once", "max_tokens": 300, "temperature": 0, "ignore_eos": True, "speculation": {"drafters": "none"}}
 
 
 @contextmanager
@@ -102,13 +104,15 @@ def test_the_first_signal_lets_streams_end_and_the_second_does_not(num_signals: 
             other.close()
 
 
-def test_a_port_that_is_taken_is_found_before_the_model_is_read() -> None:
+def test_a_port_that_is_taken_is_found_before_the_model_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "paceline", "serve", "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "Traceback" not in done.stderr
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr(sys, "argv", ["paceline", "serve", "--model", "./nowhere", "--port", port])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import transformers
 from transformers import PreTrainedModel
 
 from exactness.models import build
@@ -82,7 +81,7 @@ def test_numerics_and_releases_count(monkeypatch: pytest.MonkeyPatch) -> None:
     found |= {provenance.fingerprint("a", numerics | {"threads": 3})}
     monkeypatch.setattr(provenance, "__version__", "0")
     found |= {provenance.fingerprint("a", numerics)}
-    monkeypatch.setattr(transformers, "__version__", "0")
+    monkeypatch.setattr(provenance.transformers, "__version__", "0")
     found |= {provenance.fingerprint("a", numerics)}
     assert len(found) == 5
     assert all(len(one) == 16 and int(one, 16) >= 0 for one in found)

@@ -21,7 +21,7 @@ from paceline.errors import DrafterError, EngineError
 from paceline.server.observing.exchange import Exchange
 
 NAME = "paceline.server"
-_OWN = ("paceline", "uvicorn")
+_OWN = ("paceline", "uvicorn", "uvicorn.error")  # another server of this process may have set the last
 _SHARED: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
