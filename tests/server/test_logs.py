@@ -120,6 +120,11 @@ def _loggers_as_they_were() -> Iterator[None]:
 @pytest.mark.usefixtures("_loggers_as_they_were")
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
 def test_lines_are_json_or_for_eyes_and_show_no_local_variables(stream: io.StringIO) -> None:
+    other = logging.getLogger(
+        "uvicorn.error"
+    )  # of a server that ran in this process before, with uvicorn's own settings
+    other.handlers, other.propagate = [logging.NullHandler()], False
+    other.setLevel("ERROR")
     configure("info", stream)
 
     def fail(prompt: str) -> None:

@@ -21,7 +21,7 @@ from paceline.errors import DrafterError, EngineError
 from paceline.server.observing.exchange import Exchange
 
 NAME = "paceline.server"
-_OWN = ("paceline", "uvicorn", "uvicorn.error")  # another server of this process may have set the last
+_OWN = ("paceline", "uvicorn", "uvicorn.error")
 _SHARED: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
@@ -47,7 +47,9 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)  # a drafter that is left out, above all
     for name in _OWN:
-        logging.getLogger(name).setLevel(level.upper())
+        own = logging.getLogger(name)
+        own.setLevel(level.upper())
+        own.handlers, own.propagate = [], True  # another server of this process may have had them
 
 
 def _as_json(event: dict[str, Any], **options: Any) -> str:
