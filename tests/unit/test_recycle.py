@@ -207,7 +207,8 @@ def test_both_tables_learn_the_same_and_grow_the_same_trees(seed: int, vocab_siz
     for _ in range(12):
         start = len(text) - 1
         text += rng.integers(0, vocab_size, rng.integers(0, 6)).tolist()
-        logits = rng.normal(scale=rng.choice([0.5, 3.0, 9.0]), size=(5, vocab_size)).astype(np.float32)
+        distinct = rng.permutation(np.unique(rng.normal(size=2 * vocab_size).astype(np.float32)))[:vocab_size]
+        logits = rng.permuted(np.tile(distinct, (5, 1)), axis=1) * np.float32(rng.choice([0.5, 4.0, 8.0]))  # no ties
         rows = rng.permutation(5)[: rng.integers(1, 5)].tolist()
         pairs = [tuple(pair) for pair in rng.integers(0, vocab_size, (len(rows), 2)).tolist()]
         for table in (plain, quick):
