@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps  # `json` is an option below
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from paceline.bundled import DEFAULT_TARGET
+from paceline.cli.certificates import conclude
 from paceline.cli.certify_servers import (
     API_KEYS,
     BASELINE,
@@ -23,7 +23,6 @@ from paceline.cli.certify_servers import (
     compare,
     make_plan,
     summarise,
-    write,
 )
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
 from paceline.console import progress
@@ -79,24 +78,15 @@ def certify(
         certificate = _certify(plan)
     else:
         certificate = _verify(verify)
-    found = certificate.as_dict()
-    _write(place, found)
-    if json:
-        print(dumps(found))
-    else:
-        _summarise(found, place)
-    raise typer.Exit(0 if certificate.verdict == "PASS" else 1)
+    from paceline.certify.page import page
+
+    conclude(certificate, place, page, None if json else _summarise)
 
 
 def _certify_servers(plan: ServersPlan, api_keys: list[str], place: Path, is_json: bool) -> NoReturn:
-    certificate = compare(plan, api_keys)
-    found = certificate.as_dict()
-    write(place, found)
-    if is_json:
-        print(dumps(found))
-    else:
-        summarise(found, place)
-    raise typer.Exit(0 if certificate.verdict == "PASS" else 1)
+    from paceline.certify.servers.certificate import page
+
+    conclude(compare(plan, api_keys), place, page, None if is_json else summarise)
 
 
 def _place(out: Path | None, verify: Path | None) -> Path:
@@ -143,16 +133,6 @@ def _verify(file: Path) -> Certificate:
         from paceline.certify.run import verify
 
         return verify(then, lambda what, share: bar.update(share, what))
-
-
-def _write(place: Path, found: dict[str, Any]) -> None:
-    from paceline.certify.page import page
-
-    try:
-        place.with_suffix(".json").write_text(dumps(found, indent=1) + "\n", encoding="utf-8")
-        place.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {str(place)!r}: {error}") from error
 
 
 def _summarise(found: dict[str, Any], place: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from json import dumps  # `json` is an option
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,17 +76,6 @@ def compare(plan: ServersPlan, api_keys: list[str]) -> ServersCertificate:
     keys = pair(api_keys or [key for key in [os.environ.get(_KEY)] if key], "--api-key")
     with progress("asking", Trials.num_requests(plan)) as bar:
         return certify_servers(plan, keys, lambda what, done: bar.update(done, what))
-
-
-def write(place: Path, found: dict[str, Any]) -> None:
-    """Write the page, and the JSON object beside it."""
-    from paceline.certify.servers.certificate import page
-
-    try:
-        place.with_suffix(".json").write_text(dumps(found, indent=1) + "\n", encoding="utf-8")
-        place.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {str(place)!r}: {error}") from error
 
 
 def summarise(found: dict[str, Any], place: Path) -> None:
