@@ -1,0 +1,1 @@
+"""Quantised weights: the blocks that kernels compute with, and the files that hold them."""
