@@ -30,6 +30,10 @@ class Kind(enum.IntEnum):
     WRITE = 7
     ATTEND = 8
     COMBINE = 9
+    QUANTIZE = 10
+    PACK_QUANTIZED = 11
+    LINEAR_QUANTIZED = 12
+    EMBED_QUANTIZED = 13
 
 
 class View(ctypes.Structure):

@@ -11,7 +11,7 @@ import torch
 from paceline.native.layout import MAX_DIMS, PANEL, Kind, Op, View
 from paceline.native.library import Library
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2, torch.uint8: 3}
 FLOATS = (torch.float32, torch.bfloat16)
 
 

@@ -5,8 +5,6 @@
 
 #include "paceline.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* To the second level: the next block would crowd the current one out of the first. */
 static inline void prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
@@ -14,7 +12,7 @@ static inline void prefetch(const char *p) { __builtin_prefetch(p, 0, 2); }
 /* Stands in for the maximum of nothing: finite, so that differences are. */
 #define LOWEST (-FLT_MAX)
 
-static inline int64_t width_of(int64_t dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
+static inline int64_t width_of(int64_t dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : dtype == I64 ? 8 : 1; }
 
 /* The index in [0, count) that is nearest to one that may lie anywhere: no token makes a kernel read outside. */
 static inline int64_t clamped(int64_t index, int64_t count) {

@@ -1,10 +1,12 @@
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw"))), apply_to = function)
 #else
-#pragma GCC target("avx2,fma,avx512f,avx512bw")
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw")
 #endif
 #include "vec_avx512.h"
+
+#include "int_avx512.h"
 
 #include "kernels.h"
 

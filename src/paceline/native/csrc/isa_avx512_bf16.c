@@ -1,10 +1,13 @@
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vnni,avx512bf16"))), apply_to = function)
 #else
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512bf16")
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vnni,avx512bf16")
 #endif
 #include "vec_avx512.h"
+
+#define HAS_DOT_BYTES
+#include "int_avx512.h"
 
 #define HAS_DOT_PAIRS
 /* sum + x.first w.first + x.second w.second, for pairs of bfloat16. */
@@ -14,7 +17,8 @@ static inline vf vf_dot_pairs(vf sum, vf x, vf w) {
 
 #include "kernels.h"
 
-TABLE(avx512_bf16, "avx512-bf16", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16"));
+TABLE(avx512_bf16, "avx512-bf16", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
+      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"));
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

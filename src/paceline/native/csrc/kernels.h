@@ -2,6 +2,8 @@
 #include "common.h"
 #include "functions.h"
 #include "linear.h"
+#include "quantized.h"
+#include "quantize.h"
 #include "map.h"
 #include "pack.h"
 #include "frame.h"
@@ -25,4 +27,8 @@
                                    [LAYER_NORM] = {layer_norm, outer_of, 2}, \
                                    [WRITE] = {write_rows, write_items, 8}, \
                                    [ATTEND] = {attend, attend_items, 1}, \
-                                   [COMBINE] = {combine, combine_items, 4}}}
+                                   [COMBINE] = {combine, combine_items, 4}, \
+                                   [QUANTIZE] = {quantize, rows_of, 1}, \
+                                   [PACK_QUANTIZED] = {pack_quantized, panels_of, 1}, \
+                                   [LINEAR_QUANTIZED] = {linear_quantized, linear_items, 1}, \
+                                   [EMBED_QUANTIZED] = {embed_quantized, rows_of, 1}}}

@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
 
 #define MAX_DIMS 6
 #define MAX_VIEWS 7
@@ -20,9 +22,10 @@
 #define CHUNK 512   /* positions that attention adds up without a break: several pages */
 #define QUERIES 64  /* queries (a row's head each) that attention takes through a chunk at a time */
 
-enum dtype { F32, BF16, I64 };
+enum dtype { F32, BF16, I64, BYTES };
 
-enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, WRITE, ATTEND, COMBINE, NUM_KINDS };
+enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, WRITE, ATTEND, COMBINE, QUANTIZE,
+            PACK_QUANTIZED, LINEAR_QUANTIZED, EMBED_QUANTIZED, NUM_KINDS };
 
 typedef struct {
     char *data; /* the first element */
@@ -32,7 +35,7 @@ typedef struct {
 
 typedef struct {
     int64_t kind;
-    int64_t function;  /* of MAP */
+    int64_t function;  /* of MAP; the kind of blocks of quantised weights */
     int64_t is_serial; /* one worker does all of it, and those that follow at once: too small to share */
     int64_t barrier;   /* wait until all before it is finished */
     int64_t ndim;
@@ -109,9 +112,12 @@ static inline int64_t attention_floats(int64_t group, int64_t dim, int64_t value
 
 extern const Table paceline_portable;
 #if defined(__x86_64__)
-extern const Table paceline_avx2, paceline_avx512, paceline_avx512_bf16;
+extern const Table paceline_avx2, paceline_avx2_vnni, paceline_avx512, paceline_avx512_vnni, paceline_avx512_bf16;
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 extern const Table paceline_neon;
+#if defined(__linux__)
+extern const Table paceline_neon_dot;
+#endif
 #endif
 
 #endif

@@ -31,8 +31,11 @@ EXPORT const int64_t paceline_layout[] = {sizeof(View), sizeof(Op), sizeof(Heade
 EXPORT const Table *paceline_table(const char *name) {
     static const Table *const tables[] = {
 #if defined(__x86_64__)
-        &paceline_avx512_bf16, &paceline_avx512, &paceline_avx2,
+        &paceline_avx512_bf16, &paceline_avx512_vnni, &paceline_avx512, &paceline_avx2_vnni, &paceline_avx2,
 #elif defined(__aarch64__) && defined(__ARM_NEON)
+#if defined(__linux__)
+        &paceline_neon_dot,
+#endif
         &paceline_neon,
 #endif
         &paceline_portable,
@@ -46,6 +49,7 @@ EXPORT const Table *paceline_table(const char *name) {
 EXPORT int64_t paceline_scratch_bytes(const Op *op) {
     switch (op->kind) {
         case LINEAR: return MAX_ROWS * (input_floats(op->shape[2]) + PANEL) * 4;
+        case LINEAR_QUANTIZED: return MAX_ROWS * PANEL * 4;
         case ATTEND: return attention_floats(op->shape[1] / op->shape[3], op->shape[2], op->shape[4]) * 4;
         case COMBINE: return round_up(op->shape[4], MAX_LANES) * 4;
         default: return 0;

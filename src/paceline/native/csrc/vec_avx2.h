@@ -8,6 +8,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 2
 #define SLIM_VECS 4
+#define QUANTIZED_ROWS 4 /* of quantised weights */
 #define ACCUMULATORS 12 /* vectors that attention sums in registers */
 
 typedef __m256 vf;
@@ -20,6 +21,7 @@ static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+#define vf_fused vf_fma /* rounds once */
 static inline vf vf_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 /* Where one of them is NaN, the second. */
 static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }

@@ -7,6 +7,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 4
 #define SLIM_VECS 2
+#define QUANTIZED_ROWS 8 /* of quantised weights */
 #define ACCUMULATORS 24 /* vectors that attention sums in registers */
 
 typedef __m512 vf;
@@ -19,6 +20,7 @@ static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+#define vf_fused vf_fma /* rounds once */
 static inline vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 /* Where one of them is NaN, the second. */
 static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }

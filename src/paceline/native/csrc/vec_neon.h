@@ -7,6 +7,7 @@
 #define WIDE_VECS 4
 #define SLIM_ROWS 2
 #define SLIM_VECS 8
+#define QUANTIZED_ROWS 8 /* of quantised weights */
 #define ACCUMULATORS 24 /* vectors that attention sums in registers */
 
 typedef float32x4_t vf;
@@ -19,6 +20,7 @@ static inline vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 static inline vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 static inline vf vf_div(vf a, vf b) { return vdivq_f32(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+#define vf_fused vf_fma /* rounds once */
 static inline vf vf_sqrt(vf a) { return vsqrtq_f32(a); }
 /* Where one of them is NaN, the second. */
 static inline vf vf_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }

@@ -8,6 +8,7 @@
 #define WIDE_VECS 2
 #define SLIM_ROWS 1
 #define SLIM_VECS 4
+#define QUANTIZED_ROWS 2 /* of quantised weights */
 #define ACCUMULATORS 4 /* vectors that attention sums in registers */
 
 typedef struct {
@@ -43,6 +44,8 @@ static inline vf vf_mul(vf a, vf b) { LANEWISE(a.lane[i] * b.lane[i]); }
 static inline vf vf_div(vf a, vf b) { LANEWISE(a.lane[i] / b.lane[i]); }
 /* Two roundings: without the instruction, a fused one would cost a call. */
 static inline vf vf_fma(vf a, vf b, vf c) { LANEWISE(a.lane[i] * b.lane[i] + c.lane[i]); }
+/* Rounds once, whatever it costs: quantised products have the same bits everywhere. */
+static inline vf vf_fused(vf a, vf b, vf c) { LANEWISE(fmaf(a.lane[i], b.lane[i], c.lane[i])); }
 static inline vf vf_sqrt(vf a) { LANEWISE(sqrtf(a.lane[i])); }
 /* Where one of them is NaN, the second. */
 static inline vf vf_max(vf a, vf b) { LANEWISE(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
