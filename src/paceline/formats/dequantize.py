@@ -61,7 +61,7 @@ def _q4_0(blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _q4_1(blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    d, m = halves(blocks[:, :4], dtype).split(1, dim=1)
+    d, m = halves(blocks[:, :4], dtype).chunk(2, dim=1)
     return d * nibbles(blocks[:, 4:]).flatten(1).to(dtype) + m
 
 
@@ -72,7 +72,7 @@ def _q4_z(blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _with_minimums(blocks: torch.Tensor, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Q4_K's and Q5_K's values of codes (B, 8, 32)."""
-    d, dmin = halves(blocks[:, :4], dtype).split(1, dim=1)
+    d, dmin = halves(blocks[:, :4], dtype).chunk(2, dim=1)
     scales, minimums = scales_and_minimums(blocks[:, 4:16])
     steps, starts = d * scales.to(dtype), dmin * minimums.to(dtype)
     return (steps[..., None] * codes.to(dtype) - starts[..., None]).flatten(1)
