@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from paceline.native.ops import PackedWeight
-from paceline.native.recording import emit
+from paceline.native.quantized import QuantizedWeight
+from paceline.native.recording import emit, emit_shared
 
 _PACK_HINT = 16  # rows that oneDNN lays the weight out for
 
@@ -14,7 +15,7 @@ _PACK_HINT = 16  # rows that oneDNN lays the weight out for
 class NativeLinear(nn.Module):
     """A linear by the native kernels: a row's bits are the same at every row count, place and thread count."""
 
-    def __init__(self, weight: PackedWeight, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: PackedWeight | QuantizedWeight, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.packed = weight
         self.bias = bias.detach() if bias is not None else None
@@ -29,14 +30,23 @@ class NativeLinear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         out = torch.empty(len(rows), self.packed.num_columns, dtype=self.packed.dtype)
         bias = () if self.bias is None else (self.bias,)
-        emit(self.packed.library, self.packed.linear, [out], [rows, *bias])
+        emit(self.packed.library, self.packed.linear, [out], [inputs_of(self.packed, rows), *bias])
         return out.view(*x.shape[:-1], -1)
+
+
+def inputs_of(weight: PackedWeight | QuantizedWeight, rows: torch.Tensor) -> torch.Tensor:
+    """What the kernel multiplies a weight with: rows (M, K) as they are, or in int8 groups, once for all that ask."""
+    if isinstance(weight, PackedWeight):
+        return rows
+    order = () if weight.order is None else (weight.order,)
+    shape = (len(rows), weight.input_bytes)
+    return emit_shared(weight.library, weight.quantize, (shape, torch.uint8), [rows, *order])
 
 
 class NativeEmbedding(nn.Module):
     """An embedding that shares the packed weight of the language-model head."""
 
-    def __init__(self, weight: PackedWeight) -> None:
+    def __init__(self, weight: PackedWeight | QuantizedWeight) -> None:
         super().__init__()
         self.packed = weight
 

@@ -9,7 +9,7 @@ but shapes and weights is a constant. Views are not operations: an operand is re
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +53,29 @@ def emit(library: Library, make: Callable[..., Op], writes: Tensors, reads: Tens
         recording.add(make, writes, reads)
 
 
+def emit_shared(
+    library: Library, make: Callable[..., Op], result: tuple[Sequence[int], torch.dtype], reads: Tensors
+) -> torch.Tensor:
+    """What `make(out, *reads)` computes, a tensor of a shape and dtype; the same one while a recording is open.
+
+    `make` must compute the same of the same tensors, whichever object it belongs to.
+    """
+    recording = _open.get()
+    key = (result, tuple(_identity(tensor) for tensor in reads))
+    if recording is not None and key in recording.shared:
+        return recording.shared[key]
+    out = torch.empty(*result[0], dtype=result[1])
+    emit(library, make, [out], reads)
+    if recording is not None:
+        recording.shared[key] = out
+    return out
+
+
+def _identity(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors of the same values: the version counts what was written into them."""
+    return storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version
+
+
 def emit_call(function: Callable[..., None], writes: Tensors, reads: Tensors) -> None:
     """The same for work in Python, `function(*writes, *reads)`."""
     recording = _open.get()
@@ -77,6 +100,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Tensors, memory: Tensors = (), weights: Weights | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
+        self.shared: dict[Hashable, torch.Tensor] = {}  # results that several ask for
         self._weights = {} if weights is None else weights
         self._dynamic = {storage_of(tensor) for tensor in inputs}
         self._fixed = {storage_of(tensor) for tensor in (*inputs, *memory)}

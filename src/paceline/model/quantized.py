@@ -1,0 +1,202 @@
+"""A transformers model of quantised weights: its linears and embeddings hold blocks, all else is float32.
+
+The modules here are the reference: they multiply, by PyTorch's operations, the values of blocks with inputs rounded as
+the kernels round them. `numerics.apply` puts native ones in their places; what load compares is those two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from paceline.errors import ModelError
+from paceline.formats.blocks import BlockRows, BlockType
+from paceline.formats.checkpoint import Checkpoint, StoredWeight
+from paceline.formats.rounding import quantize
+from paceline.native.library import VARIABLE, Library, library
+from paceline.native.ops import run
+from paceline.native.quantized import QuantizedWeight
+
+_PIECE = 2**22  # values that the reference has as floats at a time
+_GROUP = 32
+
+
+class QuantizedLinear(nn.Module):
+    """A linear over blocks: (..., K) to (..., N) float32."""
+
+    def __init__(self, weight: QuantizedWeight, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.packed = weight
+        self.register_buffer("bias", bias)
+        self.register_buffer("codes", weight.data, persistent=False)
+        self.in_features, self.out_features = weight.k, weight.num_columns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The product with the blocks' values, a piece of them at a time."""
+        inputs = _rounded(x if self.packed.order is None else x.index_select(-1, self.packed.order))
+        count = max(1, _PIECE // self.packed.k)
+        pieces = [range(i, min(i + count, self.out_features)) for i in range(0, self.out_features, count)]
+        out = torch.cat([inputs @ values_of(self.packed, piece).t() for piece in pieces], -1)
+        return out if self.bias is None else out + self.bias
+
+
+class QuantizedEmbedding(nn.Module):
+    """An embedding over blocks: (...) int64 to (..., K) float32."""
+
+    def __init__(self, weight: QuantizedWeight) -> None:
+        super().__init__()
+        self.packed = weight
+        self.register_buffer("codes", weight.data, persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The blocks' values."""
+        return _rows(self.packed, tokens.reshape(-1)).view(*tokens.shape, -1)
+
+
+def values_of(weight: QuantizedWeight, rows: range) -> torch.Tensor:
+    """(rows, K) float32: the values of some rows of a packed weight."""
+    return _rows(weight, torch.arange(rows.start, rows.stop))
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """True for a model of `build`."""
+    return any(isinstance(module, QuantizedLinear | QuantizedEmbedding) for module in model.modules())
+
+
+def build(checkpoint: Checkpoint, on_weight: Callable[[StoredWeight], None] | None = None) -> PreTrainedModel:
+    """The model of a checkpoint, one weight after another; each that is read is told.
+
+    Raises:
+        ModelError: without native kernels, or where weights and model do not fit together.
+    """
+    found = library()
+    if found is None:
+        raise ModelError(f"quantised weights need the native kernels: install with a C compiler, without {VARIABLE}=0")
+    with _without_memory():
+        model = AutoModelForCausalLM.from_config(
+            checkpoint.config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+        )
+    for stored in checkpoint.weights():
+        _place(model, found, stored)
+        if on_weight is not None:
+            on_weight(stored)
+    _tie(model)
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ModelError(f"weights that {type(model).__name__} needs are not there: {', '.join(missing[:5])}")
+    return model.eval()
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Parameters that are made in here have a shape and no memory; buffers are real."""
+    register = nn.Module.register_parameter
+
+    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        empty = parameter if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(module, name, empty)
+
+    nn.Module.register_parameter = register_empty  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _place(model: PreTrainedModel, found: Library, stored: StoredWeight) -> None:
+    if stored.name == "rope_freqs":
+        return _scale_rotary(model, stored.value)
+    path, _, kind = stored.name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError as error:
+        raise ModelError(f"{stored.name} is a weight that {type(model).__name__} has not") from error
+    blocks = _as_blocks(module, stored.value) if kind == "weight" else None
+    if blocks is not None:
+        _replace(model, path, module, QuantizedWeight(found, blocks))
+    elif isinstance(stored.value, torch.Tensor):
+        _set(module, kind, stored)
+    else:
+        raise ModelError(f"{stored.name} is in blocks, which {type(module).__name__} does not multiply by")
+
+
+def _as_blocks(module: nn.Module, value: BlockRows | torch.Tensor) -> BlockRows | None:
+    """A matrix of a linear, in blocks: those that a file keeps as floats are read at every step all the same."""
+    if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+        return None
+    if isinstance(value, BlockRows):
+        return value
+    return None if isinstance(module, nn.Embedding) else quantize(value, BlockType.Q8_0)
+
+
+def _replace(model: PreTrainedModel, path: str, module: nn.Module, weight: QuantizedWeight) -> None:
+    wanted = _shape(module)
+    if (weight.num_columns, weight.k) != wanted:
+        raise ModelError(f"{path} is {(weight.num_columns, weight.k)}; allowed: {wanted}")
+    if isinstance(module, nn.Embedding):
+        new: nn.Module = QuantizedEmbedding(weight)
+    else:
+        new = QuantizedLinear(weight, module.bias)
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, new)
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    rows, columns = module.weight.shape  # type: ignore[misc]
+    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+
+
+def _set(module: nn.Module, kind: str, stored: StoredWeight) -> None:
+    value = stored.value
+    assert isinstance(value, torch.Tensor)
+    old = getattr(module, kind, None)
+    if isinstance(old, torch.Tensor) and old.shape != value.shape:
+        raise ModelError(f"{stored.name} is {tuple(value.shape)}; allowed: {tuple(old.shape)}")
+    if isinstance(module, QuantizedLinear):
+        module.bias = value.float()
+    elif kind in module._parameters:
+        module._parameters[kind] = nn.Parameter(value.float(), requires_grad=False)
+    elif kind in module._buffers:
+        module._buffers[kind] = value.float()
+    else:
+        raise ModelError(f"{stored.name} is a weight that {type(module).__name__} has not")
+
+
+def _tie(model: PreTrainedModel) -> None:
+    """A head without weights of its own shares the embedding's."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if not isinstance(head, nn.Linear) or not head.weight.is_meta or not model.config.tie_word_embeddings:
+        return
+    if isinstance(embedding, QuantizedEmbedding):
+        model.set_output_embeddings(QuantizedLinear(embedding.packed))
+    else:
+        head.weight = embedding.weight  # type: ignore[assignment]
+
+
+def _scale_rotary(model: PreTrainedModel, divisors: BlockRows | torch.Tensor) -> None:
+    """Divide the plain rotary frequencies, as GGUF files of Llama 3.1 and later ask."""
+    rotary = [m for m in model.modules() if isinstance(getattr(m, "inv_freq", None), torch.Tensor)]
+    if not isinstance(divisors, torch.Tensor) or not rotary or any(m.inv_freq.shape != divisors.shape for m in rotary):
+        raise ModelError(f"{type(model).__name__} has no rotary frequencies that rope_freqs could divide")
+    for module in rotary:
+        module.inv_freq = module.inv_freq / divisors.float()
+
+
+def _rounded(x: torch.Tensor) -> torch.Tensor:
+    """`x` with each group of 32 features rounded to int8 times a scale, as the kernels round it."""
+    pad = -x.shape[-1] % _GROUP
+    groups = nn.functional.pad(x.float(), (0, pad)).unflatten(-1, (-1, _GROUP))
+    most = groups.abs().amax(-1, keepdim=True)
+    inverse = torch.where(most < 1e-30, torch.zeros_like(most), 127.0 / most)
+    return (torch.round(groups * inverse) * (most / 127.0)).flatten(-2)[..., : x.shape[-1]]
+
+
+def _rows(weight: QuantizedWeight, tokens: torch.Tensor) -> torch.Tensor:
+    out = torch.empty(len(tokens), weight.k)
+    run(weight.library, [weight.rows(out, tokens.contiguous())])
+    return out
