@@ -1,4 +1,4 @@
-"""What a file or folder of quantised weights gives: a configuration, and weights by the names that transformers uses."""
+"""What a file or folder of quantised weights gives: a configuration, and weights by transformers' names."""
 
 from __future__ import annotations
 
