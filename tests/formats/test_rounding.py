@@ -12,7 +12,7 @@ from paceline.formats.blocks import BLOCKS, BlockType
 from paceline.formats.dequantize import dequantize
 from paceline.formats.rounding import TYPES, quantize
 
-LARGEST_ERROR = {BlockType.Q8_0: 0.02, BlockType.Q4_0: 0.3}  # relative, in the 2-norm, on normal weights
+LARGEST_ERROR = {"Q8_0": 0.01, "Q4_0": 0.2, "Q4_K": 0.2, "Q5_K": 0.1, "Q6_K": 0.05}
 
 
 def drawn(rows: int, k: int, seed: int) -> torch.Tensor:
@@ -25,7 +25,7 @@ def drawn(rows: int, k: int, seed: int) -> torch.Tensor:
 def test_values_come_back_near(block_type: BlockType, rows: int, k: int, seed: int) -> None:
     weight = drawn(rows, k, seed)
     missed = (dequantize(quantize(weight, block_type)) - weight).norm()
-    assert missed <= LARGEST_ERROR[block_type] * weight.norm()
+    assert missed <= LARGEST_ERROR[block_type.name] * weight.norm()
 
 
 @pytest.mark.parametrize("block_type", TYPES)
@@ -38,7 +38,7 @@ def test_zeros_stay_zeros(block_type: BlockType) -> None:
 def test_what_is_no_number_is_refused(block_type: BlockType, value: float) -> None:
     weight = torch.ones(3, BLOCKS[block_type].weights + 1)
     weight[1, -1] = value
-    with pytest.raises(ModelError, match="NaN or infinity"):
+    with pytest.raises(ModelError, match="allowed for quantising: finite"):
         quantize(weight, block_type)
 
 

@@ -34,6 +34,7 @@ class Kind(enum.IntEnum):
     PACK_QUANTIZED = 11
     LINEAR_QUANTIZED = 12
     EMBED_QUANTIZED = 13
+    ROUND = 14
 
 
 class View(ctypes.Structure):

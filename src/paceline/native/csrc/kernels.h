@@ -12,6 +12,9 @@
 #include "attention.h"
 #include "attend.h"
 #include "combine.h"
+#include "rounding.h"
+#include "rounding_super.h"
+#include "rounding_blocks.h"
 
 /* Items of a ticket at least: what takes about as long as taking it does not matter. */
 #define TABLE(set, text, supported)                                   \
@@ -31,4 +34,5 @@
                                    [QUANTIZE] = {quantize, rows_of, 1}, \
                                    [PACK_QUANTIZED] = {pack_quantized, panels_of, 1}, \
                                    [LINEAR_QUANTIZED] = {linear_quantized, linear_items, 1}, \
-                                   [EMBED_QUANTIZED] = {embed_quantized, rows_of, 1}}}
+                                   [EMBED_QUANTIZED] = {embed_quantized, rows_of, 1}, \
+                                   [ROUND] = {round_blocks, round_items, 1}}}

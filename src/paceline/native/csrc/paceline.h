@@ -25,7 +25,7 @@
 enum dtype { F32, BF16, I64, BYTES };
 
 enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, WRITE, ATTEND, COMBINE, QUANTIZE,
-            PACK_QUANTIZED, LINEAR_QUANTIZED, EMBED_QUANTIZED, NUM_KINDS };
+            PACK_QUANTIZED, LINEAR_QUANTIZED, EMBED_QUANTIZED, ROUND, NUM_KINDS };
 
 typedef struct {
     char *data; /* the first element */
