@@ -12,7 +12,8 @@ import torch
 from paceline.errors import ConfigError, ModelError
 from paceline.formats.blocks import BLOCKS, BlockRows, BlockType
 from paceline.native.library import library, status
-from paceline.native.rounding import FLOATS, round_blocks
+from paceline.native.ops import FLOATS
+from paceline.native.rounding import round_blocks
 
 TYPES = (BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K)
 _LARGEST = 65504.0  # of float16, which scales are stored in: no scale is above the weights'
