@@ -8,8 +8,6 @@ from paceline.native.layout import Kind
 from paceline.native.library import Library
 from paceline.native.ops import FLOATS, make, require, run
 
-MODE = [2]
-
 
 def round_blocks(library: Library, data: torch.Tensor, weight: torch.Tensor, block_type: int) -> None:
     """Write the blocks of a weight (N, K), float32 or bfloat16 with contiguous rows, to `data` (N, bytes of a row)."""
@@ -19,5 +17,4 @@ def round_blocks(library: Library, data: torch.Tensor, weight: torch.Tensor, blo
     op = make(Kind.ROUND, weight.shape, (None, weight))
     op.function = block_type
     op.views[0].data = data.data_ptr()
-    op.size[0] = MODE[0]
     run(library, [op])

@@ -1,8 +1,16 @@
 #ifndef EIGHTS
 #define EIGHTS 8
+#endif
+#ifndef EIGHTSTEP
 #define EIGHTSTEP 1.0f
+#endif
+#ifndef FOURCOUNT
 #define FOURCOUNT 9
+#endif
+#ifndef SIXSTEP
 #define SIXSTEP 0.1f
+#endif
+#ifndef SIXCOUNT
 #define SIXCOUNT 9
 #endif
 /* Weights to blocks of few bits: the search for scales.

@@ -41,10 +41,20 @@ static Affine affine_fit(const float *x, const float *w, const Sums *sums, vf in
 
 #ifndef LOWS
 #define LOWS 4
+#endif
+#ifndef HIGHS
 #define HIGHS 12
+#endif
+#ifndef LOW0
 #define LOW0 -0.2f
+#endif
+#ifndef LOWD
 #define LOWD 0.2f
+#endif
+#ifndef HIGH0
 #define HIGH0 -0.6f
+#endif
+#ifndef HIGHD
 #define HIGHD 0.15f
 #endif
 /* A group's own best: its least weight at code 0 or a little above or below, its largest at `top` or so. */
@@ -98,6 +108,8 @@ static vf best_minimum(const float *x, const float *w, const Sums *sums, vf step
 
 #ifndef SSPAN
 #define SSPAN 2
+#endif
+#ifndef MSPAN
 #define MSPAN 1
 #endif
 /* The integers of a group that are best with d and dmin, near those of its own best. */
@@ -153,6 +165,8 @@ static void refit(const float *x, const float *w, float top, const Super *block,
 
 #ifndef TRIES
 #define TRIES 4
+#endif
+#ifndef REFITS
 #define REFITS 2
 #endif
 /* The best block of x for codes up to `top`. */
@@ -193,7 +207,11 @@ typedef struct {
 
 #ifndef SIXTRIES
 #define SIXTRIES 4
+#endif
+#ifndef SIXREFITS
 #define SIXREFITS 2
+#endif
+#ifndef SIXSPAN
 #define SIXSPAN 1
 #endif
 static void settle_six(const float *x, const float *w, const vf *own, Six *found) {
