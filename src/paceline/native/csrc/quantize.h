@@ -31,7 +31,7 @@ static void quantize_group(const float *x, Inputs *to) {
 /* views: inputs (M, bytes), x (M, K), the feature that each k takes (K) int64 or none; shape M, -, K. */
 static void quantize(const Op *op, Worker *worker, Range items) {
     (void)worker;
-    const int64_t k = op->shape[2], whole = round_up(k, SUPER * GROUP);
+    const int64_t k = op->shape[2], whole = round_up(k, SUPER_GROUPS * GROUP);
     const View *out = &op->views[0], *x = &op->views[1], *order = &op->views[2];
     const int64_t width = width_of(x->dtype);
     for (int64_t r = items.first; r < items.end; r++) {

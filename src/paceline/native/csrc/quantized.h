@@ -16,7 +16,7 @@
 enum block { Q8_0, Q8_F, Q4_0, Q4_1, Q4_Z, Q4_K, Q5_K, Q6_K };
 
 #define GROUP 32    /* features that share a scale of x */
-#define SUPER 8     /* groups of a super-block */
+#define SUPER_GROUPS 8     /* groups of a super-block */
 #define OPERANDS 8  /* vectors of four codes a lane, to a group */
 #define AHEAD 4096  /* bytes of a block: fetched while the one before is used */
 
@@ -35,7 +35,7 @@ typedef struct {
 #define SCALE_BYTES(b) ((b) == Q8_F || (b) == Q4_1 || (b) == Q4_Z ? 128 : 64)
 #define GROUP_BYTES(b) (CODE_BYTES(b) + HIGH_BYTES(b) + SCALE_BYTES(b))
 #define HEAD_BYTES(b) ((b) == Q6_K ? 64 : IS_SUPER(b) ? 128 : 0)
-#define UNIT_GROUPS(b) (IS_SUPER(b) ? SUPER : 1)
+#define UNIT_GROUPS(b) (IS_SUPER(b) ? SUPER_GROUPS : 1)
 #define UNIT_BYTES(b) (HEAD_BYTES(b) + UNIT_GROUPS(b) * GROUP_BYTES(b))
 #define MAX_CODE(b) (IS_BYTES(b) ? 128 : (b) == Q6_K ? 63 : (b) == Q5_K ? 31 : 15)
 
@@ -46,7 +46,7 @@ static inline int64_t units_of(int block, int64_t k) {
 
 /* Bytes of a row of x: whole super-blocks, and a line more, so that rows do not share cache sets. */
 static inline int64_t input_bytes(int64_t k) {
-    return round_up(round_up(k, SUPER * GROUP) / GROUP * (int64_t)sizeof(Inputs), LINE) + LINE;
+    return round_up(round_up(k, SUPER_GROUPS * GROUP) / GROUP * (int64_t)sizeof(Inputs), LINE) + LINE;
 }
 
 /* The eight operands of a vector of columns; `codes` and `high` are those of its first column. */

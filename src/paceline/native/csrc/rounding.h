@@ -20,7 +20,7 @@
  * Candidates are fixed, and the first of the best stays. No calibration: what a weight matters is a function of the
  * weights of its group. */
 
-enum { GROUP = 32, SUPER = 256, GROUPS = SUPER / GROUP, SIX_GROUP = 16, SIX_GROUPS = SUPER / SIX_GROUP };
+enum { SUPER = 256, GROUPS = SUPER / GROUP, SIX_GROUP = 16, SIX_GROUPS = SUPER / SIX_GROUP };
 
 INLINE vf at(const float *values, int i) { return vf_load(values + i * LANES); }
 INLINE vf zero(void) { return vf_set1(0.0f); }

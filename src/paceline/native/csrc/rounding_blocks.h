@@ -1,7 +1,5 @@
 /* Weights to blocks of few bits: codes to bytes, as blocks.py says. The search is in rounding.h. */
 
-enum block { Q8_0, Q8_F, Q4_0, Q4_1, Q4_Z, Q4_K, Q5_K, Q6_K };
-
 enum { ROUND_ITEM = 64 }; /* blocks of an item: whole vectors of them */
 
 /* What a worker needs: weights and what they matter, then codes; (SUPER, LANES) each. */
