@@ -71,11 +71,13 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
         ConfigError: an option that is not allowed.
     """
+    from paceline.formats.opening import find_checkpoint
     from paceline.model.loading import load_target
 
     model = DEFAULT_TARGET if source.model is None else _path(source.model)
+    found = find_checkpoint(model) if isinstance(model, str) else None
     target, info = load_target(
-        model,
+        found or model,
         dtype=source.dtype,
         device=source.device,
         cache_tokens=source.cache_tokens,
@@ -85,7 +87,8 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     max_nodes = pacing.num_speculative_tokens
     file = experience_file(target, info.name)
     pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes, file=file)
-    words = model if source.tokenizer is None else _path(source.tokenizer)
+    own = found.tokenizer() if found is not None and source.tokenizer is None else None
+    words = own or (model if source.tokenizer is None else _path(source.tokenizer))
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
     return Loaded(target, tokenizer, pacer, info)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -33,6 +33,10 @@ class Checkpoint(Protocol):
     def num_bytes(self) -> int:
         """Bytes of the files."""
 
+    @property
+    def name_or_path(self) -> str:
+        """What the caller named."""
+
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer that the file holds, with its chat template; None if it is to be found elsewhere."""
 
@@ -42,3 +46,8 @@ class Checkpoint(Protocol):
         Raises:
             ModelError: the file is damaged, or holds what is not known.
         """
+
+
+def is_checkpoint(source: Any) -> TypeGuard[Checkpoint]:
+    """True for what has all that a `Checkpoint` has."""
+    return all(hasattr(source, name) for name in ("weights", "tokenizer", "num_bytes", "name_or_path"))

@@ -15,12 +15,15 @@ from paceline.errors import ModelError
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
+from paceline.model.quantized import is_quantized
 from paceline.native.library import library
 from paceline.native.ops import FLOATS
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
+# An input that rounding decides otherwise by its last bit is another int8 value.
+_QUANTIZED_TOLERANCE = 2e-2
 SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
 
 
@@ -89,7 +92,12 @@ def eager_logits(model: PreTrainedModel) -> torch.Tensor:
         return model(input_ids=ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
 
 
-def check_agreement(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype, has_experts: bool) -> None:
+def tolerance_of(model: PreTrainedModel) -> float:
+    """How far its logits may be from eager ones, relative to their size."""
+    return _QUANTIZED_TOLERANCE if is_quantized(model) else _TOLERANCE[model.dtype]
+
+
+def check_agreement(ours: torch.Tensor, eager: torch.Tensor, tolerance: float, has_experts: bool) -> None:
     """Refuse a model whose logits through batch-invariant attention are not those of its own attention, up to rounding.
 
     Rounding may send a row to other experts, where a router is nearly undecided: then the median row counts.
@@ -98,10 +106,10 @@ def check_agreement(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype,
         error = float(((ours - eager).norm(dim=1) / eager.norm(dim=1).clamp(min=1e-12)).median())
     else:
         error = float((ours - eager).norm() / eager.norm().clamp(min=1e-12))
-    if not error <= _TOLERANCE[dtype]:
+    if not error <= tolerance:
         raise ModelError(
             f"the logits through batch-invariant attention differ from the model's eager attention by {error:.2g} "
-            f"(relative; allowed {_TOLERANCE[dtype]:.0e}): its attention does something that Paceline does not know"
+            f"(relative; allowed {tolerance:.0e}): its attention does something that Paceline does not know"
         )
 
 

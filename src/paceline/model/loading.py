@@ -16,14 +16,17 @@ from transformers.utils import logging as transformers_logging
 
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
+from paceline.formats.checkpoint import Checkpoint, is_checkpoint
+from paceline.formats.opening import find_checkpoint
 from paceline.model import inspect
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
-from paceline.model.numerics import apply, paths, shared_copy
+from paceline.model.numerics import apply, num_weights, shared_copy
 from paceline.model.pool import PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
-from paceline.model.proving import PROBE_PAGES, prove, trust
+from paceline.model.proving import PROBE_PAGES, candidates, prove, trust
+from paceline.model.quantized import build
 
 _POOL_SHARE = 0.25  # of the memory that is free
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,7 +61,7 @@ class ModelInfo:
 
 
 def load_target(
-    source: str | os.PathLike[str] | PreTrainedModel,
+    source: str | os.PathLike[str] | PreTrainedModel | Checkpoint,
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
@@ -74,7 +77,7 @@ def load_target(
     started = time.perf_counter()
     factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
     model = factory()
-    weights = sum(p.numel() for p in model.parameters())
+    weights = num_weights(model)
     is_known = not isinstance(source, PreTrainedModel) and not trust_remote_code
     decoder, proof = _proven(model, factory, proof_file(model) if is_known else None, cache_tokens)
     decoder.prepare()
@@ -82,7 +85,7 @@ def load_target(
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, proof.path)
     memory = target.memory()
     info = ModelInfo(
-        name=source if isinstance(source, str) else str(getattr(source, "name_or_path", source)),
+        name=_name_of(source),
         architecture=type(decoder.model).__name__,
         num_parameters=weights,
         vocab_size=parts.vocab_size,
@@ -99,9 +102,10 @@ def load_target(
 
 def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
-    model = _factory(source, "auto", parse_device(device), False)()
+    found = None if isinstance(source, PreTrainedModel) else find_checkpoint(source)
+    model = _factory(found or source, "auto", parse_device(device), False)()
     parts = inspect.anatomy(model)
-    path = paths(model.dtype, model.device)[0]
+    path = candidates(model)[0]
     apply(model, path)
     pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
     decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
@@ -153,8 +157,16 @@ def parse_device(device: str | torch.device) -> torch.device:
     return parsed
 
 
+def _name_of(source: Any) -> str:
+    return source if isinstance(source, str) else str(getattr(source, "name_or_path", source))
+
+
 def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool) -> Callable[[], PreTrainedModel]:
     """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
+    if is_checkpoint(source):
+        if dtype not in ("auto", torch.float32) or device.type != "cpu":
+            raise ConfigError(f"dtype is {dtype!r} on {device}; allowed for quantised weights: auto or float32 on cpu")
+        return lambda: build(source)
     if isinstance(source, PreTrainedModel):
         if dtype not in ("auto", source.dtype):
             raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")

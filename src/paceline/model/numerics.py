@@ -20,8 +20,10 @@ from transformers.pytorch_utils import Conv1D
 
 from paceline.model.experts import NativeExperts, is_experts
 from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
+from paceline.model.quantized import QuantizedEmbedding, QuantizedLinear
 from paceline.native.library import Library, library
 from paceline.native.ops import FLOATS, PackedWeight
+from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import is_recording
 
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
@@ -113,13 +115,13 @@ def apply(model: PreTrainedModel, path: NumericPath) -> None:
     """Replace the linears and activations of `model`, in place, module by module so that memory never doubles."""
     replace = path.begin() if path.begin is not None else None
     embeddings = {_address(e): e for e in model.modules() if type(e) is nn.Embedding}
-    heads: dict[nn.Module, PackedWeight] = {}
+    heads: dict[nn.Module, PackedWeight | QuantizedWeight] = {}
     for parent, name, child in _children(model):
         new = _replacement(child, replace)
         if new is None:
             continue
         setattr(parent, name, new)
-        if isinstance(new, NativeLinear) and _address(child) in embeddings:
+        if type(child) is nn.Linear and isinstance(new, NativeLinear) and _address(child) in embeddings:
             heads[embeddings[_address(child)]] = new.packed
     if path.library is not None:
         for experts in [module for module in model.modules() if is_experts(module)]:
@@ -144,6 +146,10 @@ def _replacement(module: nn.Module, replace: Replace | None) -> nn.Module | None
         return replace(module.weight, module.bias)
     if replace is not None and isinstance(module, Conv1D):
         return replace(module.weight.t(), module.bias)
+    if isinstance(module, QuantizedLinear):
+        return NativeLinear(module.packed, module.bias)
+    if isinstance(module, QuantizedEmbedding):
+        return NativeEmbedding(module.packed)
     home = type(module).__module__
     elementwise = home in ("transformers.activations", "torch.nn.modules.activation")
     if elementwise and not list(module.parameters()) and next(module.parameters(), None) is None:
@@ -164,6 +170,12 @@ def weight_bytes(model: nn.Module) -> int:
     native = {m.packed for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))}
     packed = [m for m in model.modules() if isinstance(m, (OneDNNLinear, NativeExperts))]
     return sum(parameters.values()) + sum(int(item.num_bytes) for item in (*native, *packed))
+
+
+def num_weights(model: nn.Module) -> int:
+    """Weights of a model, whatever they are kept as; shared ones once."""
+    blocks = {m.packed for m in model.modules() if isinstance(m, (QuantizedLinear, QuantizedEmbedding))}
+    return sum(p.numel() for p in model.parameters()) + sum(w.num_columns * w.k for w in blocks)
 
 
 def peak_bytes(device: torch.device) -> int:

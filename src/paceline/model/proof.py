@@ -33,7 +33,7 @@ from paceline.model.pool import LayerShape
 from paceline.native import layout
 from paceline.native.library import library
 
-_KNOWN_CODE = ("torch", "transformers")
+_KNOWN_CODE = ("torch", "transformers", "paceline")
 _SAMPLES = 16  # values of each weight
 _SETTINGS = ("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "PACELINE_NATIVE", "TORCH_")
 

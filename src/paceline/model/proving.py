@@ -19,6 +19,7 @@ from paceline.model.numerics import NumericPath, apply, paths
 from paceline.model.pool import PagePool
 from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.model.proof import Proof, digest_of
+from paceline.model.quantized import is_quantized
 from paceline.model.rows import TreeWork
 from paceline.model.shallow import num_different_layers, shortened
 
@@ -37,20 +38,19 @@ def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages:
         ModelError: there is no such path, or the model does something that cannot be decoded exactly.
     """
     parts = inspect.anatomy(model)
-    eager = inspect.eager_logits(model)
-    candidates, num_pages = _candidates(model, parts), pages(model, parts)
-    for index, path in enumerate(candidates):
+    eager, tolerance = inspect.eager_logits(model), inspect.tolerance_of(model)
+    tried, num_pages = candidates(model), pages(model, parts)
+    for index, path in enumerate(tried):
         decoder = _decoder(factory() if index else model, parts, path, num_pages)
         decoder.row_counts = tuple(_row_counts(decoder, parts))
         logits = _stable_logits(decoder) if decoder.row_counts else None
         if logits is not None:
             ours = torch.from_numpy(logits).to(eager.device)
-            inspect.check_agreement(ours, eager, decoder.model.dtype, parts.has_experts)
+            inspect.check_agreement(ours, eager, tolerance, parts.has_experts)
             return decoder, Proof(parts, path.name, decoder.row_counts, digest_of(logits))
-    tried = ", ".join(path.name for path in candidates)
     raise ModelError(
         f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "
-        f"tried ({tried}); it cannot be decoded exactly here"
+        f"tried ({', '.join(path.name for path in tried)}); it cannot be decoded exactly here"
     )
 
 
@@ -60,7 +60,7 @@ def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
     The forward has a number of rows that is drawn anew each time: of few, where more only cost more.
     """
     inspect.refuse_by_config(model)
-    path = next((path for path in _candidates(model, proof.parts) if path.name == proof.path), None)
+    path = next((path for path in candidates(model) if path.name == proof.path), None)
     if path is None:
         return None
     decoder = _decoder(model, proof.parts, path, pages(model, proof.parts))
@@ -72,8 +72,10 @@ def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
     return decoder if is_same else None
 
 
-def _candidates(model: PreTrainedModel, parts: inspect.Anatomy) -> list[NumericPath]:
-    return [p for p in paths(model.dtype, model.device) if p.library is not None or not parts.has_experts]
+def candidates(model: PreTrainedModel) -> list[NumericPath]:
+    """The numeric paths that a model may be decoded on, the preferred first."""
+    needs_native = is_quantized(model) or inspect.num_experts(model.config.get_text_config())
+    return [p for p in paths(model.dtype, model.device) if p.library is not None or not needs_native]
 
 
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:

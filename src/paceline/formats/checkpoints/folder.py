@@ -28,6 +28,7 @@ class Folder:
     """A `Checkpoint`. What the configuration calls the method decides which tensors are looked for."""
 
     def __init__(self, path: Path, formats: dict[str, Format]) -> None:
+        self.name_or_path = str(path)
         self._settings, method = quantisation(path)
         if method not in formats:
             raise ModelError(f"{path}: quant_method is {method!r}; allowed: {', '.join(sorted(formats))}")

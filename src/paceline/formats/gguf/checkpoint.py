@@ -24,7 +24,7 @@ class GGUFCheckpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path, self.name_or_path = Path(path), str(path)
         self.reader: Reader = open_reader(self.path)
 
     @cached_property
