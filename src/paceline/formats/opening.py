@@ -1,4 +1,4 @@
-"""From what a caller names to the quantised weights it stands for: a GGUF file, or a folder that says it is quantised."""
+"""From what a caller names to the quantised weights it stands for: a GGUF file, or a quantised folder."""
 
 from __future__ import annotations
 

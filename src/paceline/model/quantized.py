@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,8 @@ _GROUP = 32
 
 class QuantizedLinear(nn.Module):
     """A linear over blocks: (..., K) to (..., N) float32."""
+
+    bias: torch.Tensor | None
 
     def __init__(self, weight: QuantizedWeight, bias: torch.Tensor | None = None) -> None:
         super().__init__()
@@ -95,17 +98,18 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredWeight], None] | No
 @contextmanager
 def _without_memory() -> Iterator[None]:
     """Parameters that are made in here have a shape and no memory; buffers are real."""
-    register = nn.Module.register_parameter
+    owner: Any = nn.Module
+    register = owner.register_parameter
 
     def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         empty = parameter if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False)
         register(module, name, empty)
 
-    nn.Module.register_parameter = register_empty  # type: ignore[method-assign]
+    owner.register_parameter = register_empty
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        owner.register_parameter = register
 
 
 def _place(model: PreTrainedModel, found: Library, stored: StoredWeight) -> None:
@@ -141,7 +145,7 @@ def _replace(model: PreTrainedModel, path: str, module: nn.Module, weight: Quant
     if isinstance(module, nn.Embedding):
         new: nn.Module = QuantizedEmbedding(weight)
     else:
-        new = QuantizedLinear(weight, module.bias)
+        new = QuantizedLinear(weight, getattr(module, "bias", None))
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, new)
 
@@ -175,7 +179,7 @@ def _tie(model: PreTrainedModel) -> None:
     if isinstance(embedding, QuantizedEmbedding):
         model.set_output_embeddings(QuantizedLinear(embedding.packed))
     else:
-        head.weight = embedding.weight  # type: ignore[assignment]
+        head.weight = embedding.weight
 
 
 def _scale_rotary(model: PreTrainedModel, divisors: BlockRows | torch.Tensor) -> None:
@@ -190,10 +194,12 @@ def _scale_rotary(model: PreTrainedModel, divisors: BlockRows | torch.Tensor) ->
 def _rounded(x: torch.Tensor) -> torch.Tensor:
     """`x` with each group of 32 features rounded to int8 times a scale, as the kernels round it."""
     pad = -x.shape[-1] % _GROUP
-    groups = nn.functional.pad(x.float(), (0, pad)).unflatten(-1, (-1, _GROUP))
+    padded = nn.functional.pad(x.float(), (0, pad))
+    groups = padded.view(*padded.shape[:-1], -1, _GROUP)
     most = groups.abs().amax(-1, keepdim=True)
     inverse = torch.where(most < 1e-30, torch.zeros_like(most), 127.0 / most)
-    return (torch.round(groups * inverse) * (most / 127.0)).flatten(-2)[..., : x.shape[-1]]
+    rounded: torch.Tensor = torch.round(groups * inverse) * (most / 127.0)
+    return rounded.flatten(-2)[..., : x.shape[-1]]
 
 
 def _rows(weight: QuantizedWeight, tokens: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,16 @@ from paceline.errors import ConfigError
 from paceline.native.layout import LAYOUT, layout_of
 
 VARIABLE = "PACELINE_NATIVE"
-INSTRUCTION_SETS = ("avx512-bf16", "avx512-vnni", "avx512", "avx2-vnni", "avx2", "neon-dot", "neon", "portable")  # the best first
+INSTRUCTION_SETS = (
+    "avx512-bf16",
+    "avx512-vnni",
+    "avx512",
+    "avx2-vnni",
+    "avx2",
+    "neon-dot",
+    "neon",
+    "portable",
+)  # the best first
 _LINE = 64
 
 

@@ -20,10 +20,21 @@ _UNITS = ((1088, 32), (1152, 32), (576, 32), (640, 32), (640, 32), (4736, 256), 
 class Blocks(Protocol):
     """A weight (N, K) in rows of blocks: see `paceline.formats.blocks.BlockRows`."""
 
-    type: int
-    data: torch.Tensor
-    k: int
-    order: torch.Tensor | None
+    @property
+    def type(self) -> int:
+        """The kind of blocks, by its number."""
+
+    @property
+    def data(self) -> torch.Tensor:
+        """(N, bytes of a row) uint8."""
+
+    @property
+    def k(self) -> int:
+        """K."""
+
+    @property
+    def order(self) -> torch.Tensor | None:
+        """(K,) the feature that each k is multiplied with; None: its own."""
 
 
 class QuantizedWeight:

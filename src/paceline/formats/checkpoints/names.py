@@ -1,4 +1,4 @@
-"""The parameters that the model of a configuration has in transformers; what else a folder holds goes, or is refused."""
+"""The parameters that a model has in transformers; what else a folder holds goes, or is refused."""
 
 from __future__ import annotations
 
