@@ -16,6 +16,13 @@ static inline vi vi_right(vi a, int count) { return _mm256_srli_epi32(a, count);
 static inline vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 static inline vi vi_nearest(vf a) { return _mm256_cvtps_epi32(a); } /* ties to even */
 
+/* The low bytes of numbers that fit, and the first lane. */
+static inline void vi_store_bytes(int8_t *p, vi a) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(words, words));
+}
+static inline int32_t vi_lane(vi a) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(a)); }
+
 /* To float: a lane from each float16, unsigned or signed byte. */
 static inline vf vf_load_half(const char *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 static inline vf vf_load_unsigned(const char *p) {

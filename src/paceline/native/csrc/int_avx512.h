@@ -16,6 +16,10 @@ static inline vi vi_right(vi a, int count) { return _mm512_srli_epi32(a, (unsign
 static inline vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 static inline vi vi_nearest(vf a) { return _mm512_cvtps_epi32(a); } /* ties to even */
 
+/* The low bytes, and the first lane. */
+static inline void vi_store_bytes(int8_t *p, vi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
+static inline int32_t vi_lane(vi a) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(a)); }
+
 /* To float: a lane from each float16, unsigned or signed byte. */
 static inline vf vf_load_half(const char *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline vf vf_load_unsigned(const char *p) {

@@ -16,6 +16,14 @@ static inline vi vi_right(vi a, int count) { return vshlq_u32(a, vdupq_n_s32(-co
 static inline vf vi_to_float(vi a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
 static inline vi vi_nearest(vf a) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(a)); } /* ties to even */
 
+/* The low bytes, and the first lane. */
+static inline void vi_store_bytes(int8_t *p, vi a) {
+    const uint16x4_t words = vmovn_u32(a);
+    const uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
+    vst1_lane_u32((uint32_t *)p, vreinterpret_u32_u8(bytes), 0);
+}
+static inline int32_t vi_lane(vi a) { return (int32_t)vgetq_lane_u32(a, 0); }
+
 /* To float: a lane from each float16, unsigned or signed byte. */
 static inline vf vf_load_half(const char *p) {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p)));

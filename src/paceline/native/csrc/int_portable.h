@@ -27,6 +27,10 @@ static inline vi vi_right(vi a, int count) { INT_LANEWISE(a.lane[i] >> count); }
 static inline vf vi_to_float(vi a) { LANEWISE((float)(int32_t)a.lane[i]); }
 static inline vi vi_nearest(vf a) { INT_LANEWISE((uint32_t)(int32_t)rintf(a.lane[i])); } /* ties to even */
 
+/* The low bytes, and the first lane. */
+static inline void vi_store_bytes(int8_t *p, vi a) { EACH_LANE p[i] = (int8_t)a.lane[i]; }
+static inline int32_t vi_lane(vi a) { return (int32_t)a.lane[0]; }
+
 static inline float half_to_float(uint16_t x) {
     const uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, fraction = x & 1023;
     if (exponent == 0) { /* zero, or fraction times 2^-24 */

@@ -15,13 +15,12 @@ static void quantize_group(const float *x, Inputs *to) {
     }
     if (highest < 1e-30f) return; /* its inverse would not be finite */
     const vf inverse = vf_set1(127.0f / highest);
-    int32_t q[GROUP], sum = 0, half = 0;
-    for (int i = 0; i < GROUP; i += LANES) {
-        const vi nearest = vi_nearest(vf_mul(vf_load(x + i), inverse));
-        memcpy(q + i, &nearest, sizeof nearest);
-    }
-    for (int i = 0; i < GROUP; i++) to->q[i] = (int8_t)q[i], sum += q[i];
-    for (int i = 0; i < GROUP / 2; i++) half += q[i];
+    for (int i = 0; i < GROUP; i += LANES) vi_store_bytes(to->q + i, vi_nearest(vf_mul(vf_load(x + i), inverse)));
+    vi ones[OPERANDS];
+    for (int i = 0; i < OPERANDS; i++) ones[i] = vi_set1(0x01010101);
+    const vi first = vi_dots(vi_set1(0), ones, to->q, OPERANDS / 2, 1);
+    const int32_t half = vi_lane(first);
+    const int32_t sum = vi_lane(vi_dots(first, ones, to->q + GROUP / 2, OPERANDS / 2, 1));
     to->d = highest / 127.0f;
     to->sum = to->d * (float)sum;
     to->start = -8 * sum;
@@ -38,8 +37,12 @@ static void quantize(const Op *op, Worker *worker, Range items) {
         const char *from = x->data + r * x->strides[0] * width;
         Inputs *to = (Inputs *)(out->data + r * out->strides[0]);
         for (int64_t g = 0; g < whole / GROUP; g++) {
-            float values[GROUP] = {0};
             const int64_t left = k - g * GROUP, count = left < 0 ? 0 : left < GROUP ? left : GROUP;
+            if (order->data == NULL && x->dtype == F32 && count == GROUP) {
+                quantize_group((const float *)from + g * GROUP, to + g);
+                continue;
+            }
+            float values[GROUP] = {0};
             if (order->data == NULL) load_floats(values, from + g * GROUP * width, x->dtype, count);
             for (int64_t i = 0; order->data != NULL && i < count; i++) {
                 const int64_t at = clamped(((const int64_t *)order->data)[g * GROUP + i], k);
