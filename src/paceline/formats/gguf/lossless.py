@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import torch
 
 from paceline.formats.blocks import BLOCKS, BlockRows, BlockType
+from paceline.formats.gguf.kinds import NAMED
 
 GROUP: Final = 32
 _CHUNK = 1 << 20  # weights unpacked at a time
@@ -33,8 +34,8 @@ class Codes(NamedTuple):
 
 def to_eight_bits(kind: str, data: torch.Tensor, k: int) -> BlockRows:
     """Rows (N, bytes) of a kind in `CODES` as Q8_0, or as Q8_F if a scale is not a float16."""
-    unpack, weights, num_bytes = CODES[kind]
-    blocks = data.reshape(-1, num_bytes)
+    unpack, weights = CODES[kind], NAMED[kind].weights
+    blocks = data.reshape(-1, NAMED[kind].num_bytes)
     codes = torch.empty(len(blocks) * weights // GROUP, GROUP, dtype=torch.int8)
     scales = torch.empty(len(codes), dtype=torch.float32)
     step, groups = _CHUNK // weights, weights // GROUP
@@ -53,7 +54,7 @@ def to_eight_bits(kind: str, data: torch.Tensor, k: int) -> BlockRows:
 
 def q3_k_to_q6_k(data: torch.Tensor, k: int) -> BlockRows:
     """Rows (N, bytes) of Q3_K as Q6_K: the same scales, codes of -4..3 in 6 bits."""
-    blocks = data.reshape(-1, 110)
+    blocks = data.reshape(-1, NAMED["Q3_K"].num_bytes)
     out = torch.empty(len(blocks), BLOCKS[BlockType.Q6_K].num_bytes, dtype=torch.uint8)
     step = _CHUNK // 256
     for i in range(0, len(blocks), step):
@@ -129,12 +130,12 @@ def _q1_0(blocks: torch.Tensor) -> Codes:
     return Codes(2 * bits.to(torch.int8) - 1, _half(d).expand(-1, 4))
 
 
-CODES: Final[dict[str, tuple[Callable[[torch.Tensor], Codes], int, int]]] = {
-    "Q5_0": (_q5_0, 32, 22),
-    "IQ4_NL": (_iq4_nl, 32, 18),
-    "IQ4_XS": (_iq4_xs, 256, 136),
-    "MXFP4": (_mxfp4, 32, 17),
-    "TQ1_0": (_tq1_0, 256, 54),
-    "TQ2_0": (_tq2_0, 256, 66),
-    "Q1_0": (_q1_0, 128, 18),
+CODES: Final[dict[str, Callable[[torch.Tensor], Codes]]] = {
+    "Q5_0": _q5_0,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
+    "TQ1_0": _tq1_0,
+    "TQ2_0": _tq2_0,
+    "Q1_0": _q1_0,
 }
