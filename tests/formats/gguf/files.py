@@ -64,7 +64,9 @@ class File:
         for entry in self.entries:
             offset = len(data) if entry.offset is None else entry.offset
             dims = b"".join(struct.pack("<Q", dim) for dim in entry.dims)
-            table += text(entry.name) + struct.pack("<I", len(entry.dims)) + dims + struct.pack("<IQ", entry.kind, offset)
+            table += (
+                text(entry.name) + struct.pack("<I", len(entry.dims)) + dims + struct.pack("<IQ", entry.kind, offset)
+            )
             data += entry.data + bytes(-len(entry.data) % self.alignment)
         head = self.header() + b"".join(self.pairs) + table
         return head + bytes(-len(head) % self.alignment) + data

@@ -104,7 +104,12 @@ def test_a_type_that_needs_the_package_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 def test_scales_beyond_float16_stay_float32() -> None:
     data = np.full((1, 17), 0x21, np.uint8)
-    for exponent, wanted in ((128, BlockType.Q8_0), (104, BlockType.Q8_0), (103, BlockType.Q8_F), (200, BlockType.Q8_F)):
+    for exponent, wanted in (
+        (128, BlockType.Q8_0),
+        (104, BlockType.Q8_0),
+        (103, BlockType.Q8_F),
+        (200, BlockType.Q8_F),
+    ):
         data[0, 0] = exponent
         rows, is_exact = make("MXFP4", data)
         assert (rows.type, is_exact) == (wanted, True)
