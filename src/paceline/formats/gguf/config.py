@@ -22,6 +22,7 @@ from transformers import (
 from paceline.errors import ModelError, first_line
 from paceline.formats.gguf.ends import special_ids
 from paceline.formats.gguf.metadata import Metadata
+from paceline.formats.gguf.names import layer_of
 from paceline.formats.gguf.reader import Reader
 from paceline.formats.gguf.rope import phi3_factors, rope_parameters
 
@@ -75,6 +76,12 @@ class Facts:
         """Layers without those that predict further tokens, which `block_count` counts too."""
         count = self.size("block_count", most=MAX_LAYERS)
         extra = self.metadata.integer(f"{self.architecture}.nextn_predict_layers", 0, 0, count - 1)
+        found = {layer_of(tensor.name) for tensor in self.reader} - {None}
+        if count - extra > len(found):
+            raise ModelError(
+                f"{self.metadata.name}: {self.architecture}.block_count is {count}; "
+                f"allowed: {len(found)}, the layers that have tensors"
+            )
         return count - extra
 
     @property
