@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from paceline.formats.checkpoint import StoredWeight
 from paceline.formats.checkpoints import FORMATS, open_checkpoint
+from paceline.formats.checkpoints.rows import pack
 from paceline.formats.checkpoints.tensors import Tensors
 
 from . import oracle
@@ -68,13 +69,20 @@ def read_model(folder: Path) -> dict[str, StoredWeight]:
     return {w.name: w for w in weights}
 
 
-def read_linear(folder: Path, settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StoredWeight:
+def read_linear(
+    folder: Path,
+    settings: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+) -> StoredWeight:
     """One linear, `m`, read by a format alone."""
-    save_file({f"m.{name}": t for name, t in tensors.items()}, folder / "model.safetensors")
+    save_file({f"m.{name}": t.contiguous() for name, t in tensors.items()}, folder / "model.safetensors", metadata)
     (found,) = FORMATS[settings["quant_method"]](Tensors(folder), settings)
     assert found.name == "m.weight"
     assert set(found.parts) == {f"m.{name}" for name in tensors}
-    return found.read()
+    source = found.source()
+    rows, is_exact = pack(found.name, source.matrix)
+    return StoredWeight(found.name, source.stored_as, rows, is_exact)
 
 
 def values(weight: StoredWeight) -> np.ndarray:

@@ -6,15 +6,22 @@ import os
 from pathlib import Path
 
 from paceline.formats.checkpoint import Checkpoint
+from paceline.formats.checkpoints import bitsandbytes, compressed_tensors, fp8, mxfp4, qweight, torchao
 from paceline.formats.checkpoints.folder import Folder
 from paceline.formats.checkpoints.found import Format
-from paceline.formats.checkpoints.qweight import find_auto_round, find_awq, find_gptq
 
 # By `quant_method`; a new format is one file and its line here.
 FORMATS: dict[str, Format] = {
-    "gptq": find_gptq,
-    "awq": find_awq,
-    "auto-round": find_auto_round,
+    "auto-round": qweight.find_auto_round,
+    "awq": qweight.find_awq,
+    "bitsandbytes": bitsandbytes.find,
+    "compressed-tensors": compressed_tensors.find,
+    "fbgemm_fp8": fp8.find,
+    "fp8": fp8.find,
+    "gptq": qweight.find_gptq,
+    "mxfp4": mxfp4.find,
+    "mxfp8": fp8.find,
+    "torchao": torchao.find,
 }
 
 

@@ -6,9 +6,10 @@ import torch
 
 from paceline.errors import ModelError
 from paceline.formats.checkpoints.bits import unpacked
-from paceline.formats.checkpoints.found import Settings, expect
+from paceline.formats.checkpoints.found import Settings, expect, matrix_shape
 from paceline.formats.checkpoints.gptq import SCALES
-from paceline.formats.checkpoints.rows import Groups, groups_of
+from paceline.formats.checkpoints.grouping import even_groups
+from paceline.formats.checkpoints.rows import Groups
 from paceline.formats.checkpoints.tensors import Tensors
 
 # Nibble i of a word is column (0 2 4 6 1 3 5 7)[i]: column j is nibble _NIBBLE_OF[j].
@@ -36,10 +37,9 @@ def groups(tensors: Tensors, module: str, bits: int, settings: Settings) -> Grou
     """
     if bits != 4:
         raise ModelError(f"AWQ with {bits} bits; allowed: 4")
-    k, words = tensors.entry(f"{module}.qweight").shape
+    k, words = matrix_shape(tensors, f"{module}.qweight", ("I32",))
     size = k if settings["group_size"] == -1 else settings["group_size"]
     count = -(-k // size)
-    expect(tensors, f"{module}.qweight", ("I32",), (k, words))
     expect(tensors, f"{module}.qzeros", ("I32",), (count, words))
     expect(tensors, f"{module}.scales", SCALES, (count, words * _COLUMNS))
     qweight = tensors[f"{module}.qweight"]
@@ -49,8 +49,9 @@ def groups(tensors: Tensors, module: str, bits: int, settings: Settings) -> Grou
         columns = _columns(qweight[:, first : -(-rows.stop // _COLUMNS)])
         return columns[:, rows.start - first * _COLUMNS : rows.stop - first * _COLUMNS].T
 
+    group_of, _ = even_groups(f"{module}.scales", k, size, count)
     zeros = _columns(tensors[f"{module}.qzeros"]).T.int()
-    return Groups(codes, bits, groups_of(k, size), tensors[f"{module}.scales"].T, zeros)
+    return Groups(codes, bits, group_of, tensors[f"{module}.scales"].T, zeros)
 
 
 def _columns(words: torch.Tensor) -> torch.Tensor:

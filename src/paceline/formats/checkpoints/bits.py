@@ -1,4 +1,4 @@
-"""Small unsigned integers out of int32 words, in a stream of bits that begins with the lowest."""
+"""Small unsigned integers out of int32 words, in a stream of bits that begins with the lowest; powers of two."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def unpacked(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
 def num_words(count: int, bits: int) -> int:
     """Words that `count` numbers take."""
     return -(-count * bits // _WORD)
+
+
+def powers(exponents: torch.Tensor, less: int = 0) -> torch.Tensor:
+    """What bytes of e8m0 mean, 2**(byte - 127 - less), float32: exact, which torch's own powers do not promise."""
+    table = [2.0 ** (e - 127 - less) for e in range(255)]
+    return torch.tensor([*table, float("nan")], dtype=torch.float32)[exponents.view(torch.uint8).int()]
 
 
 def _within_bytes(words: torch.Tensor, bits: int) -> torch.Tensor:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from paceline.errors import ModelError, first_line
 from paceline.formats.checkpoint import StoredWeight
+from paceline.formats.checkpoints.experts import Reader, merged
 from paceline.formats.checkpoints.found import Format, Found, Settings
 from paceline.formats.checkpoints.names import Names
+from paceline.formats.checkpoints.rows import becomes, pack
 from paceline.formats.checkpoints.tensors import Tensors, read_json
+from paceline.formats.contents import StoredKind, summed
 
 # Where a configuration of older folders lies, and the method that it is of.
 _OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -22,19 +25,34 @@ _OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 _NO_WEIGHTS = re.compile(
     r"\.(input_scale|input_zero_point|input_global_scale|activation_scale|output_scale|[qkv]_scale)$"
 )
+_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 class Folder:
-    """A `Checkpoint`. What the configuration calls the method decides which tensors are looked for."""
+    """A `Checkpoint`. What the configuration calls the method decides which tensors are looked for.
+
+    Raises:
+        ModelError: there is no quantised model, or it is of a method that is not known.
+    """
 
     def __init__(self, path: Path, formats: dict[str, Format]) -> None:
-        self.name_or_path = str(path)
-        self._settings, method = quantisation(path)
+        self._path = path
+        settings, method = quantisation(path)
         if method not in formats:
             raise ModelError(f"{path}: quant_method is {method!r}; allowed: {', '.join(sorted(formats))}")
-        self.config = _config(path)
         self._tensors = Tensors(path)
-        self._format = formats[method]
+        self._found = list(formats[method](self._tensors, settings))
+        taken = {part for found in self._found for part in found.parts}
+        self._whole = [name for name in self._tensors if name not in taken and not _NO_WEIGHTS.search(name)]
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The configuration that transformers makes the model of; it names no quantisation."""
+        config = _config(self._path)
+        if any(self._is_untied(*pair) for pair in Names(config).tied.items()):
+            for part in (config, config.get_text_config(decoder=True)):
+                part.tie_word_embeddings = False
+        return config
 
     @property
     def num_bytes(self) -> int:
@@ -46,22 +64,58 @@ class Folder:
         return None
 
     def weights(self) -> Iterator[StoredWeight]:
-        """All parameters, each once.
+        """All parameters, each once; experts of a layer in one, as a matrix over all of them.
 
         Raises:
             ModelError: tensors are damaged, missing, unknown, or laid out in a way that is not known.
         """
         names = Names(self.config)
-        found = list(self._format(self._tensors, self._settings))
-        taken = {part for each in found for part in each.parts}
-        yield from names.checked(self._read(found, [name for name in self._tensors if name not in taken]))
+        readers: dict[str, Reader] = {found.name: partial(_packed, found) for found in self._found}
+        readers |= {name: partial(self._float, name) for name in self._whole}
+        yield from names.checked(reader() for reader in merged(readers, names.shapes).values())
 
-    def _read(self, found: list[Found], rest: list[str]) -> Iterator[StoredWeight]:
-        for each in found:
-            yield each.read()
-        for name in rest:
-            if not _NO_WEIGHTS.search(name):
-                yield _float(name, self._tensors[name])
+    def describe(self) -> list[StoredKind]:
+        """What the folder holds, by kind; scales are looked at, codes are not.
+
+        Raises:
+            ModelError: as `weights`.
+        """
+        return summed(self._kinds())
+
+    def _kinds(self) -> Iterator[StoredKind]:
+        for found in self._found:
+            source = found.source()
+            kind, is_exact = becomes(found.name, source.matrix)
+            num_bytes = sum(self._tensors.entry(part).num_bytes for part in found.parts)
+            weights = torch.Size(source.matrix.shape).numel()
+            yield StoredKind(source.stored_as, 1, weights, num_bytes, kind.name, is_exact)
+        for name in self._whole:
+            entry = self._tensors.entry(name)
+            yield StoredKind(entry.dtype, 1, torch.Size(entry.shape).numel(), entry.num_bytes, entry.dtype, True)
+
+    def _is_untied(self, head: str, embedding: str) -> bool:
+        """A head of its own, though the configuration ties it: quantised, or with other values."""
+        if any(found.name == head for found in self._found):
+            return True
+        if head not in self._whole or embedding not in self._whole:
+            return head in self._whole
+        return not torch.equal(self._tensors[head], self._tensors[embedding])
+
+    def _float(self, name: str) -> StoredWeight:
+        """A tensor that is not quantised."""
+        entry = self._tensors.entry(name)
+        if entry.dtype not in _FLOATS:
+            allowed = ", ".join(_FLOATS)
+            raise ModelError(
+                f"{name} is {entry.dtype} {list(entry.shape)}, and no part of a weight; allowed: {allowed}"
+            )
+        return StoredWeight(name, entry.dtype, self._tensors[name])
+
+
+def _packed(found: Found) -> StoredWeight:
+    source = found.source()
+    rows, is_exact = pack(found.name, source.matrix)
+    return StoredWeight(found.name, source.stored_as, rows, is_exact)
 
 
 def quantisation(path: Path) -> tuple[Settings, str]:
@@ -91,16 +145,3 @@ def _config(path: Path) -> PreTrainedConfig:
         if hasattr(part, "quantization_config"):
             del part.quantization_config
     return config
-
-
-def _float(name: str, tensor: torch.Tensor) -> StoredWeight:
-    """A tensor that is not quantised."""
-    if not tensor.is_floating_point() or tensor.element_size() < 2:
-        raise ModelError(f"{name} is {_dtype(tensor)} {list(tensor.shape)}, and no known format's; allowed: floats")
-    return StoredWeight(name, _dtype(tensor).upper(), tensor)
-
-
-def _dtype(tensor: torch.Tensor) -> Any:
-    return {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}.get(
-        name := str(tensor.dtype).removeprefix("torch."), name
-    )

@@ -7,34 +7,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoint import StoredWeight
-from paceline.formats.checkpoints.rows import Groups, pack
+from paceline.formats.checkpoints.rows import Matrix
 from paceline.formats.checkpoints.tensors import Tensors
 
 Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Source:
+    """A matrix as it was found: what the format calls it, and what it holds."""
+
+    stored_as: str
+    matrix: Matrix
+
+
+@dataclass(frozen=True)
 class Found:
-    """A parameter of the model, the tensors that it is made of, and how it is read."""
+    """A parameter of the model, the tensors that it is made of, and how they are looked at."""
 
     name: str
-    parts: tuple[str, ...]  # also those that say nothing about a weight, as scales of activations
-    read: Callable[[], StoredWeight]
+    parts: tuple[str, ...]
+    source: Callable[[], Source]
 
 
 Format = Callable[[Tensors, Settings], Iterator[Found]]
 
 
-def stored(name: str, kind: str, groups: Groups) -> StoredWeight:
-    """A parameter in blocks, without loss if it can be had."""
-    rows, is_exact = pack(name, groups)
-    return StoredWeight(name, kind, rows, is_exact)
-
-
 def parts_of(tensors: Tensors, module: str, words: tuple[str, ...]) -> tuple[str, ...]:
     """Those of a module's tensors that there are."""
     return tuple(name for name in (f"{module}.{word}" for word in words) if name in tensors)
+
+
+def matrix_shape(tensors: Tensors, name: str, dtypes: tuple[str, ...]) -> tuple[int, int]:
+    """The shape of a tensor that must be a matrix.
+
+    Raises:
+        ModelError: it is not, or is empty, or of another dtype.
+    """
+    entry = tensors.entry(name)
+    if entry.dtype not in dtypes or len(entry.shape) != 2 or not all(entry.shape):
+        allowed = " or ".join(dtypes)
+        raise ModelError(f"{tensors.folder}: {name} is {entry.dtype} {list(entry.shape)}; allowed: {allowed} (n, m)")
+    return entry.shape[0], entry.shape[1]
 
 
 def expect(tensors: Tensors, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from paceline.errors import ModelError
 from paceline.formats.checkpoints.bits import num_words, unpacked
-from paceline.formats.checkpoints.found import Settings, expect
-from paceline.formats.checkpoints.rows import Groups, groups_of
+from paceline.formats.checkpoints.found import Settings, expect, matrix_shape
+from paceline.formats.checkpoints.grouping import Grouping, even_groups, listed_groups
+from paceline.formats.checkpoints.rows import Groups
 from paceline.formats.checkpoints.tensors import Tensors
 
 _SUBTRACTED = {"gptq": 1, "gptq_v2": 0}
@@ -33,8 +34,8 @@ def groups(tensors: Tensors, module: str, bits: int, settings: Settings) -> Grou
     Raises:
         ModelError: the tensors do not fit each other.
     """
-    words, columns = tensors.entry(f"{module}.qweight").shape
-    count = len(tensors.entry(f"{module}.scales").shape) and tensors.entry(f"{module}.scales").shape[0]
+    words, columns = matrix_shape(tensors, f"{module}.qweight", ("I32",))
+    count, _ = matrix_shape(tensors, f"{module}.scales", SCALES)
     k = _k(tensors, module, words, bits)
     expect(tensors, f"{module}.qweight", ("I32",), (num_words(k, bits), columns))
     expect(tensors, f"{module}.qzeros", ("I32",), (count, num_words(columns, bits)))
@@ -59,25 +60,13 @@ def _k(tensors: Tensors, module: str, words: int, bits: int) -> int:
     return shape[0] if len(shape) == 1 else 0
 
 
-def _grouping(
-    tensors: Tensors, module: str, k: int, count: int, settings: Settings
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The group of each code, and the order that sorts codes by group, if they are not sorted."""
-    if f"{module}.g_idx" not in tensors:
-        size = settings["group_size"]
-        size = k if size == -1 else size
-        if -(-k // size) != count:
-            raise ModelError(f"{module}.scales has {count} groups; allowed: {-(-k // size)}, of {size} along K = {k}")
-        return groups_of(k, size), None
-    expect(tensors, f"{module}.g_idx", ("I32", "I64"), (k,))
-    group_of = tensors[f"{module}.g_idx"].long()
-    low, high = (int(x) for x in group_of.aminmax())
-    if low < 0 or high >= count:
-        raise ModelError(f"{module}.g_idx has numbers from {low} to {high}; allowed: 0 to {count - 1}")
-    if bool((group_of[1:] >= group_of[:-1]).all()):
-        return group_of, None
-    order = group_of.argsort(stable=True)
-    return group_of[order], order
+def _grouping(tensors: Tensors, module: str, k: int, count: int, settings: Settings) -> Grouping:
+    name = f"{module}.g_idx"
+    if name in tensors:
+        expect(tensors, name, ("I32", "I64"), (k,))
+        return listed_groups(name, tensors[name], count)
+    size = settings["group_size"]
+    return even_groups(f"{module}.scales", k, k if size == -1 else size, count)
 
 
 def _zeros(packed: torch.Tensor, bits: int, settings: Settings) -> torch.Tensor:

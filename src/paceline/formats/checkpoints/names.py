@@ -1,4 +1,4 @@
-"""The parameters that a model has in transformers; what else a folder holds goes, or is refused."""
+"""The parameters of a configuration's model in transformers; whatever else a folder holds is dropped or refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Names:
         except Exception as error:
             raise ModelError(f"transformers makes no model of {config.model_type}: {first_line(error)}") from error
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        self._tied = set(getattr(model, "all_tied_weights_keys", None) or {}) - set(self.shapes)
+        tied = getattr(model, "all_tied_weights_keys", None) or {}
+        self.tied: dict[str, str] = {head: source for head, source in tied.items() if head not in self.shapes}
         self._ignored = [re.compile(p) for p in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
         self._model = type(model).__name__
 
@@ -54,7 +55,7 @@ class Names:
     def _is_spare(self, weight: StoredWeight) -> bool:
         """It can go: a tied head, a buffer, a bias of zeros that some packers add."""
         name, value = weight.name, weight.value
-        if name in self._tied or _BUFFERS.search(name) or any(p.search(name) for p in self._ignored):
+        if name in self.tied or _BUFFERS.search(name) or any(p.search(name) for p in self._ignored):
             return True
         return name.endswith(".bias") and isinstance(value, torch.Tensor) and not bool(value.any())
 

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoint import StoredWeight
 from paceline.formats.checkpoints import awq, gptq
 from paceline.formats.checkpoints.bits import WIDTHS
-from paceline.formats.checkpoints.found import Found, Settings, number, parts_of, stored
+from paceline.formats.checkpoints.found import Found, Settings, Source, matrix_shape, number, parts_of
 from paceline.formats.checkpoints.tensors import Tensors
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -63,21 +62,21 @@ def _of_module(settings: Settings, module: str) -> Settings:
     return settings
 
 
-def _read(tensors: Tensors, module: str, settings: Settings) -> StoredWeight:
+def _read(tensors: Tensors, module: str, settings: Settings) -> Source:
     bits = number(settings, "bits", 4, lambda n: n in WIDTHS, ", ".join(map(str, WIDTHS)))
     number(settings, "group_size", 128, lambda n: n == -1 or n > 0, "a positive number, or -1")
     label, layout = _layout(tensors, module, bits)
-    return stored(f"{module}.weight", f"{label} int{bits}", layout.groups(tensors, module, bits, settings))
+    return Source(f"{label} int{bits}", layout.groups(tensors, module, bits, settings))
 
 
 def _layout(tensors: Tensors, module: str, bits: int) -> tuple[str, Any]:
     """GPTQ if the columns of the codes are those of the scales, AWQ if they are words of them."""
-    codes, scales = tensors.entry(f"{module}.qweight").shape, tensors.entry(f"{module}.scales").shape
-    if len(codes) == len(scales) == 2:
-        if codes[1] == scales[1]:
-            return "GPTQ", gptq
-        if codes[1] * 32 == scales[1] * bits:
-            return "AWQ", awq
+    codes = matrix_shape(tensors, f"{module}.qweight", ("I32",))
+    scales = matrix_shape(tensors, f"{module}.scales", gptq.SCALES)
+    if codes[1] == scales[1]:
+        return "GPTQ", gptq
+    if codes[1] * 32 == scales[1] * bits:
+        return "AWQ", awq
     per_word = 32 // bits
     raise ModelError(
         f"{module}: qweight is {list(codes)}, scales {list(scales)}; "

@@ -50,42 +50,43 @@ class Groups:
         return _along(table, rows, self.group_of[::BLOCK]).unsqueeze(-1)
 
 
-def groups_of(k: int, size: int) -> torch.Tensor:
-    """`group_of` of groups of one size along K, the last of them perhaps shorter."""
-    return torch.arange(k) // size
+@dataclass(frozen=True)
+class Values:
+    """A matrix (N, K) of values that no kind of block holds."""
+
+    values: Callable[[slice], torch.Tensor]  # of these rows: (n, K) float32
+    shape: tuple[int, int]
+    order: torch.Tensor | None = None
 
 
-def pack(name: str, groups: Groups) -> tuple[BlockRows, bool]:
-    """Rows of blocks, and whether they have the very values.
+Matrix = Groups | Values
+
+
+def becomes(name: str, matrix: Matrix) -> tuple[BlockType, bool]:
+    """The kind of block that a matrix is packed in, and whether its values stay the very same.
 
     Raises:
         ModelError: a scale that is not a finite number.
     """
-    if not bool(torch.isfinite(groups.scales).all()):
-        raise ModelError(f"{name}: a scale is not a finite number")
-    for kind, (fits, head, body) in _KINDS.items():
-        if groups.is_aligned and fits(groups):
-            return _written(kind, groups, head, body), True
-    rows = nearest(name, groups.shape, groups.values)
-    return BlockRows(rows.type, rows.data, rows.k, groups.order), False
+    if isinstance(matrix, Groups):
+        if not bool(torch.isfinite(matrix.scales).all()):
+            raise ModelError(f"{name}: a scale is not a finite number")
+        for kind, (fits, _, _) in _KINDS.items():
+            if matrix.is_aligned and fits(matrix):
+                return kind, True
+    return BlockType.Q8_0, False
 
 
-def nearest(name: str, shape: tuple[int, int], values: Callable[[slice], torch.Tensor]) -> BlockRows:
-    """Eight bits in groups of 32, the nearest to `values` of some rows, (n, K) float32.
+def pack(name: str, matrix: Matrix) -> tuple[BlockRows, bool]:
+    """Rows of blocks, and whether they have the very values.
 
     Raises:
-        ModelError: a value that is not a number, or one beyond what a float16 scale reaches.
+        ModelError: a scale or a value that is not a finite number.
     """
-    data = _room(BlockType.Q8_0, shape)
-    for rows in chunks(shape):
-        x = _blocked(values(rows), 0.0)
-        d = (x.abs().amax(dim=-1, keepdim=True) / 127).half()
-        if not bool(torch.isfinite(d).all()):
-            raise ModelError(f"{name}: a value is not a number within {127 * _HALF_MAX:.0f}")
-        data[rows, :, :2] = d.view(torch.uint8)
-        step = torch.where(d == 0, 1.0, d.float())
-        data[rows, :, 2:] = (x / step).round_().clamp_(-127, 127).to(torch.int8).view(torch.uint8)
-    return BlockRows(BlockType.Q8_0, data.view(shape[0], -1), shape[1])
+    kind, is_exact = becomes(name, matrix)
+    if is_exact and isinstance(matrix, Groups):
+        return _written(kind, matrix), True
+    return _nearest(name, matrix), False
 
 
 def chunks(shape: tuple[int, int]) -> Iterator[slice]:
@@ -96,14 +97,29 @@ def chunks(shape: tuple[int, int]) -> Iterator[slice]:
         yield slice(start, min(start + step, num_rows))
 
 
-def _written(kind: BlockType, groups: Groups, head: _Part, body: _Part) -> BlockRows:
+def _nearest(name: str, matrix: Matrix) -> BlockRows:
+    """Eight bits in groups of 32: the largest of a group is 127 times its scale."""
+    data = _room(BlockType.Q8_0, matrix.shape)
+    for rows in chunks(matrix.shape):
+        x = _blocked(matrix.values(rows), 0)
+        d = (x.abs().amax(dim=-1, keepdim=True) / 127).half()
+        if not bool(torch.isfinite(d).all()):
+            raise ModelError(f"{name}: a value is not a number within {127 * _HALF_MAX:.0f}")
+        data[rows, :, :2] = d.view(torch.uint8)
+        step = torch.where(d == 0, 1.0, d.float())
+        data[rows, :, 2:] = (x / step).round_().clamp_(-127, 127).to(torch.int8).view(torch.uint8)
+    return BlockRows(BlockType.Q8_0, data.view(len(data), -1), matrix.shape[1], matrix.order)
+
+
+def _written(kind: BlockType, groups: Groups) -> BlockRows:
     """Block after block, a few rows at a time."""
+    _, head, body = _KINDS[kind]
     data = _room(kind, groups.shape)
     for rows in chunks(groups.shape):
         start = head(groups, rows)
         data[rows, :, : start.shape[-1]] = start
         data[rows, :, start.shape[-1] :] = body(groups, rows)
-    return BlockRows(kind, data.view(len(data), -1), len(groups.group_of), groups.order)
+    return BlockRows(kind, data.view(len(data), -1), groups.shape[1], groups.order)
 
 
 def _room(kind: BlockType, shape: tuple[int, int]) -> torch.Tensor:
@@ -116,7 +132,7 @@ def _along(table: torch.Tensor, rows: slice, group_of: torch.Tensor) -> torch.Te
     return table if table.shape == (1, 1) else table[rows].index_select(1, group_of)
 
 
-def _blocked(rows: torch.Tensor, padding: float) -> torch.Tensor:
+def _blocked(rows: torch.Tensor, padding: int) -> torch.Tensor:
     """(n, K) as (n, blocks, 32), the last block filled up."""
     missing = -rows.shape[1] % BLOCK
     padded = torch.nn.functional.pad(rows, (0, missing), value=padding) if missing else rows

@@ -20,6 +20,7 @@ class Entry(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str  # safetensors' word: "I32", "F16", "F8_E4M3"
+    num_bytes: int
 
 
 class Tensors:
@@ -47,7 +48,7 @@ class Tensors:
             for name in handle.keys():  # noqa: SIM118 -- no mapping
                 part = handle.get_slice(name)
                 if self._file_of.setdefault(name, path.name) == path.name:
-                    self._entries[name] = Entry(tuple(part.get_shape()), part.get_dtype())
+                    self._entries[name] = _entry(part)
             self.metadata |= handle.metadata() or {}
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is no whole safetensors file: {first_line(error)}") from error
@@ -87,6 +88,12 @@ class Tensors:
         for name in list(self._entries):
             if name.endswith(f".{suffix}"):
                 yield name[: -len(suffix) - 1]
+
+
+def _entry(part: Any) -> Entry:
+    shape, dtype = tuple(part.get_shape()), str(part.get_dtype())
+    bits = int("".join(c for c in dtype.split("_")[0] if c.isdigit()) or 8)  # "BOOL" has none
+    return Entry(shape, dtype, torch.Size(shape).numel() * bits // 8)
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
