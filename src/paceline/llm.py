@@ -49,7 +49,7 @@ class LLM:
         draft_model: a small model of the same vocabulary, a name, a folder or a `PreTrainedModel`; it joins the
             automatic drafters.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16".
+        dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16"; "int8" or "int4" quantises its weights.
         cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
         max_slowdown: by what share decoding may be slower than plain decoding, whatever the text.
         num_speculative_tokens: most draft tokens per step and request; None is as many as pay.
@@ -73,9 +73,10 @@ class LLM:
         max_slowdown: float = MAX_SLOWDOWN,
         num_speculative_tokens: int | None = None,
         trust_remote_code: bool = False,
+        on_progress: Callable[[float], None] | None = None,
     ) -> None:
         pacing = PacingOptions(max_slowdown, num_speculative_tokens)
-        source = Source(model, tokenizer, device, dtype, cache_tokens, trust_remote_code)
+        source = Source(model, tokenizer, device, dtype, cache_tokens, trust_remote_code, on_progress)
         self._runtime: Runtime = Runtime(partial(load_model, source, pacing), drafters, draft_model)
 
     @classmethod

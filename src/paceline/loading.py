@@ -16,7 +16,7 @@ from paceline.pacing import AdaptivePacer, cost_table, experience_file
 from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from paceline.model.loading import ModelInfo
+    from paceline.model.loading import ModelInfo, Progress
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Source:
     dtype: str = "auto"
     cache_tokens: int | None = None
     trust_remote_code: bool = False
+    on_progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         device=source.device,
         cache_tokens=source.cache_tokens,
         trust_remote_code=source.trust_remote_code,
+        on_progress=source.on_progress,
     )
     costs = cost_table(target, info.name)
     max_nodes = pacing.num_speculative_tokens

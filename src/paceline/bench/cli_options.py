@@ -17,7 +17,9 @@ def _in_a_folder(path: Path | None) -> Path | None:
 
 
 SUBJECT = typer.Option("bundled", "--model", help="bundled, inflated (to 134 M parameters), a folder or a hub name.")
-DTYPE = typer.Option("auto", "--dtype", help="auto (the checkpoint's), float32, bfloat16 or float16.")
+DTYPE = typer.Option(
+    "auto", "--dtype", "--quantize", help="auto (the checkpoint's), float32, bfloat16, float16, int8 or int4."
+)
 DRAFT_MODEL = typer.Option(
     None,
     "--draft-model",

@@ -20,7 +20,7 @@ def load_with_progress(model: str | None, **options: Any) -> LLM:
         from paceline import load  # seconds, so under the bar
 
         bar.update(0.0, f"loading {model or 'the bundled model'}")
-        return load(model, **options)
+        return load(model, on_progress=bar.update, **options)
 
 
 def load_grown(size: str, cache_tokens: int | None = None, **options: Any) -> LLM:

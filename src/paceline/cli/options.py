@@ -8,7 +8,9 @@ from paceline.bundled import DEFAULT_TARGET
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 
-MODEL = typer.Option(None, metavar="MODEL", help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET)
+MODEL = typer.Option(
+    None, metavar="MODEL", help="Bundled name, hub name, folder or GGUF file.", show_default=DEFAULT_TARGET
+)
 DRAFTERS = typer.Option(
     ["auto"],
     metavar="SPEC",
@@ -20,7 +22,13 @@ DRAFT_MODEL = typer.Option(
     help="A small model of the same vocabulary; it joins the automatic drafters.",
     show_default="the one known for the model, if any",
 )
-DTYPE = typer.Option("auto", metavar="DTYPE", help="auto (the checkpoint's), float32, bfloat16 or float16.")
+DTYPE = typer.Option(
+    "auto",
+    "--dtype",
+    "--quantize",
+    metavar="DTYPE",
+    help="auto (the checkpoint's), float32, bfloat16, float16, int8 or int4.",
+)
 DEVICE = typer.Option("auto", metavar="DEVICE", help="auto (the GPU, if there is one), cpu, cuda or cuda:N.")
 
 SLOWDOWN = typer.Option(MAX_SLOWDOWN, help="Share by which the guard lets decoding be slower than plain.")

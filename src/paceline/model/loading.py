@@ -16,7 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
+from paceline.formats.at_load import FloatFolder, FloatModel, QuantizedAtLoad
 from paceline.formats.checkpoint import Checkpoint, is_checkpoint
+from paceline.formats.mixes import MIXES
 from paceline.formats.opening import find_checkpoint
 from paceline.model import inspect
 from paceline.model.forward import ROW_COUNTS
@@ -27,6 +29,8 @@ from paceline.model.prefix import PAGE_SIZE
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
 from paceline.model.proving import PROBE_PAGES, candidates, prove, trust
 from paceline.model.quantized import build
+
+Progress = Callable[[float], None]  # told the fraction that is done
 
 _POOL_SHARE = 0.25  # of the memory that is free
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -67,15 +71,20 @@ def load_target(
     device: str | torch.device = "auto",
     cache_tokens: int | None = None,
     trust_remote_code: bool = False,
+    on_progress: Progress | None = None,
 ) -> tuple[HFTarget, ModelInfo]:
     """A target ready to decode, and what load found out about it.
+
+    `dtype` "int8" or "int4" quantises a model of floats, of which `on_progress` is told the fraction that is done.
 
     Raises:
         ModelError: the model cannot be found, read or decoded exactly.
         ConfigError: a dtype or device that does not exist here.
     """
     started = time.perf_counter()
-    factory = _factory(source, parse_dtype(dtype), parse_device(device), trust_remote_code)
+    wanted = parse_dtype(dtype)
+    chosen = _found(source, wanted, on_progress)
+    factory = _factory(chosen, "auto" if wanted in MIXES else wanted, parse_device(device), trust_remote_code)
     model = factory()
     weights = num_weights(model)
     is_known = not isinstance(source, PreTrainedModel) and not trust_remote_code
@@ -102,8 +111,7 @@ def load_target(
 
 def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
-    found = None if isinstance(source, PreTrainedModel) else find_checkpoint(source)
-    model = _factory(found or source, "auto", parse_device(device), False)()
+    model = _factory(_found(source, "auto", None), "auto", parse_device(device), False)()
     parts = inspect.anatomy(model)
     path = candidates(model)[0]
     apply(model, path)
@@ -136,11 +144,11 @@ def read_model(
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
-    """A torch dtype, or "auto" for the checkpoint's."""
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
+    """A torch dtype, "auto" for the checkpoint's, or a way to quantise."""
+    if isinstance(dtype, torch.dtype) or dtype == "auto" or dtype in MIXES:
         return dtype
     if dtype not in _DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
+        raise ConfigError(f"dtype is {dtype!r}; allowed: auto, {', '.join((*_DTYPES, *MIXES))}")
     return _DTYPES[dtype]
 
 
@@ -155,6 +163,27 @@ def parse_device(device: str | torch.device) -> torch.device:
     if parsed.type not in ("cpu", "cuda") or (parsed.type == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device is {device!r}, which is not available; allowed here: cpu")
     return parsed
+
+
+def _found(source: Any, dtype: torch.dtype | str, on_progress: Progress | None) -> Any:
+    """The checkpoint that a name stands for, or that a model is to become by `dtype`; else what was given."""
+    if not isinstance(source, PreTrainedModel) and not is_checkpoint(source):
+        source = find_checkpoint(source) or source
+    if dtype not in MIXES:
+        return source
+    if is_checkpoint(source):
+        raise ConfigError(f"dtype is {dtype!r}; allowed for {source.name_or_path}, which is quantised: auto")
+    return QuantizedAtLoad(_floats(source), str(dtype), on_progress)
+
+
+def _floats(source: Any) -> FloatFolder | FloatModel:
+    """The weights of a model, from its files where they are here: they need not all be in memory then."""
+    if isinstance(source, PreTrainedModel):
+        return FloatModel(source)
+    folder = Path(bundled_path(str(source)) or source)
+    if folder.is_dir():
+        return FloatFolder(folder)
+    return FloatModel(read_model(source, "auto", torch.device("cpu")))
 
 
 def _name_of(source: Any) -> str:

@@ -37,6 +37,7 @@ class Folder:
 
     def __init__(self, path: Path, formats: dict[str, Format]) -> None:
         self._path = path
+        self.name_or_path = str(path)
         settings, method = quantisation(path)
         if method not in formats:
             raise ModelError(f"{path}: quant_method is {method!r}; allowed: {', '.join(sorted(formats))}")
