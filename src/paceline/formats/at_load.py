@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -137,14 +138,13 @@ class QuantizedAtLoad:
         Raises:
             ModelError: the floats are damaged or not finite.
         """
-        kept = self._kept()
         done, total = 0, self._floats.num_bytes
-        for name, value in self._floats.weights():
-            yield StoredWeight(name, _words(value), self._value(name, value, kept), is_exact=name not in self.types)
-            done += value.numel() * value.element_size()
-            if self._on_progress is not None:
-                self._on_progress(min(1.0, done / max(1, total)))
-        kept.close()
+        with closing(self._kept()) as kept:
+            for name, value in self._floats.weights():
+                yield StoredWeight(name, _words(value), self._value(name, value, kept), name not in self.types)
+                done += value.numel() * value.element_size()
+                if self._on_progress is not None:
+                    self._on_progress(min(1.0, done / max(1, total)))
 
     def _value(self, name: str, value: torch.Tensor, kept: Kept) -> BlockRows | torch.Tensor:
         block_type = self.types.get(name)

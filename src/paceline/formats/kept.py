@@ -34,7 +34,7 @@ class Kept(Protocol):
         """Keep a weight's bytes."""
 
     def close(self) -> None:
-        """All weights have been read or written."""
+        """No more will be read or written: what has all its weights stays."""
 
 
 def open_kept(path: Path | None, shapes: Mapping[str, Shape]) -> Kept:

@@ -42,7 +42,7 @@ def quantize(weight: torch.Tensor, block_type: BlockType) -> BlockRows:
     for rows in _slices(weight):
         part = weight[rows].detach()
         if part.dtype not in FLOATS or part.stride(1) != 1:
-            part = part.to(torch.float32, memory_format=torch.contiguous_format)
+            part = part.float().contiguous()
         round_blocks(kernels, data[rows], part, block_type)
     return BlockRows(block_type, data, k)
 

@@ -32,7 +32,7 @@ static void q8_0(const Rounding *r, uint8_t *to, int count) {
     vf scale = half_of(vf_mul(size, vf_set1(1.0f / 127.0f)));
     vf error = missed(r->x, r->w, GROUP, scale, -127.0f, 127.0f);
     for (int i = 1; i < EIGHTS; i++) {
-        const vf other = half_of(vf_mul(size, vf_set1(1.0f / (127.0f - EIGHTSTEP * (float)i))));
+        const vf other = half_of(vf_mul(size, vf_set1(1.0f / (127.0f - (float)i))));
         const vf found = missed(r->x, r->w, GROUP, other, -127.0f, 127.0f);
         scale = vf_select_less(found, error, other, scale);
         error = vf_select_less(found, error, found, error);
@@ -47,7 +47,7 @@ static void q8_0(const Rounding *r, uint8_t *to, int count) {
 }
 
 static void q4_0(const Rounding *r, uint8_t *to, int count) {
-    vf scale = half_of(symmetric(r->x, r->w, GROUP, 8.0f, 0.1f, FOURCOUNT));
+    vf scale = half_of(symmetric(r->x, r->w, GROUP, 8.0f, 0.1f, FOUR_STEPS));
     vf error = missed(r->x, r->w, GROUP, scale, -8.0f, 7.0f);
     for (int i = 0; i < 2; i++) {
         const Fit sums = fit(r->x, r->w, GROUP, inverse_of(scale), -8.0f, 7.0f);

@@ -39,24 +39,6 @@ static Affine affine_fit(const float *x, const float *w, const Sums *sums, vf in
     return found;
 }
 
-#ifndef LOWS
-#define LOWS 4
-#endif
-#ifndef HIGHS
-#define HIGHS 12
-#endif
-#ifndef LOW0
-#define LOW0 -0.2f
-#endif
-#ifndef LOWD
-#define LOWD 0.2f
-#endif
-#ifndef HIGH0
-#define HIGH0 -0.6f
-#endif
-#ifndef HIGHD
-#define HIGHD 0.15f
-#endif
 /* A group's own best: its least weight at code 0 or a little above or below, its largest at `top` or so. */
 static Affine affine(const float *x, const float *w, const Sums *sums, float top) {
     vf low = zero(), high = at(x, 0);
@@ -66,7 +48,7 @@ static Affine affine(const float *x, const float *w, const Sums *sums, float top
     vf most = zero();
     for (int i = 0; i < LOWS; i++) {
         for (int j = 0; j < HIGHS; j++) {
-            const float first = LOW0 + LOWD * (float)i, last = top + HIGH0 + HIGHD * (float)j;
+            const float first = -0.3f + 0.15f * (float)i, last = top - 0.9f + 0.15f * (float)j;
             const vf inverse = vf_mul(unit, vf_set1(last + first));
             const vf shift = vf_sub(vf_set1(-first), vf_mul(low, inverse));
             vf gain;
@@ -106,20 +88,14 @@ static vf best_minimum(const float *x, const float *w, const Sums *sums, vf step
     return clamp(vf_round(ratio(wanted, vf_mul(sums->w, dmin))), 0.0f, 63.0f);
 }
 
-#ifndef SSPAN
-#define SSPAN 2
-#endif
-#ifndef MSPAN
-#define MSPAN 1
-#endif
 /* The integers of a group that are best with d and dmin, near those of its own best. */
 static void settle(const float *x, const float *w, const Sums *sums, Affine own, float top, int group, Super *found) {
     const vf guess = vf_round(vf_mul(own.step, inverse_of(found->d)));
     vf least = vf_set1(FLT_MAX);
-    for (int i = -SSPAN; i <= SSPAN; i++) {
+    for (int i = -SCALE_SPAN; i <= SCALE_SPAN; i++) {
         const vf scale = clamp(vf_add(guess, vf_set1((float)i)), 0.0f, 63.0f), step = vf_mul(scale, found->d);
         const vf middle = best_minimum(x, w, sums, step, own.start, found->dmin, top);
-        for (int j = -MSPAN; j <= MSPAN; j++) {
+        for (int j = -MINIMUM_SPAN; j <= MINIMUM_SPAN; j++) {
             const vf minimum = clamp(vf_add(middle, vf_set1((float)j)), 0.0f, 63.0f);
             const vf error = affine_missed(x, w, step, vf_mul(minimum, found->dmin), top);
             found->scale[group] = vf_select_less(error, least, scale, found->scale[group]);
@@ -163,12 +139,6 @@ static void refit(const float *x, const float *w, float top, const Super *block,
     *d = vf_select_less(zero(), both, both, ratio(px, pp));
 }
 
-#ifndef TRIES
-#define TRIES 4
-#endif
-#ifndef REFITS
-#define REFITS 2
-#endif
 /* The best block of x for codes up to `top`. */
 static Super search_super(const float *x, const float *w, float top) {
     Affine own[GROUPS];
@@ -205,22 +175,13 @@ typedef struct {
     vf d, error, scale[SIX_GROUPS];
 } Six;
 
-#ifndef SIXTRIES
-#define SIXTRIES 4
-#endif
-#ifndef SIXREFITS
-#define SIXREFITS 2
-#endif
-#ifndef SIXSPAN
-#define SIXSPAN 1
-#endif
 static void settle_six(const float *x, const float *w, const vf *own, Six *found) {
     const vf inverse = inverse_of(found->d);
     found->error = zero();
     for (int g = 0; g < SIX_GROUPS; g++) {
         const vf guess = vf_round(vf_mul(own[g], inverse));
         vf least = vf_set1(FLT_MAX);
-        for (int i = -SIXSPAN; i <= SIXSPAN; i++) {
+        for (int i = -SIX_SPAN; i <= SIX_SPAN; i++) {
             const vf scale = clamp(vf_add(guess, vf_set1((float)i)), -128.0f, 127.0f);
             const float *part = x + g * SIX_GROUP * LANES;
             const vf error = missed(part, w + g * SIX_GROUP * LANES, SIX_GROUP, vf_mul(scale, found->d), -32.0f, 31.0f);
@@ -247,13 +208,14 @@ static vf refit_six(const float *x, const float *w, const Six *block) {
 static Six search_six(const float *x, const float *w) {
     vf own[SIX_GROUPS], largest = zero();
     for (int g = 0; g < SIX_GROUPS; g++) {
-        own[g] = symmetric(x + g * SIX_GROUP * LANES, w + g * SIX_GROUP * LANES, SIX_GROUP, 32.0f, SIXSTEP, SIXCOUNT);
+        own[g] = symmetric(x + g * SIX_GROUP * LANES, w + g * SIX_GROUP * LANES, SIX_GROUP, 32.0f, 0.2f, SIX_STEPS);
         largest = vf_max(largest, vf_abs(own[g]));
     }
     Six best = {zero(), vf_set1(FLT_MAX), {zero()}};
-    for (int i = 0; i < SIXTRIES + SIXREFITS; i++) {
+    for (int i = 0; i < SIX_TRIES + REFITS; i++) {
         Six found = best;
-        found.d = half_of(i < SIXTRIES ? vf_mul(largest, vf_set1(1.0f / (127.0f - 5.0f * (float)i))) : refit_six(x, w, &best));
+        const vf part = vf_set1(1.0f / (127.0f - 5.0f * (float)i));
+        found.d = half_of(i < SIX_TRIES ? vf_mul(largest, part) : refit_six(x, w, &best));
         settle_six(x, w, own, &found);
         const vf old = best.error;
         best.d = vf_select_less(found.error, old, found.d, best.d);
