@@ -16,7 +16,9 @@ from paceline.formats.at_load import FloatFolder, FloatModel, QuantizedAtLoad
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.dequantize import dequantize
 from paceline.formats.rounding import quantize
+from paceline.native.library import library
 
+pytestmark = pytest.mark.skipif(library() is None, reason="no native kernels")
 Values = dict[str, BlockRows | torch.Tensor]
 
 

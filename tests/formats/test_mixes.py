@@ -45,10 +45,10 @@ def test_an_embedding_that_is_the_head_gets_a_heads_bits() -> None:
     ("k", "name", "wanted"),
     [
         (688, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 80 more
-        (64, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_0),
+        (64, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
         (64, "lm_head.weight", BlockType.Q8_0),
         (228, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 28 more: less than an eighth of 228
-        (227, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_0),
+        (227, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
         (256, "transformer.h.0.attn.c_attn.weight", BlockType.Q5_K),
         (256, "transformer.wpe.weight", BlockType.Q8_0),
         (256, "model.layers.0.mlp.gate.weight", BlockType.Q8_0),

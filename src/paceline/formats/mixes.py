@@ -15,7 +15,7 @@ _VALUE = re.compile(r"\.(v_proj|down_proj|fc2|mlp\.c_proj|dense_4h_to_h)\.")  # 
 _FUSED = re.compile(r"\.(qkv_proj|query_key_value|c_attn|Wqkv)\.")  # queries, keys and values in one
 _DELICATE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings|router|gate)\.")  # small; errors go far
 _LAYER = re.compile(r"\.(\d+)\.")
-_NARROW = {BlockType.Q4_K: BlockType.Q4_0, BlockType.Q5_K: BlockType.Q8_0, BlockType.Q6_K: BlockType.Q8_0}
+_NARROW = {BlockType.Q4_K: BlockType.Q4_1, BlockType.Q5_K: BlockType.Q8_0, BlockType.Q6_K: BlockType.Q8_0}
 
 
 def block_types(shapes: Mapping[str, tuple[int, int]], mix: str) -> dict[str, BlockType]:
@@ -23,7 +23,7 @@ def block_types(shapes: Mapping[str, tuple[int, int]], mix: str) -> dict[str, Bl
 
     "int8" is Q8_0 throughout. "int4" is what llama.cpp's Q4_K_M is: Q6_K for the head, or for the embedding where it is
     the head too, and for every other layer's values and MLP outputs, with those at both ends; Q4_K for the rest. A K
-    of no whole 256 is filled up where that adds less than an eighth; else Q4_0 stands for Q4_K, Q8_0 for the others.
+    of no whole 256 is filled up where that adds less than an eighth; else Q4_1 stands for Q4_K (as near, with 5 bits), Q8_0 for the others.
 
     Raises:
         ConfigError: a mix that there is not.

@@ -15,7 +15,7 @@ from paceline.native.library import library, status
 from paceline.native.ops import FLOATS
 from paceline.native.rounding import round_blocks
 
-TYPES = (BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K)
+TYPES = (BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_1, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K)
 _LARGEST = 65504.0  # of float16, which scales are stored in: no scale is above the weights'
 _SLICE = 1 << 24  # weights that are copied at a time where they must be
 

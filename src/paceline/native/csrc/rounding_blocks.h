@@ -62,6 +62,34 @@ static void q4_0(const Rounding *r, uint8_t *to, int count) {
     }
 }
 
+/* Its step and start are the group's own best, as float16 holds them, or those fitted to the codes of that. */
+static void q4_1(const Rounding *r, uint8_t *to, int count) {
+    const Sums sums = sums_of(r->x, r->w);
+    const Affine own = affine(r->x, r->w, &sums, 15.0f);
+    Affine best = {half_of(own.step), half_of(own.start)};
+    vf error = affine_missed(r->x, r->w, best.step, best.start, 15.0f);
+    for (int i = 0; i < REFITS; i++) {
+        const vf inverse = inverse_of(best.step);
+        vf gain;
+        Affine found = affine_fit(r->x, r->w, &sums, inverse, vf_mul(best.start, inverse), 15.0f, &gain);
+        found.step = half_of(found.step);
+        found.start = half_of(found.start);
+        const vf wrong = affine_missed(r->x, r->w, found.step, found.start, 15.0f);
+        best.step = vf_select_less(wrong, error, found.step, best.step);
+        best.start = vf_select_less(wrong, error, found.start, best.start);
+        error = vf_min(wrong, error);
+    }
+    put_codes(r, 0, GROUP, best.start, best.step, 0.0f, 15.0f, 0.0f);
+    float steps[LANES], starts[LANES];
+    vf_store(steps, best.step);
+    vf_store(starts, best.start);
+    for (int l = 0; l < count; l++, to += 20) {
+        put_half(to, steps[l]);
+        put_half(to + 2, -starts[l]);
+        put_nibbles(r->codes + l * SUPER, GROUP / 2, to + 4);
+    }
+}
+
 /* Eight scales and minimums of six bits. */
 static void put_scales(const uint8_t *s, const uint8_t *m, uint8_t *to) {
     for (int j = 0; j < 4; j++) {
@@ -130,6 +158,7 @@ typedef struct {
 
 static const Rounder ROUNDERS[] = {[Q8_0] = {GROUP, 34, GROUP, q8_0},
                                    [Q4_0] = {GROUP, 18, GROUP, q4_0},
+                                   [Q4_1] = {GROUP, 20, GROUP, q4_1},
                                    [Q4_K] = {SUPER, 144, GROUP, q4_k},
                                    [Q5_K] = {SUPER, 176, GROUP, q5_k},
                                    [Q6_K] = {SUPER, 210, SIX_GROUP, q6_k}};
