@@ -26,6 +26,7 @@ app.command()(load)
 app.command()(serve)
 
 _DTYPE = typer.Option("auto", help="auto (the checkpoint's; bfloat16 for a shape), float32, bfloat16 or float16.")
+_QUANTIZE = typer.Option("auto", help="int8 or int4: Paceline's weights, beside transformers with the unquantised.")
 _TEMPERATURE = typer.Option([0.0], min=0.0, help="May be given several times.")
 _PROMPTS = typer.Option("bundled", help="bundled, tasks, or a file: docs/metrics.md lists the forms.")
 _LIMIT = typer.Option(None, min=1, help="Prompts of each category, drawn by a fixed seed.", show_default="all")
@@ -46,6 +47,7 @@ def step(
     model: str = typer.Argument(None, help="A bundled name, a folder or a hub name; or give --shape."),
     shape: str = typer.Option(None, help=f"A random model instead: {', '.join(SHAPES)}.", show_default="134m"),
     dtype: str = _DTYPE,
+    quantize: str = _QUANTIZE,
     rows: str = typer.Option("1,2,4,8,16,32", help="Rows of one forward to time."),
     context: int = typer.Option(128, min=1, help="Cached tokens before the rows."),
     device: str = DEVICE,
@@ -63,7 +65,7 @@ def step(
     if model is not None and shape is not None:
         raise ConfigError(f"both MODEL ({model}) and --shape ({shape}) are given; allowed: one of them")
     where = parse_device(device)
-    plan = StepPlan(parse_counts("rows", rows), context, repeats)
+    plan = StepPlan(parse_counts("rows", rows), context, repeats, dtype=quantize)
     origin = provenance(where)
     shape = (shape or "134m") if model is None else None
     name = model or shape or ""

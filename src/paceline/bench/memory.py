@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from paceline.bench.timing import timed
+from paceline.model.linears import NativeEmbedding, NativeLinear
 from paceline.model.numerics import weight_bytes
 
 _BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
@@ -54,6 +55,9 @@ def bytes_read(model: Any) -> int:
     layout, which is wider than the checkpoint's where the processor lacks its number format.
     """
     embedding = model.get_input_embeddings()
+    if isinstance(embedding, NativeEmbedding):
+        is_head = any(isinstance(m, NativeLinear) and m.packed is embedding.packed for m in model.modules())
+        return weight_bytes(model) - (0 if is_head else embedding.packed.num_bytes)
     heads = [module.weight.data_ptr() for module in model.modules() if type(module) is torch.nn.Linear]
     if type(embedding) is not torch.nn.Embedding or embedding.weight.data_ptr() in heads:
         return weight_bytes(model)

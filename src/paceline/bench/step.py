@@ -30,6 +30,7 @@ class StepPlan:
     context: int = 128
     repeats: int = 31
     seconds: float = 300.0
+    dtype: str = "auto"  # Paceline's: int8 and int4 quantise the model that transformers runs as it is
     rest: float = 0.0  # seconds before each turn, for threads of the one before to fall asleep
 
 
@@ -102,7 +103,7 @@ class StepReport:
 def bench_step(name: str, model: PreTrainedModel, plan: StepPlan, others: _Others | None = None) -> StepReport:
     """Time a stock model beside Paceline over the same weights; `others` have their caches filled with the context."""
     with progress(f"{name}: probing and measuring bandwidth"):
-        target, info = load_target(model, cache_tokens=max(4096, plan.context + 1024))
+        target, info = load_target(model, dtype=plan.dtype, cache_tokens=max(4096, plan.context + 1024))
         bandwidth = measure_bandwidth(model.device)
     if plan.context + max(plan.rows) > target.max_length:
         max_context = target.max_length - max(plan.rows)

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from paceline.cache import cache_folder, cache_key
 from paceline.errors import ModelError, first_line
 from paceline.formats.blocks import BLOCKS, BlockRows, BlockType
-from paceline.formats.checkpoint import StoredWeight
+from paceline.formats.checkpoint import Checkpoint, StoredWeight
 from paceline.formats.checkpoints.names import Names
 from paceline.formats.checkpoints.tensors import Tensors
 from paceline.formats.kept import Kept, open_kept
@@ -111,6 +111,28 @@ class FloatModel:
         return None
 
 
+class FloatCheckpoint:
+    """A checkpoint that holds floats alone, such as a GGUF file that nobody has quantised."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.config, self.name_or_path, self.num_bytes = (
+            checkpoint.config,
+            checkpoint.name_or_path,
+            checkpoint.num_bytes,
+        )
+        self._checkpoint = checkpoint
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All parameters."""
+        for stored in self._checkpoint.weights():
+            assert isinstance(stored.value, torch.Tensor)
+            yield stored.name, stored.value
+
+    def identity(self) -> str | None:
+        """None: it is quantised each time."""
+        return None
+
+
 class QuantizedAtLoad:
     """A `Checkpoint` of weights in floats: matrices of linears and embeddings become the blocks of a mix.
 
@@ -127,6 +149,8 @@ class QuantizedAtLoad:
     def num_bytes(self) -> int:
         """Bytes of the floats."""
         return self._floats.num_bytes
+
+    float_dtype = None
 
     def tokenizer(self) -> None:
         """None: it lies where the model does."""

@@ -34,6 +34,10 @@ class Checkpoint(Protocol):
         """Bytes of the files."""
 
     @property
+    def float_dtype(self) -> torch.dtype | None:
+        """The dtype of one that holds floats alone; None where weights are in blocks."""
+
+    @property
     def name_or_path(self) -> str:
         """What the caller named."""
 
@@ -50,4 +54,4 @@ class Checkpoint(Protocol):
 
 def is_checkpoint(source: Any) -> TypeGuard[Checkpoint]:
     """True for what has all that a `Checkpoint` has."""
-    return all(hasattr(source, name) for name in ("weights", "tokenizer", "num_bytes", "name_or_path"))
+    return all(hasattr(source, name) for name in ("weights", "tokenizer", "num_bytes", "float_dtype"))

@@ -23,7 +23,8 @@ def block_types(shapes: Mapping[str, tuple[int, int]], mix: str) -> dict[str, Bl
 
     "int8" is Q8_0 throughout. "int4" is what llama.cpp's Q4_K_M is: Q6_K for the head, or for the embedding where it is
     the head too, and for every other layer's values and MLP outputs, with those at both ends; Q4_K for the rest. A K
-    of no whole 256 is filled up where that adds less than an eighth; else Q4_1 stands for Q4_K (as near, with 5 bits), Q8_0 for the others.
+    of no whole 256 is filled up where that adds less than an eighth. Else Q4_1 stands for Q4_K (as near, with 5 bits),
+    Q8_0 for the others.
 
     Raises:
         ConfigError: a mix that there is not.

@@ -6,14 +6,17 @@ the model's own. A row's experts are added up in the order in which the router r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.integrations.moe import ExpertsInterface
 
+from paceline.model.linears import inputs_of
 from paceline.native.library import Library
 from paceline.native.ops import PackedWeight, run
+from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import emit_call
 
 EXPERTS_NAME = "paceline"
@@ -22,6 +25,16 @@ EXPERTS_NAME = "paceline"
 def is_experts(module: nn.Module) -> bool:
     """True for a layer's experts as transformers' experts interface knows them."""
     return all(hasattr(module, name) for name in ("has_gate", "has_bias", "is_transposed", "down_proj"))
+
+
+class BlockExperts:
+    """Quantised weights of a layer's experts, in place of a parameter: `[expert]` gives one's values in float32."""
+
+    def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
+        self.weights = list(weights)
+
+    def __getitem__(self, expert: int | torch.Tensor) -> torch.Tensor:
+        return self.weights[int(expert)].values()
 
 
 class NativeExperts(nn.Module):
@@ -37,7 +50,9 @@ class NativeExperts(nn.Module):
         self._down_bias = experts.down_proj_bias if experts.has_bias else None
         experts.config._experts_implementation = EXPERTS_NAME
 
-    def _pack(self, experts: Any, name: str) -> list[PackedWeight]:
+    def _pack(self, experts: Any, name: str) -> list[PackedWeight | QuantizedWeight]:
+        if name not in experts._parameters:
+            return getattr(experts, name).weights  # type: ignore[no-any-return]  # of a BlockExperts
         weights = experts._parameters.pop(name).detach()  # (experts, out, in), or transposed
         return [PackedWeight(self._library, w.t() if experts.is_transposed else w) for w in weights]
 
@@ -69,9 +84,11 @@ class NativeExperts(nn.Module):
             total = total + weighted[:, rank]
         out.copy_(total)
 
-    def _linear(self, weight: PackedWeight, x: torch.Tensor, bias: torch.Tensor | None, expert: int) -> torch.Tensor:
+    def _linear(
+        self, weight: PackedWeight | QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None, expert: int
+    ) -> torch.Tensor:
         out = torch.empty(len(x), weight.num_columns, dtype=weight.dtype)
-        run(self._library, [weight.linear(out, x, None if bias is None else bias[expert].detach())])
+        run(self._library, [weight.linear(out, inputs_of(weight, x), None if bias is None else bias[expert].detach())])
         return out
 
 

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
-from paceline.formats.at_load import FloatFolder, FloatModel, QuantizedAtLoad
+from paceline.formats.at_load import FloatCheckpoint, FloatFolder, FloatModel, Floats, QuantizedAtLoad
 from paceline.formats.checkpoint import Checkpoint, is_checkpoint
 from paceline.formats.mixes import MIXES
 from paceline.formats.opening import find_checkpoint
@@ -171,15 +171,17 @@ def _found(source: Any, dtype: torch.dtype | str, on_progress: Progress | None) 
         source = find_checkpoint(source) or source
     if dtype not in MIXES:
         return source
-    if is_checkpoint(source):
+    if is_checkpoint(source) and source.float_dtype is None:
         raise ConfigError(f"dtype is {dtype!r}; allowed for {source.name_or_path}, which is quantised: auto")
     return QuantizedAtLoad(_floats(source), str(dtype), on_progress)
 
 
-def _floats(source: Any) -> FloatFolder | FloatModel:
+def _floats(source: Any) -> Floats:
     """The weights of a model, from its files where they are here: they need not all be in memory then."""
     if isinstance(source, PreTrainedModel):
         return FloatModel(source)
+    if is_checkpoint(source):
+        return FloatCheckpoint(source)
     folder = Path(bundled_path(str(source)) or source)
     if folder.is_dir():
         return FloatFolder(folder)
@@ -193,9 +195,9 @@ def _name_of(source: Any) -> str:
 def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool) -> Callable[[], PreTrainedModel]:
     """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
     if is_checkpoint(source):
-        if dtype not in ("auto", torch.float32) or device.type != "cpu":
+        if source.float_dtype is None and (dtype not in ("auto", torch.float32) or device.type != "cpu"):
             raise ConfigError(f"dtype is {dtype!r} on {device}; allowed for quantised weights: auto or float32 on cpu")
-        return lambda: build(source)
+        return lambda: build(source).to(device, None if dtype == "auto" else dtype)
     if isinstance(source, PreTrainedModel):
         if dtype not in ("auto", source.dtype):
             raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")

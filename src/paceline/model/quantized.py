@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from paceline.errors import ModelError
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.checkpoint import Checkpoint, StoredWeight
 from paceline.formats.rounding import quantize
+from paceline.model.experts import BlockExperts, is_experts
 from paceline.native.library import VARIABLE, Library, library
 from paceline.native.ops import run
 from paceline.native.quantized import QuantizedWeight
@@ -43,8 +46,8 @@ class QuantizedLinear(nn.Module):
         """The product with the blocks' values, a piece of them at a time."""
         inputs = _rounded(x if self.packed.order is None else x.index_select(-1, self.packed.order))
         count = max(1, _PIECE // self.packed.k)
-        pieces = [range(i, min(i + count, self.out_features)) for i in range(0, self.out_features, count)]
-        out = torch.cat([inputs @ values_of(self.packed, piece).t() for piece in pieces], -1)
+        starts = range(0, self.out_features, count)
+        out = torch.cat([inputs @ self.packed.values(i, i + count).t() for i in starts], -1)
         return out if self.bias is None else out + self.bias
 
 
@@ -58,12 +61,10 @@ class QuantizedEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """The blocks' values."""
-        return _rows(self.packed, tokens.reshape(-1)).view(*tokens.shape, -1)
-
-
-def values_of(weight: QuantizedWeight, rows: range) -> torch.Tensor:
-    """(rows, K) float32: the values of some rows of a packed weight."""
-    return _rows(weight, torch.arange(rows.start, rows.stop))
+        flat = tokens.reshape(-1).contiguous()
+        out = torch.empty(len(flat), self.packed.k)
+        run(self.packed.library, [self.packed.rows(out, flat)])
+        return out.view(*tokens.shape, -1)
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -78,14 +79,13 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredWeight], None] | No
         ModelError: without native kernels, or where weights and model do not fit together.
     """
     found = library()
-    if found is None:
+    if checkpoint.float_dtype is None and found is None:
         raise ModelError(f"quantised weights need the native kernels: install with a C compiler, without {VARIABLE}=0")
     with _without_memory():
-        model = AutoModelForCausalLM.from_config(
-            checkpoint.config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
-        )
+        config, dtype = deepcopy(checkpoint.config), checkpoint.float_dtype or torch.float32
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
     for stored in checkpoint.weights():
-        _place(model, found, stored)
+        _place(model, found if checkpoint.float_dtype is None else None, stored)
         if on_weight is not None:
             on_weight(stored)
     _tie(model)
@@ -112,7 +112,7 @@ def _without_memory() -> Iterator[None]:
         owner.register_parameter = register
 
 
-def _place(model: PreTrainedModel, found: Library, stored: StoredWeight) -> None:
+def _place(model: PreTrainedModel, found: Library | None, stored: StoredWeight) -> None:
     if stored.name == "rope_freqs":
         return _scale_rotary(model, stored.value)
     path, _, kind = stored.name.rpartition(".")
@@ -120,6 +120,10 @@ def _place(model: PreTrainedModel, found: Library, stored: StoredWeight) -> None
         module = model.get_submodule(path)
     except AttributeError as error:
         raise ModelError(f"{stored.name} is a weight that {type(model).__name__} has not") from error
+    if found is None:
+        return _set(module, kind, stored)
+    if is_experts(module) and isinstance(stored.value, BlockRows):
+        return _set_experts(module, kind, found, stored.value)
     blocks = _as_blocks(module, stored.value) if kind == "weight" else None
     if blocks is not None:
         _replace(model, path, module, QuantizedWeight(found, blocks))
@@ -127,6 +131,16 @@ def _place(model: PreTrainedModel, found: Library, stored: StoredWeight) -> None
         _set(module, kind, stored)
     else:
         raise ModelError(f"{stored.name} is in blocks, which {type(module).__name__} does not multiply by")
+
+
+def _set_experts(module: nn.Module, kind: str, found: Library, blocks: BlockRows) -> None:
+    """Blocks over the rows of all experts, one expert after another."""
+    shape = module._parameters[kind].shape  # type: ignore[union-attr]  # a layer's experts have both
+    if (blocks.num_rows, blocks.k) != (shape[0] * shape[1], shape[2]):
+        raise ModelError(f"{kind} is {(blocks.num_rows, blocks.k)}; allowed: {(shape[0] * shape[1], shape[2])}")
+    parts = [replace(blocks, data=part) for part in torch.split(blocks.data, shape[1])]
+    del module._parameters[kind]
+    setattr(module, kind, BlockExperts([QuantizedWeight(found, part) for part in parts]))
 
 
 def _as_blocks(module: nn.Module, value: BlockRows | torch.Tensor) -> BlockRows | None:
@@ -161,14 +175,13 @@ def _set(module: nn.Module, kind: str, stored: StoredWeight) -> None:
     old = getattr(module, kind, None)
     if isinstance(old, torch.Tensor) and old.shape != value.shape:
         raise ModelError(f"{stored.name} is {tuple(value.shape)}; allowed: {tuple(old.shape)}")
-    if isinstance(module, QuantizedLinear):
-        module.bias = value.float()
-    elif kind in module._parameters:
-        module._parameters[kind] = nn.Parameter(value.float(), requires_grad=False)
-    elif kind in module._buffers:
-        module._buffers[kind] = value.float()
-    else:
+    if not isinstance(old, torch.Tensor) and not isinstance(module, QuantizedLinear):
         raise ModelError(f"{stored.name} is a weight that {type(module).__name__} has not")
+    value = value.to(old.dtype if isinstance(old, torch.Tensor) else torch.float32)
+    if kind in module._parameters:
+        module._parameters[kind] = nn.Parameter(value, requires_grad=False)
+    else:
+        module._buffers[kind] = value
 
 
 def _tie(model: PreTrainedModel) -> None:
@@ -200,9 +213,3 @@ def _rounded(x: torch.Tensor) -> torch.Tensor:
     inverse = torch.where(most < 1e-30, torch.zeros_like(most), 127.0 / most)
     rounded: torch.Tensor = torch.round(groups * inverse) * (most / 127.0)
     return rounded.flatten(-2)[..., : x.shape[-1]]
-
-
-def _rows(weight: QuantizedWeight, tokens: torch.Tensor) -> torch.Tensor:
-    out = torch.empty(len(tokens), weight.k)
-    run(weight.library, [weight.rows(out, tokens.contiguous())])
-    return out

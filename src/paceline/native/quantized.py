@@ -88,6 +88,13 @@ class QuantizedWeight:
         require(out.stride(1) == 1, "rows must be contiguous")
         return self._op(Kind.EMBED_QUANTIZED, out, tokens, self.data, rows=len(tokens))
 
+    def values(self, first: int = 0, end: int | None = None) -> torch.Tensor:
+        """(rows, K) float32: what rows from `first` up to `end` stand for."""
+        tokens = torch.arange(first, min(self.num_columns, self.num_columns if end is None else end))
+        out = torch.empty(len(tokens), self.k)
+        run(self.library, [self.rows(out, tokens)])
+        return out
+
     def _check_inputs(self, inputs: torch.Tensor, rows: int) -> None:
         require(inputs.shape == (rows, self.input_bytes), f"inputs are {tuple(inputs.shape)}")
         require(inputs.dtype == torch.uint8 and inputs.stride(1) == 1, f"inputs are {inputs.dtype}")

@@ -61,7 +61,7 @@ def emit_shared(
     `make` must compute the same of the same tensors, whichever object it belongs to.
     """
     recording = _open.get()
-    key = (result, tuple(_identity(tensor) for tensor in reads))
+    key = (result, tuple(_identity(tensor) for tensor in reads)) if recording is not None else None
     if recording is not None and key in recording.shared:
         return recording.shared[key]
     out = torch.empty(*result[0], dtype=result[1])

@@ -35,6 +35,8 @@ class Folder:
         ModelError: there is no quantised model, or it is of a method that is not known.
     """
 
+    float_dtype = None
+
     def __init__(self, path: Path, formats: dict[str, Format]) -> None:
         self._path = path
         self.name_or_path = str(path)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from paceline.formats.checkpoint import StoredWeight
@@ -41,6 +42,14 @@ class GGUFCheckpoint:
     def num_bytes(self) -> int:
         """Bytes of the files."""
         return self.reader.num_bytes
+
+    @property
+    def float_dtype(self) -> torch.dtype | None:
+        """bfloat16 of a file that holds nothing wider, float32 of other floats; None where there are blocks."""
+        dtypes = {tensor.kind.dtype for tensor in self.reader if len(tensor.shape) > 1}
+        if None in dtypes:
+            return None
+        return torch.bfloat16 if dtypes == {torch.bfloat16} else torch.float32
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer that the file holds, with its chat template; None if it holds none."""
