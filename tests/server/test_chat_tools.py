@@ -121,6 +121,28 @@ def test_reasoning_is_told_apart_under_both_names(client: openai.OpenAI, bundled
     assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == plain
 
 
+@pytest.mark.parametrize("more", [{}, {"logprobs": True}], ids=["text alone", "log probabilities"])
+def test_reasoning_is_hidden_where_it_is_not_wanted(client: openai.OpenAI, more: dict[str, Any]) -> None:
+    hides: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}, "include_reasoning": False}
+    given: dict[str, Any] = {**GIVEN, "temperature": 0, "max_tokens": 12, "extra_body": hides, **more}
+    answer = client.chat.completions.create(**given)
+    message = answer.choices[0].message.model_dump()
+    assert message["content"] == ""
+    assert not {"reasoning", "reasoning_content"} & message.keys()
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 12
+    chunks = list(client.chat.completions.create(**given, stream=True))
+    assert not [
+        chunk for chunk in chunks if {"reasoning", "reasoning_content"} & set(chunk.choices[0].delta.model_dump())
+    ]
+    assert chunks[-1].choices[0].finish_reason == "length"
+    told = sum(len(chunk.choices[0].logprobs.content or []) for chunk in chunks if chunk.choices[0].logprobs)
+    assert told == (12 if more else 0)
+    if not more:
+        assert len(chunks) == 2  # the role, and the end
+
+
 def test_each_token_has_its_log_probability_whatever_it_becomes(client: openai.OpenAI) -> None:
     for more in ({}, {"tools": agent_tools.CHAT, "tool_choice": NAMED, "max_tokens": None}):
         given: dict[str, Any] = {**GIVEN, "temperature": 0, "max_tokens": 15, "logprobs": True, **more}

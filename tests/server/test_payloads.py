@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from paceline import LLM
+from paceline.server import create_app
 
 from .asking import ask, send_raw
+from .conftest import settings_for_tests
+from .running import running
 
 TOKENS = {"max_tokens": 3, "temperature": 0}
 PROMPT = {"prompt": "Once upon a time", **TOKENS}
@@ -203,6 +206,16 @@ def test_paths(url: str) -> None:  # rows 31 and 32
     assert ask(url, "/v1/completions").status == 405
 
 
+def test_what_is_not_here_is_told_without_the_openapi_schema(bundled: LLM) -> None:
+    """It takes half a second to make, in which nobody else would be answered."""
+    app = create_app(bundled, settings_for_tests())
+    with running(app) as url:
+        told = ask(url, "/nothing").error["message"]
+    assert app.openapi_schema is None
+    known = told.partition("allowed: ")[2].split(", ")
+    assert set(known) == {path for path in app.openapi()["paths"] if "{" not in path}
+
+
 def test_a_chunked_body_that_waits_to_be_asked_for(url: str) -> None:  # row 33
     body = json.dumps(PROMPT).encode()
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -221,3 +234,9 @@ def test_fields_that_nobody_knows_are_named(url: str) -> None:
     answer = ask(url, "/v1/completions", prompt(temprature=1, user="me", dry_base=2))
     assert answer.status == 200
     assert answer.headers["x-paceline-ignored-fields"] == "temprature"
+    for path, body in (("/tokenize", {"content": "Once", "with_pieces": True}), ("/detokenize", {"tokens": [5]})):
+        answer = ask(url, path, {**body, "mode": 1, "user": "me"})
+        assert answer.status == 200
+        assert "mode" in answer.headers["x-paceline-ignored-fields"].split(", ")
+        assert "user" not in answer.headers["x-paceline-ignored-fields"]
+        assert ask(url, path, {**body, "chat_template": "{{ x }}"}).status == 400

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from paceline._version import __version__
@@ -23,6 +25,7 @@ from paceline.server.schemas.answers import ANTHROPIC_ERRORS, ERRORS, STREAMS
 from paceline.server.service import Service
 from paceline.server.settings import Settings
 
+_MODULES = (completions, chat, responses, messages, models, tokens, health, observing, playground)
 _SAID_OF = {
     **{module.__name__: STREAMS for module in (completions, chat, responses)},
     messages.__name__: {**STREAMS, **ANTHROPIC_ERRORS},
@@ -52,7 +55,7 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
         responses=ERRORS,
     )
     app.state.service = service
-    for module in (completions, chat, responses, messages, models, tokens, health, observing, playground):
+    for module in _MODULES:
         app.include_router(module.router, responses=_SAID_OF.get(module.__name__))
     _handle_errors(app)
     _add_middleware(app, service.settings)
@@ -82,13 +85,15 @@ def _handle_errors(app: FastAPI) -> None:
         if isinstance(error, ApiError):
             return _answer(request, error)
         if error.status_code == 404:
-            return _answer(request, not_found(request.method, request.url.path, _paths(app)))
+            return _answer(request, not_found(request.method, request.url.path, _known_paths()))
         return _answer(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
 
 
-def _paths(app: FastAPI) -> frozenset[str]:
-    """Where there is something."""
-    return frozenset(path for path in app.openapi()["paths"] if "{" not in path)
+@functools.cache
+def _known_paths() -> frozenset[str]:
+    """Where there is something. The OpenAPI schema says the same, and takes half a second of the event loop."""
+    routes = (route for module in _MODULES for route in module.router.routes if isinstance(route, APIRoute))
+    return frozenset(route.path for route in routes if route.include_in_schema and "{" not in route.path)
 
 
 def _answer(request: Request, error: ApiError) -> Response:

@@ -72,7 +72,7 @@ class _Answer:
         """The body of a response that is not streamed."""
         samples = await self._conversation.finish()
         choices = [
-            self._choice(i, {"message": _message(put_together(one.parts))}, one.tokens, self._reason(i))
+            self._choice(i, {"message": _message(put_together(self._shown(one.parts)))}, one.tokens, self._reason(i))
             for i, one in enumerate(samples)
         ]
         found = {**self._head, "choices": choices, **self._figures()}
@@ -89,7 +89,10 @@ class _Answer:
                     yield ALIVE
                     continue
                 running = {"usage": self._conversation.usage()} if with_running_usage else {}
-                for choice in self._choices(reading):
+                choices = self._choices(reading)
+                if not choices:
+                    yield ALIVE  # hidden reasoning
+                for choice in choices:
                     yield event({**self._head, "choices": [choice], **running})
             if with_usage:
                 yield event({**self._head, "choices": [], **self._figures()})
@@ -100,7 +103,9 @@ class _Answer:
     def _choices(self, reading: Reading) -> list[dict[str, Any]]:
         """The choices of a reading, each for a chunk of its own; the tokens go with the first."""
         index, tokens = reading.index, reading.tokens
-        deltas = [_delta(part) for part in reading.parts]
+        deltas = [_delta(part) for part in self._shown(reading.parts)]
+        if not deltas and not reading.is_last and self._tells_tokens:
+            deltas = [{}]
         if index not in self._begun:
             self._begun.add(index)
             first, *rest = deltas or [{"content": ""}]
@@ -109,6 +114,17 @@ class _Answer:
         if reading.is_last:
             choices.append(self._choice(index, {"delta": {}}, [] if deltas else tokens, self._reason(index)))
         return choices
+
+    def _shown(self, parts: Sequence[Part]) -> list[Part]:
+        """Those that are asked for."""
+        is_hidden = self._body.include_reasoning is False
+        return [part for part in parts if not (is_hidden and isinstance(part, Reasoning))]
+
+    @property
+    def _tells_tokens(self) -> bool:
+        """Whether tokens are told one by one: then those whose text is hidden are too."""
+        body = self._body
+        return bool(body.logprobs or body.return_token_ids or body.return_token_details)
 
     def _figures(self) -> dict[str, Any]:
         return {"usage": self._conversation.usage(), "metrics": metrics_of(self._conversation.requests)}
