@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
     os.environ["PACELINE_CACHE"] = _cache.name
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -23,6 +24,34 @@ import paceline
 
 hypothesis.settings.register_profile("paceline", deadline=None)  # other processes may hold any example up
 hypothesis.settings.load_profile("paceline")
+
+
+# Files that take longest, the dearest first: one that began last would keep one of two processes busy alone.
+DEAREST = (
+    "exactness/test_environments.py",
+    "certify/test_faults.py",
+    "certify/test_certificate.py",
+    "cli/test_demo.py",
+    "cli/test_cli.py",
+    "unit/test_api.py",
+    "bench/test_bench_load.py",
+    "bench/test_bench_busy.py",
+    "server/test_same_bytes.py",
+    "law/test_closing.py",
+    "test_docs.py",
+    "bench/test_peers.py",
+    "bench/test_bench_cold.py",
+    "server/test_process.py",
+    "server/test_faults.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rest stays in the order of folders, so that what a folder shares is made once."""
+    folder = Path(__file__).parent
+    rank = {folder / name: place for place, name in enumerate(DEAREST)}
+    assert all(path.is_file() for path in rank), DEAREST
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def pytest_collection_finish() -> None:

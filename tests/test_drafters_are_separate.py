@@ -22,15 +22,12 @@ CALLS = {"make", "prepared", "_drafter", "_resolve"}
 KEYWORDS = {"drafters", "spec"}
 
 
-parse = functools.cache(lambda path: ast.parse(path.read_text()))
-
-
-def others(name: str) -> Iterator[tuple[Path, ast.Module]]:
+def others(name: str) -> Iterator[Path]:
     """All files but a drafter's own and its own tests."""
     own = [FOLDER / f"{name}.py", *TESTS.rglob(f"test_{name}.py"), *TESTS.rglob(f"test_{name}_*.py")]
     for path in [*SRC.rglob("*.py"), *TESTS.rglob("*.py")]:
         if path not in own:
-            yield path, parse(path)
+            yield path
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:
@@ -56,12 +53,20 @@ def chosen_in(tree: ast.Module) -> Iterator[str]:
                     yield constant.value.split(":")[0]
 
 
+@functools.cache
+def facts(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """What a file imports, and which drafters it chooses."""
+    tree = ast.parse(path.read_text())
+    return frozenset(imports_of(tree)), frozenset(chosen_in(tree))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_else_imports_a_drafter_or_chooses_it_by_name(name: str) -> None:
-    for path, tree in others(name):
+    for path in others(name):
+        imported, chosen = facts(path)
         where = f"{path.relative_to(ROOT)} counts on drafters/{name}.py"
-        assert f"paceline.drafters.{name}" not in set(imports_of(tree)), where
-        assert name not in set(chosen_in(tree)), where
+        assert f"paceline.drafters.{name}" not in imported, where
+        assert name not in chosen, where
 
 
 def test_the_check_sees_imports_and_choices() -> None:

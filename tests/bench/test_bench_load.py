@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,16 @@ def random_tiny() -> torch.nn.Module:
     return random_model("tiny", torch.float32, torch.device("cpu"))
 
 
-def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path) -> None:
+def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The round that is not counted asks no process; that there is one is tested below."""
+    asked: list[str] = []
+    real = load._first_token
+
+    def token(name: str, *how: Any) -> tuple[float, int]:
+        asked.append(name)
+        return real(name, *how) if len(asked) > len(NAMES) else (1.0, 1)
+
+    monkeypatch.setattr(load, "_first_token", token)
     file = tmp_path / "load.json"
     done = bench("load", "--model", tiny, "--repeats", 1, "--json", file)
     assert done.exit_code == 0, done.output

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from peers import process, run, servers, serving
+from peers import install, process, run, servers, serving
 from peers.install import CannotInstallError, python_of, wanted
 from peers.measure import Contender, Plan, Prompt, line_up, measure
 from peers.process import PeerProcess
@@ -200,7 +200,17 @@ def test_a_folder_left_unfinished_is_made_anew(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir()] == ["whole"]
 
 
-def test_a_peer_that_cannot_be_installed_is_a_row_and_a_mended_recipe_is_tried_again(tmp_path: Path) -> None:
+def test_a_peer_that_cannot_be_installed_is_a_row_and_a_mended_recipe_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = install._run
+
+    def lightly(command: Sequence[str], log: Path) -> str:
+        """The pip that is here serves: to unpack another takes seconds each time."""
+        borrowed = ["--without-pip", "--system-site-packages"] if "venv" in command else []
+        return step([*command, *borrowed], log)
+
+    monkeypatch.setattr(install, "_run", lightly)
     venue = Venue(tmp_path, 1, {"absent": Recipe(("./no-such-folder",))})
     installed = venue.install(["absent"])
     assert str(installed["absent"]).startswith("not installed: ")

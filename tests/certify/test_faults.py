@@ -57,10 +57,10 @@ def test_a_planted_fault_is_found_with_its_cause(name: str, bench: FaultBench):
 def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(StaleRow, "commit", lambda stale, request, path: stale.inner.commit(request, path))
     assert bench._bytes(llm.target, partial(FaultyPacer, kind=SteppedLaw), 5).is_equal
-    assert bench._bytes(StaleRow(llm.target), max_comparisons=5).is_equal
+    assert bench._bytes(StaleRow(llm.target), max_comparisons=3).is_equal
     monkeypatch.setattr(attention_faults, "_FirstPageForward", attention_faults.ModuleForward)
     assert bench._bytes(
-        attention_faults.first_page_target(llm.target, 1500), max_comparisons=2, kind="parting"
+        attention_faults.first_page_target(llm.target, 1500), max_comparisons=1, kind="parting"
     ).total.is_equal
 
 

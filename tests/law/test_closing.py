@@ -64,7 +64,7 @@ def generated(llm: LLM, max_tokens: int, **how: object) -> Output:
 # Any schema
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     schema=SCHEMAS,
     name=st.sampled_from(TOKENIZERS),

@@ -12,7 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,25 +29,24 @@ LONG = {"prompt": "Once", "max_tokens": 300, "temperature": 0, "ignore_eos": Tru
 def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`paceline serve` on a free port, and its address, once it answers."""
     command = [sys.executable, "-m", "paceline", "serve", "--port", "0", *options]
-    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would be full some time
-        process = subprocess.Popen(command, stderr=log, text=True)
+    with tempfile.NamedTemporaryFile() as file:  # a pipe that nobody reads would be full some time
+        log = Path(file.name)
+        process = subprocess.Popen(command, stderr=file, text=True)
         try:
             url = address_in(log)
             wait_for(url)
             yield process, url
-            log.seek(0)
-            assert "Traceback" not in log.read()
+            assert "Traceback" not in log.read_text()
         finally:
             process.kill()
             process.wait()
 
 
-def address_in(log: IO[str]) -> str:
-    """The address that the server writes once it has its model."""
+def address_in(log: Path) -> str:
+    """The address that the server writes once it has its model; read from the start, and its own place left alone."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        log.seek(0)
-        if found := re.search(r"http://[^ ]+(?=/v1)", log.read()):
+        if found := re.search(r"http://[^ ]+(?=/v1)", log.read_text()):
             return found[0]
         time.sleep(0.05)
     raise AssertionError("the server does not say where it is")

@@ -210,26 +210,46 @@ def num_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's list of threads")
-def test_four_python_threads_that_decode_add_no_thread_of_the_system() -> None:
-    """In a process of its own, where nobody else starts any; the callers' own four are over by then."""
-    code = """
-import os, threading, time, paceline
+OWN_PROCESS = """
+import os, threading, time, warnings, paceline
 def count(): return len(os.listdir("/proc/self/task"))
-with paceline.LLM(drafters="none") as llm:
-    llm.generate("Once", max_tokens=5)
-    before = count()
-    callers = [threading.Thread(target=llm.generate, args=("Once",), kwargs={"max_tokens": 9}) for _ in range(4)]
-    for caller in callers: caller.start()
-    for caller in callers: caller.join()
-    end = time.monotonic() + 30  # a thread that has been joined may live a moment longer
-    while count() != before and time.monotonic() < end: time.sleep(0.01)
-    print(count() - before)
+llm = paceline.LLM(drafters="none")
+llm.generate("Once", max_tokens=5)
+before = count()
+callers = [threading.Thread(target=llm.generate, args=("Once",), kwargs={"max_tokens": 9}) for _ in range(4)]
+for caller in callers: caller.start()
+for caller in callers: caller.join()
+end = time.monotonic() + 30  # a thread that has been joined may live a moment longer
+while count() != before and time.monotonic() < end: time.sleep(0.01)
+print(count() - before, flush=True)
+warnings.simplefilter("ignore", DeprecationWarning)
+if (child := os.fork()) == 0:
+    try:
+        llm.generate("Once", max_tokens=2)
+    except paceline.StateError as error:
+        print(error, flush=True)
+    llm.close()
+    os._exit(0)
+os.waitpid(child, 0)
+print(len(llm.generate("Once", max_tokens=2).tokens))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
-    )
-    assert done.stdout.split() == ["0"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def said_by_a_process_of_its_own() -> list[str]:
+    """Where nobody else starts threads or forks: threads more after four callers, then what a forked child is told."""
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("needs Linux's list of threads")
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", OWN_PROCESS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert len(done.stdout.splitlines()) == 3, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_four_python_threads_that_decode_add_no_thread_of_the_system(said_by_a_process_of_its_own: list[str]) -> None:
+    """The callers' own four are over by then."""
+    assert said_by_a_process_of_its_own[0] == "0"
 
 
 def test_the_memory_is_back_after_close() -> None:
@@ -238,13 +258,13 @@ def test_the_memory_is_back_after_close() -> None:
 import torch, paceline
 from transformers import LlamaConfig, LlamaForCausalLM
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
-def model():
+def model(num_layers):
     return LlamaForCausalLM(LlamaConfig(vocab_size=9001, hidden_size=1024, intermediate_size=2048,
-        num_hidden_layers=9, num_attention_heads=8, num_key_value_heads=4)).eval()
-with paceline.LLM(model(), cache_tokens=640, drafters="none") as warm: warm.generate([1], max_tokens=2)
+        num_hidden_layers=num_layers, num_attention_heads=8, num_key_value_heads=4)).eval()
+with paceline.LLM(model(1), cache_tokens=640, drafters="none") as warm: warm.generate([1], max_tokens=2)
 del warm
 before = resident()
-llm = paceline.LLM(model(), cache_tokens=6400, drafters="none")
+llm = paceline.LLM(model(6), cache_tokens=6400, drafters="none")
 stream = llm.stream([1, 2], max_tokens=3)
 list(stream)
 held = resident() - before
@@ -286,27 +306,10 @@ def test_a_long_prompt_is_given_up_at_its_next_chunk(bundled: LLM) -> None:
     assert bundled.engine.scheduler.is_idle
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_another_process_is_told_to_load_its_own() -> None:
-    code = """
-import os, warnings, paceline
-warnings.simplefilter("ignore", DeprecationWarning)
-llm = paceline.LLM(drafters="none")
-llm.generate("Once", max_tokens=2)
-if (child := os.fork()) == 0:
-    try:
-        llm.generate("Once", max_tokens=2)
-    except paceline.StateError as error:
-        print(error, flush=True)
-    llm.close()
-    os._exit(0)
-os.waitpid(child, 0)
-print(len(llm.generate("Once", max_tokens=2).tokens))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    first, second = done.stdout.splitlines()
-    assert first == "this LLM belongs to the process that loaded it; load the model in each process"
-    assert second == "2"
+def test_another_process_is_told_to_load_its_own(said_by_a_process_of_its_own: list[str]) -> None:
+    _, child, parent = said_by_a_process_of_its_own
+    assert child == "this LLM belongs to the process that loaded it; load the model in each process"
+    assert parent == "2"
 
 
 class Asks(ScriptedDrafter):
