@@ -120,6 +120,15 @@ def test_cors_is_for_the_named_site_and_its_headers_are_on_refusals_too(url: str
     assert "access-control-allow-origin" not in other.headers
 
 
+def test_cors_headers_are_on_what_nobody_foresaw(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a page would be told of the network, and of no error."""
+    monkeypatch.setattr("paceline.server.routes.tokens.check_extras", lambda *_: 1 / 0)
+    for origin, told in (("https://site.example", "https://site.example"), ("https://other.example", None)):
+        failed = ask(url, "/tokenize", {"prompt": "Once"}, headers=with_key(origin=origin))
+        assert failed.status == 500
+        assert failed.headers.get("access-control-allow-origin") == told
+
+
 def test_limits(url: str) -> None:
     def status(body: Any) -> int:
         return ask(url, "/v1/completions", body, headers=with_key()).status

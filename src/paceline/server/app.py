@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from paceline._version import __version__
 from paceline.errors import PacelineError
@@ -58,17 +59,25 @@ def create_app(llm: LLM, settings: Settings | None = None) -> FastAPI:
     for module in _MODULES:
         app.include_router(module.router, responses=_SAID_OF.get(module.__name__))
     _handle_errors(app)
-    _add_middleware(app, service.settings)
-    app.add_middleware(Exchanges, telemetry=service.telemetry)  # last: it is asked first, and sees what others refuse
+    for_others = _cors(service.settings.origins)
+    _add_middleware(app, service.settings, for_others)
+    # Last: it is asked first, and sees what others refuse.
+    app.add_middleware(Exchanges, telemetry=service.telemetry, for_others=for_others)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _cors(origins: Sequence[str]) -> Callable[[ASGIApp], ASGIApp]:
+    """Lets pages of these sites ask an application; without any, it stays as it is."""
+    if not origins:
+        return lambda app: app
+    return partial(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+
+
+def _add_middleware(app: FastAPI, settings: Settings, cors: Callable[[ASGIApp], ASGIApp]) -> None:
     """The last one added is asked first: CORS, whose preflights have no key, and whose headers belong on a 401 too."""
     app.add_middleware(Paths)
     app.add_middleware(Access, keys=Keys(settings.keys), hosts=frozenset(settings.hosts))
-    if settings.origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(cors)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -89,7 +98,7 @@ def _handle_errors(app: FastAPI) -> None:
         return _answer(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
 
 
-@functools.cache
+@cache
 def _known_paths() -> frozenset[str]:
     """Where there is something. The OpenAPI schema says the same, and takes half a second of the event loop."""
     routes = (route for module in _MODULES for route in module.router.routes if isinstance(route, APIRoute))

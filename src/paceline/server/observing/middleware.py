@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,10 +21,16 @@ ID_HEADER = "x-request-id"
 
 
 class Exchanges:
-    """Middleware: every response carries the id of its request; what nobody foresaw is answered here, with a 500."""
+    """Middleware: every response carries the id of its request; what nobody foresaw is answered here, with a 500.
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app, self._telemetry = app, telemetry
+    Args:
+        app: what answers else.
+        telemetry: who is told.
+        for_others: puts on the headers without which pages of other sites may not read a response.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, for_others: Callable[[ASGIApp], ASGIApp]) -> None:
+        self._app, self._telemetry, self._for_others = app, telemetry, for_others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -57,7 +64,8 @@ class Exchanges:
             if exchange.status:
                 raise
             answer = as_api_error(error)
-            await JsonResponse(answer.body(), answer.status_code, answer.headers)(scope, receive, send)
+            response = JsonResponse(answer.body(), answer.status_code, answer.headers)
+            await self._for_others(response)(scope, receive, send)
 
 
 class _Ends:
