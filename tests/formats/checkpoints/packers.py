@@ -37,13 +37,11 @@ def linear(
 
 
 def stream(numbers: np.ndarray, bits: int) -> torch.Tensor:
-    """Each row's numbers as one long integer, the first lowest, cut into int32 words."""
-    rows = []
-    for row in numbers:
-        whole = sum(int(x) << bits * i for i, x in enumerate(row))
-        count = -(-len(row) * bits // 32)
-        rows.append([whole >> 32 * i & 0xFFFFFFFF for i in range(count)])
-    return torch.from_numpy(np.array(rows, dtype=np.uint32).view(np.int32).copy())
+    """Each row's numbers bit by bit, the first and its lowest bit first, cut into int32 words."""
+    single = (numbers[..., None] >> np.arange(bits) & 1).reshape(len(numbers), -1)
+    whole = np.pad(single, ((0, 0), (0, -single.shape[1] % 32)))
+    octets = np.packbits(whole.astype(np.uint8), axis=1, bitorder="little")
+    return torch.from_numpy(octets.view("<i4").copy())
 
 
 def gptq(x: Linear, *, version: int = 1, g_idx: bool = True) -> dict[str, torch.Tensor]:

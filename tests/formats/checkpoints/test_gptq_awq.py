@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -41,6 +42,7 @@ def test_a_whole_model(tmp_path: Path, config: dict, settings: dict) -> None:
     assert ("lm_head.weight" in weights) is not config["tie_word_embeddings"]
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 9), st.sampled_from([2, 3, 4, 8]), SIZES, st.booleans(), st.integers(0, 9999))
 def test_symmetric_gptq(folder: Path, n: int, k: int, bits: int, size: int, is_ordered: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -56,6 +58,7 @@ def test_symmetric_gptq(folder: Path, n: int, k: int, bits: int, size: int, is_o
     assert weight.stored_as == f"GPTQ int{bits}"
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 30), st.sampled_from([2, 4]), SIZES, st.booleans(), st.integers(0, 9999))
 def test_asymmetric_gptq(folder: Path, n: int, k: int, bits: int, size: int, is_v2: bool, seed: int) -> None:
     x = packers.linear(np.random.default_rng(seed), 16 * n, 16 * k, bits, size, sym=False)
@@ -67,6 +70,7 @@ def test_asymmetric_gptq(folder: Path, n: int, k: int, bits: int, size: int, is_
     assert isinstance(weight.value, BlockRows)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 150), SIZES, st.integers(0, 9999))
 def test_awq(folder: Path, n: int, k: int, size: int, seed: int) -> None:
     x = packers.linear(np.random.default_rng(seed), 8 * n, k, 4, size, sym=False)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -53,6 +54,7 @@ def assert_nearest(weight: StoredWeight, meant: np.ndarray) -> None:
     assert (error <= largest / 127 * 0.57 + 127 * 2.0**-25).all()
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([2, 4, 8]), SIZES, st.booleans(), SEEDS)
 def test_packed(folder: Path, n: int, k: int, bits: int, size: int, is_ordered: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -67,6 +69,7 @@ def test_packed(folder: Path, n: int, k: int, bits: int, size: int, is_ordered: 
     assert weight.stored_as == f"compressed-tensors int{bits}"
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 200), SIZES, SEEDS)
 def test_packed_with_zeros(folder: Path, n: int, k: int, size: int, seed: int) -> None:
     x = packers.linear(np.random.default_rng(seed), n, k, 4, size, sym=False)
@@ -74,6 +77,7 @@ def test_packed_with_zeros(folder: Path, n: int, k: int, size: int, seed: int) -
     assert_exact(weight, x.values, BlockType.Q4_Z, BlockType.Q4_0)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 200), st.sampled_from([torch.bfloat16, torch.float32]), SEEDS)
 def test_bytes(folder: Path, n: int, k: int, dtype: torch.dtype, seed: int) -> None:
     x = packers.linear(np.random.default_rng(seed), n, k, 8, -1, sym=True, dtype=dtype)
@@ -101,6 +105,7 @@ def test_a_group_that_names_a_linear_goes_first(folder: Path) -> None:
     assert_exact(read_linear(folder, settings, packers.compressed(x)), x.values, BlockType.Q4_0)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), SEEDS)
 def test_blocks_of_eight_bit_floats(folder: Path, n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -131,6 +136,7 @@ def test_exponents_alone_are_scales(folder: Path) -> None:
         assert_nearest(read_linear(folder, settings, {"weight": weight, "weight_scale_inv": tensor}), meant)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 200), SEEDS)
 def test_bitsandbytes_int8(folder: Path, n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -142,6 +148,7 @@ def test_bitsandbytes_int8(folder: Path, n: int, k: int, seed: int) -> None:
     assert_exact(weight, codes * scales[:, None], BlockType.Q8_F, BlockType.Q8_0)
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 200), st.booleans(), SEEDS)
 def test_bitsandbytes_nf4(folder: Path, n: int, k: int, nested: bool, seed: int) -> None:
     tensors, meant = packers.bnb_4bit(np.random.default_rng(seed), n, k, nested=nested)
@@ -182,6 +189,7 @@ def test_torchao_float8(folder: Path) -> None:
     assert_nearest(read, packers.e4m3_values(weight) * scale.double().numpy())
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from([60, 110, 130]), SEEDS)
 def test_mxfp4(folder: Path, experts: int, n: int, groups: int, lowest: int, seed: int) -> None:
     blocks, scales, meant = packers.mxfp4(np.random.default_rng(seed), experts, n, groups, lowest=lowest)
@@ -194,3 +202,19 @@ def test_mxfp4_of_compressed_tensors(folder: Path) -> None:
     blocks, scales, meant = packers.mxfp4(np.random.default_rng(1), 6, 3)
     tensors = {"weight_packed": blocks.reshape(6, -1), "weight_scale": scales}
     assert_exact(read_linear(folder, scheme(4, 32, type="float"), tensors), meant, BlockType.Q8_0)
+
+
+def test_transformers_reads_the_same_values(folder: Path) -> None:
+    """Where it has code for a CPU; private, but what else would be another's word."""
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    rng = np.random.default_rng(8)
+    blocks, scales, _ = packers.mxfp4(rng, 2, 3, 4)
+    theirs = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    ours = read_linear(folder, {"quant_method": "mxfp4"}, {"weight_blocks": blocks, "weight_scales": scales})
+    np.testing.assert_array_equal(values(ours), theirs.transpose(1, 2).reshape(6, 128).double().numpy())
+    weight, scale = packers.e4m3(rng, 256, 384), torch.rand(2, 3) / 256
+    dense = Fp8Dequantize(None)._dequantize_one(weight, scale, torch.float32)
+    ours = read_linear(folder, {"quant_method": "fp8"}, {"weight": weight, "weight_scale_inv": scale})
+    assert_nearest(ours, dense.double().numpy())

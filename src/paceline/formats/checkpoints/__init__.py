@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from paceline.formats.checkpoint import Checkpoint
 from paceline.formats.checkpoints import bitsandbytes, compressed_tensors, fp8, mxfp4, qweight, torchao
 from paceline.formats.checkpoints.folder import Folder
 from paceline.formats.checkpoints.found import Format
@@ -25,8 +24,8 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
-    """A quantised model in a local folder. Nothing but its configuration and the files' headers is read.
+def open_checkpoint(folder: str | os.PathLike[str]) -> Folder:
+    """A quantised model in a local folder. Nothing but its configuration and the headers of its files is read.
 
     Raises:
         ModelError: the folder holds none, or one of an unknown method.

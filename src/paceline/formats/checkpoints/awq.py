@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoints.bits import unpacked
-from paceline.formats.checkpoints.found import Settings, expect, matrix_shape
-from paceline.formats.checkpoints.gptq import SCALES
+from paceline.formats.checkpoints.bits import Array
+from paceline.formats.checkpoints.found import FLOATS, Settings, expect, matrix_shape
 from paceline.formats.checkpoints.grouping import even_groups
-from paceline.formats.checkpoints.rows import Groups
+from paceline.formats.checkpoints.rows import Groups, floats
 from paceline.formats.checkpoints.tensors import Tensors
 
 # Nibble i of a word is column (0 2 4 6 1 3 5 7)[i]: column j is nibble _NIBBLE_OF[j].
@@ -41,20 +40,23 @@ def groups(tensors: Tensors, module: str, bits: int, settings: Settings) -> Grou
     size = k if settings["group_size"] == -1 else settings["group_size"]
     count = -(-k // size)
     expect(tensors, f"{module}.qzeros", ("I32",), (count, words))
-    expect(tensors, f"{module}.scales", SCALES, (count, words * _COLUMNS))
-    qweight = tensors[f"{module}.qweight"]
+    expect(tensors, f"{module}.scales", FLOATS, (count, words * _COLUMNS))
+    qweight = tensors[f"{module}.qweight"].numpy()
 
-    def codes(rows: slice) -> torch.Tensor:
+    def codes(rows: slice) -> Array:
         first = rows.start // _COLUMNS
-        columns = _columns(qweight[:, first : -(-rows.stop // _COLUMNS)])
-        return columns[:, rows.start - first * _COLUMNS : rows.stop - first * _COLUMNS].T
+        whole = _columns(qweight[:, first : -(-rows.stop // _COLUMNS)])
+        return whole[rows.start - first * _COLUMNS : rows.stop - first * _COLUMNS]
 
     group_of, _ = even_groups(f"{module}.scales", k, size, count)
-    zeros = _columns(tensors[f"{module}.qzeros"]).T.int()
-    return Groups(codes, bits, group_of, tensors[f"{module}.scales"].T, zeros)
+    zeros = _columns(tensors[f"{module}.qzeros"].numpy()).astype(np.int32)
+    return Groups(codes, bits, group_of, floats(tensors[f"{module}.scales"]).T, zeros)
 
 
-def _columns(words: torch.Tensor) -> torch.Tensor:
-    """Words (n, w) as codes in the order of columns, (n, 8 w) uint8."""
-    nibbles = unpacked(words, 4, words.shape[1] * _COLUMNS).view(len(words), -1, _COLUMNS)
-    return nibbles[..., _NIBBLE_OF].reshape(len(words), -1)
+def _columns(words: Array) -> Array:
+    """Words (n, w) as codes of their columns, (8 w, n) uint8."""
+    octets = np.ascontiguousarray(words.T, dtype="<i4").view(np.uint8).reshape(words.shape[1], -1, 4)
+    out = np.empty((words.shape[1], _COLUMNS, len(words)), dtype=np.uint8)
+    for column, nibble in enumerate(_NIBBLE_OF):
+        np.bitwise_and(octets[..., nibble // 2] >> nibble % 2 * 4, 15, out=out[:, column])
+    return out.reshape(-1, len(words))

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoints.found import Found, Settings, Source, expect, matrix_shape, number, parts_of
-from paceline.formats.checkpoints.rows import Groups, Values
+from paceline.formats.checkpoints.bits import Array, fields
+from paceline.formats.checkpoints.found import FLOATS, Found, Settings, Source, expect, matrix_shape, number, parts_of
+from paceline.formats.checkpoints.rows import Groups, Values, floats
 from paceline.formats.checkpoints.tensors import Tensors
 
 _STATE = ".weight.quant_state.bitsandbytes__"
@@ -34,14 +36,14 @@ def find(tensors: Tensors, settings: Settings) -> Iterator[Found]:
 def _read_int8(tensors: Tensors, module: str) -> Source:
     """`weight` (N, K) int8: its values are weight SCB / 127, the scale rounded to float32."""
     shape = matrix_shape(tensors, f"{module}.weight", ("I8",))
-    expect(tensors, f"{module}.SCB", ("F32", "F16", "BF16"), shape[:1])
+    expect(tensors, f"{module}.SCB", FLOATS, shape[:1])
     layout = f"{module}.weight_format"
     if layout in tensors and bool(tensors[layout].any()):
         raise ModelError(f"{layout} is {tensors[layout].tolist()}, laid out for a GPU; allowed: 0, rows")
-    octets = tensors[f"{module}.weight"].view(torch.uint8)
-    scales = tensors[f"{module}.SCB"].float().unsqueeze(1) / 127
-    zero = torch.full((1, 1), _ZERO, dtype=torch.int32)
-    groups = Groups(lambda rows: octets[rows] ^ 0x80, 8, torch.zeros(shape[1], dtype=torch.int64), scales, zero)
+    octets = tensors[f"{module}.weight"].numpy().view(np.uint8)
+    scales = floats(tensors[f"{module}.SCB"])[:, None] / np.float32(127)
+    zero = np.full((1, 1), _ZERO, dtype=np.int32)
+    groups = Groups(lambda rows: octets[rows] ^ 0x80, 8, np.zeros(shape[1], dtype=np.int64), scales, zero)
     return Source("bitsandbytes int8", groups)
 
 
@@ -51,19 +53,17 @@ def _read_4bit(tensors: Tensors, module: str, kind: str) -> Source:
     state = _state(tensors, f"{module}{_STATE}{kind}")
     n, k = _shape(name, state)
     size = number(state, "blocksize", 64, lambda x: x > 0, "a positive integer")
-    octets = tensors[name].reshape(-1).view(torch.uint8)
-    table, largest = tensors[f"{name}.quant_map"].float(), _largest(tensors, name, state)
-    if (len(octets), table.numel(), largest.numel()) != (-(-n * k // 2), 16, -(-n * k // size)):
-        raise ModelError(
-            f"{name}: {len(octets)} bytes, {table.numel()} levels, {largest.numel()} scales; "
-            f"allowed: {-(-n * k // 2)}, 16 and {-(-n * k // size)} for {n} x {k} in blocks of {size}"
-        )
+    octets = tensors[name].reshape(-1).view(torch.uint8).numpy()
+    if len(octets) != -(-n * k // 2):
+        raise ModelError(f"{name} has {len(octets)} bytes; allowed: {-(-n * k // 2)}, for {n} x {k}")
+    table, largest = _table(tensors, f"{name}.quant_map", 16), _largest(tensors, name, state, -(-n * k // size))
 
-    def values(rows: slice) -> torch.Tensor:
+    def values(rows: slice) -> Array:
         start, stop = rows.start * k, rows.stop * k
         pairs = octets[start // 2 : -(-stop // 2)]
-        codes = torch.stack([pairs >> 4, pairs & 15], dim=-1).view(-1)[start % 2 :][: stop - start]
-        return (table[codes.int()] * largest[torch.arange(start, stop) // size]).view(-1, k)
+        codes = fields(pairs[None], (4, 0), 4)[0, start % 2 :][: stop - start]
+        scaled: Array = table[codes] * largest[np.arange(start, stop) // size]
+        return scaled.reshape(-1, k)
 
     return Source(f"bitsandbytes {kind}", Values(values, (n, k)))
 
@@ -86,16 +86,23 @@ def _shape(name: str, state: dict[str, Any]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _largest(tensors: Tensors, name: str, state: dict[str, Any]) -> torch.Tensor:
+def _largest(tensors: Tensors, name: str, state: dict[str, Any], count: int) -> Array:
     """The largest value of each block, float32; they may be quantised themselves, to a table of 256."""
-    largest = tensors[f"{name}.absmax"].reshape(-1)
-    if largest.is_floating_point():
-        return largest.float()
-    table, outer = tensors[f"{name}.nested_quant_map"].float(), tensors[f"{name}.nested_absmax"].float()
+    if f"{name}.nested_absmax" not in tensors:
+        return _table(tensors, f"{name}.absmax", count)
+    expect(tensors, f"{name}.absmax", ("U8",), (count,))
     size = number(state, "nested_blocksize", 256, lambda x: x > 0, "a positive integer")
+    table, outer = (
+        _table(tensors, f"{name}.nested_quant_map", 256),
+        _table(tensors, f"{name}.nested_absmax", -(-count // size)),
+    )
     offset = state.get("nested_offset", 0.0)
-    if largest.dtype != torch.uint8 or table.numel() != 256 or outer.numel() != -(-largest.numel() // size):
-        raise ModelError(f"{name}: its nested scales do not fit {largest.numel()} blocks of {size}")
     if not isinstance(offset, int | float):
         raise ModelError(f"{name}: its state's nested_offset is {offset!r}; allowed: a number")
-    return table[largest.int()] * outer.reshape(-1)[torch.arange(len(largest)) // size] + offset
+    scaled: Array = table[tensors[f"{name}.absmax"].numpy()] * outer[np.arange(count) // size] + np.float32(offset)
+    return scaled
+
+
+def _table(tensors: Tensors, name: str, count: int) -> Array:
+    expect(tensors, name, FLOATS, (count,))
+    return floats(tensors[name])

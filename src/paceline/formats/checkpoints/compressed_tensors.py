@@ -10,17 +10,26 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import torch
+import numpy as np
 
 from paceline.errors import ModelError
 from paceline.formats.checkpoints import fp8, mxfp4
-from paceline.formats.checkpoints.bits import num_words, unpacked
-from paceline.formats.checkpoints.found import Found, Settings, Source, expect, matrix_shape, number, parts_of
+from paceline.formats.checkpoints.bits import Array, num_words, unpacked
+from paceline.formats.checkpoints.found import (
+    FLOATS,
+    Found,
+    Settings,
+    Source,
+    expect,
+    matrix_shape,
+    number,
+    parts_of,
+    table,
+)
 from paceline.formats.checkpoints.grouping import Grouping, even_groups, listed_groups
-from paceline.formats.checkpoints.rows import Groups
+from paceline.formats.checkpoints.rows import Groups, floats
 from paceline.formats.checkpoints.tensors import Tensors
 
-_SCALES = ("F16", "BF16", "F32")
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx")
 _WIDTHS = (2, 4, 8)  # words of 3 bits are laid out in two ways
 
@@ -31,7 +40,7 @@ def find(tensors: Tensors, settings: Settings) -> Iterator[Found]:
     Raises:
         ModelError: the weights are sparse.
     """
-    sparsity = settings.get("sparsity_config") or {}
+    sparsity = table(settings, "sparsity_config")
     if sparsity.get("format", "dense") != "dense":
         raise ModelError(f"compressed-tensors with sparsity {sparsity['format']!r}; allowed: dense")
     for module in tensors.with_suffix("weight_scale"):
@@ -50,12 +59,13 @@ def _read(tensors: Tensors, module: str, settings: Settings) -> Source:
 
 def _scheme(settings: Settings, module: str) -> Mapping[str, Any]:
     """What the configuration says of a linear's weights: a group that names it goes before one of all linears."""
-    groups = settings.get("config_groups")
-    groups = list(groups.values()) if isinstance(groups, dict) else []
+    names = table(settings, "config_groups")
+    groups = [table(names, name) for name in names]
     for is_meant in (_is_named, _is_of_class):
         for group in groups:
-            if any(is_meant(str(target), module) for target in group.get("targets") or ()):
-                return group.get("weights") or {}
+            targets = group.get("targets")
+            if isinstance(targets, list) and any(is_meant(str(target), module) for target in targets):
+                return table(group, "weights")
     raise ModelError(f"{module} has quantised tensors, but no config_group has it for a target")
 
 
@@ -76,7 +86,7 @@ def _packed(tensors: Tensors, module: str, scheme: Mapping[str, Any]) -> Source:
     bits = number(scheme, "num_bits", 4, lambda n: n in _WIDTHS, ", ".join(map(str, _WIDTHS)))
     n, k = _shape(tensors, module)
     expect(tensors, f"{module}.weight_packed", ("I32",), (n, num_words(k, bits)))
-    words = tensors[f"{module}.weight_packed"]
+    words = tensors[f"{module}.weight_packed"].numpy()
     kind = f"compressed-tensors int{bits}"
     return _grouped(tensors, module, kind, (n, k), bits, scheme, lambda rows: unpacked(words[rows], bits, k))
 
@@ -84,25 +94,28 @@ def _packed(tensors: Tensors, module: str, scheme: Mapping[str, Any]) -> Source:
 def _bytes(tensors: Tensors, module: str, scheme: Mapping[str, Any]) -> Source:
     """`weight` (N, K) int8."""
     shape = matrix_shape(tensors, f"{module}.weight", ("I8",))
-    octets = tensors[f"{module}.weight"].view(torch.uint8)
+    octets = tensors[f"{module}.weight"].numpy().view(np.uint8)
     kind = "compressed-tensors int8"
     return _grouped(tensors, module, kind, shape, 8, scheme, lambda rows: octets[rows] ^ 0x80)
 
 
 def _floats(tensors: Tensors, module: str, scheme: Mapping[str, Any]) -> Source:
-    block = scheme.get("block_structure") or (128, 128)
-    size = scheme.get("group_size")
-    if size and size > 0:
-        block = (1, size)
+    block, size = scheme.get("block_structure"), scheme.get("group_size")
+    rows, columns = 128, 128
+    if isinstance(block, list) and len(block) == 2 and all(isinstance(x, int) and x > 0 for x in block):
+        rows, columns = block
+    elif isinstance(size, int) and size > 0:
+        rows, columns = 1, size
     name = f"{module}.weight"
-    return fp8.read(tensors, name, f"{name}_scale", (int(block[0]), int(block[1])))
+    return fp8.read(tensors, name, f"{name}_scale", (rows, columns))
 
 
 def _fp4(tensors: Tensors, module: str, scheme: Mapping[str, Any]) -> Source:
     """MXFP4 alone: NVFP4 has a scale more."""
     n, half = matrix_shape(tensors, f"{module}.weight_packed", ("U8",))
     expect(tensors, f"{module}.weight_scale", ("U8",), (n, half * 2 // 32))
-    return mxfp4.levels(f"{module}.weight", tensors[f"{module}.weight_packed"], tensors[f"{module}.weight_scale"])
+    octets, exponents = (tensors[f"{module}.weight_{word}"].numpy() for word in ("packed", "scale"))
+    return mxfp4.levels(f"{module}.weight", octets, exponents)
 
 
 _Reader = Callable[[Tensors, str, Mapping[str, Any]], Source]
@@ -131,7 +144,7 @@ def _grouped(
     shape: tuple[int, int],
     bits: int,
     scheme: Mapping[str, Any],
-    codes: Callable[[slice], torch.Tensor],
+    codes: Callable[[slice], Array],
 ) -> Source:
     """Codes with `weight_scale` (N, groups) and, if they are not symmetric, `weight_zero_point`."""
     n, k = shape
@@ -142,40 +155,43 @@ def _grouped(
     if order is None:
         groups = Groups(codes, bits, group_of, scales, zeros)
     else:
-        groups = Groups(lambda rows: codes(rows).index_select(1, order), bits, group_of, scales, zeros, order)
+        groups = Groups(lambda rows: codes(rows).take(order, axis=1), bits, group_of, scales, zeros, order)
     return Source(kind, groups)
 
 
-def _scales(tensors: Tensors, name: str, n: int) -> torch.Tensor:
+def _scales(tensors: Tensors, name: str, n: int) -> Array:
     """(N, groups): of a tensor one scale for all, of a channel one for each row."""
     entry = tensors.entry(name)
     scales = tensors[name]
     if scales.numel() == 1:
         scales = scales.reshape(1, 1).expand(n, 1)
-    if entry.dtype not in _SCALES or scales.ndim != 2 or len(scales) != n or not scales.shape[1]:
+    if entry.dtype not in FLOATS or scales.ndim != 2 or len(scales) != n or not scales.shape[1]:
         raise ModelError(f"{name} is {entry.dtype} {list(entry.shape)}; allowed: floats ({n}, groups)")
-    return scales
+    return floats(scales)
 
 
 def _grouping(tensors: Tensors, module: str, k: int, count: int, scheme: Mapping[str, Any]) -> Grouping:
     name = f"{module}.weight_g_idx"
     if name in tensors and count > 1 and not bool((tensors[name] == -1).any()):  # -1: not set
         expect(tensors, name, ("I32", "I64"), (k,))
-        return listed_groups(name, tensors[name], count)
+        return listed_groups(name, tensors[name].numpy(), count)
     size = scheme.get("group_size")
     size = size if isinstance(size, int) and size > 0 and count > 1 else k
     return even_groups(f"{module}.weight_scale", k, size, count)
 
 
-def _zeros(tensors: Tensors, name: str, bits: int, shape: tuple[int, int]) -> torch.Tensor:
+def _zeros(tensors: Tensors, name: str, bits: int, shape: tuple[int, int]) -> Array:
     """Zeros of codes that half of their range was added to: packed along N as the codes are, or int8 as they are."""
     middle = 1 << bits - 1
     if name not in tensors:
-        return torch.full((1, 1), middle, dtype=torch.int32)
+        return np.full((1, 1), middle, dtype=np.int32)
     n, count = shape
     entry, zeros = tensors.entry(name), tensors[name]
+    table: Array = zeros.numpy()
     if entry.dtype == "I32":
         expect(tensors, name, ("I32",), (num_words(n, bits), count))
-        return unpacked(zeros.T, bits, n).T.int()
-    expect(tensors, name, ("I8",), shape if zeros.numel() > 1 else entry.shape)
-    return (zeros.int().expand(shape) if zeros.numel() > 1 else zeros.int().reshape(1, 1)) + middle
+        table = unpacked(table.T, bits, n).T
+        return table.astype(np.int32)
+    expect(tensors, name, ("I8",), entry.shape if zeros.numel() == 1 else shape)
+    table = table.reshape((1, 1) if zeros.numel() == 1 else shape).astype(np.int32) + np.int32(middle)
+    return table

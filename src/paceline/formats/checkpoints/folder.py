@@ -16,14 +16,14 @@ from paceline.formats.checkpoints.experts import Reader, merged
 from paceline.formats.checkpoints.found import Format, Found, Settings
 from paceline.formats.checkpoints.names import Names
 from paceline.formats.checkpoints.rows import becomes, pack
-from paceline.formats.checkpoints.tensors import Tensors, read_json
+from paceline.formats.checkpoints.tensors import Entry, Tensors, read_json
 from paceline.formats.contents import StoredKind, summed
 
 # Where a configuration of older folders lies, and the method that it is of.
 _OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 # Tensors that no weight depends on: scales of activations and of keys and values, which are not quantised here so.
 _NO_WEIGHTS = re.compile(
-    r"\.(input_scale|input_zero_point|input_global_scale|activation_scale|output_scale|[qkv]_scale)$"
+    r"\.(input_scale|input_zero_point|input_global_scale|input_scale_ub|activation_scale|output_scale|[qkv]_scale)$"
 )
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -45,6 +45,8 @@ class Folder:
             raise ModelError(f"{path}: quant_method is {method!r}; allowed: {', '.join(sorted(formats))}")
         self._tensors = Tensors(path)
         self._found = list(formats[method](self._tensors, settings))
+        if not self._found:
+            raise ModelError(f"{path}: quant_method is {method!r}, but no tensor is laid out so")
         taken = {part for found in self._found for part in found.parts}
         self._whole = [name for name in self._tensors if name not in taken and not _NO_WEIGHTS.search(name)]
 
@@ -93,7 +95,7 @@ class Folder:
             weights = torch.Size(source.matrix.shape).numel()
             yield StoredKind(source.stored_as, 1, weights, num_bytes, kind.name, is_exact)
         for name in self._whole:
-            entry = self._tensors.entry(name)
+            entry = self._float_entry(name)
             yield StoredKind(entry.dtype, 1, torch.Size(entry.shape).numel(), entry.num_bytes, entry.dtype, True)
 
     def _is_untied(self, head: str, embedding: str) -> bool:
@@ -106,13 +108,16 @@ class Folder:
 
     def _float(self, name: str) -> StoredWeight:
         """A tensor that is not quantised."""
+        return StoredWeight(name, self._float_entry(name).dtype, self._tensors[name])
+
+    def _float_entry(self, name: str) -> Entry:
         entry = self._tensors.entry(name)
         if entry.dtype not in _FLOATS:
             allowed = ", ".join(_FLOATS)
             raise ModelError(
                 f"{name} is {entry.dtype} {list(entry.shape)}, and no part of a weight; allowed: {allowed}"
             )
-        return StoredWeight(name, entry.dtype, self._tensors[name])
+        return entry
 
 
 def _packed(found: Found) -> StoredWeight:

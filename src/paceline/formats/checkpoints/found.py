@@ -11,6 +11,7 @@ from paceline.formats.checkpoints.rows import Matrix
 from paceline.formats.checkpoints.tensors import Tensors
 
 Settings = Mapping[str, Any]
+FLOATS = ("F16", "BF16", "F32")  # what scales may be
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ def expect(tensors: Tensors, name: str, dtypes: tuple[str, ...], shape: tuple[in
             f"{tensors.folder}: {name} is {entry.dtype} {list(entry.shape)}; "
             f"allowed: {' or '.join(dtypes)} {list(shape)}"
         )
+
+
+def table(settings: Settings, key: str) -> Settings:
+    """An object of a configuration, empty if there is none.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    value = settings.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise ModelError(f"the quantisation's {key} is {value!r}; allowed: an object")
+    return value or {}
 
 
 def number(settings: Settings, key: str, default: Any, allowed: Callable[[int], bool], words: str) -> int:

@@ -6,17 +6,16 @@ of a symmetric linear are the middle of the codes, or one less, that tells; else
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoints.bits import num_words, unpacked
-from paceline.formats.checkpoints.found import Settings, expect, matrix_shape
+from paceline.formats.checkpoints.bits import Array, num_words, unpacked
+from paceline.formats.checkpoints.found import FLOATS, Settings, expect, matrix_shape
 from paceline.formats.checkpoints.grouping import Grouping, even_groups, listed_groups
-from paceline.formats.checkpoints.rows import Groups
+from paceline.formats.checkpoints.rows import Groups, floats
 from paceline.formats.checkpoints.tensors import Tensors
 
 _SUBTRACTED = {"gptq": 1, "gptq_v2": 0}
-SCALES = ("F16", "BF16", "F32")
 
 
 def check(settings: Settings) -> None:
@@ -35,20 +34,20 @@ def groups(tensors: Tensors, module: str, bits: int, settings: Settings) -> Grou
         ModelError: the tensors do not fit each other.
     """
     words, columns = matrix_shape(tensors, f"{module}.qweight", ("I32",))
-    count, _ = matrix_shape(tensors, f"{module}.scales", SCALES)
+    count, _ = matrix_shape(tensors, f"{module}.scales", FLOATS)
     k = _k(tensors, module, words, bits)
     expect(tensors, f"{module}.qweight", ("I32",), (num_words(k, bits), columns))
     expect(tensors, f"{module}.qzeros", ("I32",), (count, num_words(columns, bits)))
-    expect(tensors, f"{module}.scales", SCALES, (count, columns))
+    expect(tensors, f"{module}.scales", FLOATS, (count, columns))
     group_of, order = _grouping(tensors, module, k, count, settings)
-    qweight = tensors[f"{module}.qweight"]
+    qweight = tensors[f"{module}.qweight"].numpy()
 
-    def codes(rows: slice) -> torch.Tensor:
+    def codes(rows: slice) -> Array:
         natural = unpacked(qweight[:, rows].T, bits, k)
-        return natural if order is None else natural.index_select(1, order)
+        return natural if order is None else natural.take(order, axis=1)
 
-    zeros = _zeros(unpacked(tensors[f"{module}.qzeros"], bits, columns).T, bits, settings)
-    return Groups(codes, bits, group_of, tensors[f"{module}.scales"].T, zeros, order)
+    zeros = _zeros(unpacked(tensors[f"{module}.qzeros"].numpy(), bits, columns).T, bits, settings)
+    return Groups(codes, bits, group_of, floats(tensors[f"{module}.scales"]).T, zeros, order)
 
 
 def _k(tensors: Tensors, module: str, words: int, bits: int) -> int:
@@ -64,23 +63,23 @@ def _grouping(tensors: Tensors, module: str, k: int, count: int, settings: Setti
     name = f"{module}.g_idx"
     if name in tensors:
         expect(tensors, name, ("I32", "I64"), (k,))
-        return listed_groups(name, tensors[name], count)
+        return listed_groups(name, tensors[name].numpy(), count)
     size = settings["group_size"]
     return even_groups(f"{module}.scales", k, k if size == -1 else size, count)
 
 
-def _zeros(packed: torch.Tensor, bits: int, settings: Settings) -> torch.Tensor:
+def _zeros(packed: Array, bits: int, settings: Settings) -> Array:
     """Zeros, (N, groups) int32, or (1, 1) if they are all the middle of the codes."""
     middle = 1 << bits - 1
-    low, high = (int(x) for x in packed.aminmax())
+    low, high = packed.min(), packed.max()
     if settings["sym"] and low == high and low in (middle - 1, middle):
-        return torch.full((1, 1), middle, dtype=torch.int32)
+        return np.full((1, 1), middle, dtype=np.int32)
     # Zero 0 less one is stored as the highest code.
-    return packed.int() + _subtracted(settings) & (1 << bits) - 1
+    return packed.astype(np.int32) + _subtracted(settings) & (1 << bits) - 1
 
 
 def _subtracted(settings: Settings) -> int:
-    name = settings["checkpoint_format"]
+    name = str(settings["checkpoint_format"])
     if name not in _SUBTRACTED:
         raise ModelError(f"GPTQ's checkpoint_format is {name!r}; allowed: {' or '.join(_SUBTRACTED)}")
     return _SUBTRACTED[name]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from paceline.errors import ModelError
+from paceline.formats.checkpoints.bits import Array
 
-Grouping = tuple[torch.Tensor, torch.Tensor | None]  # the group of each code (K,), and `BlockRows.order`
+Grouping = tuple[Array, Array | None]  # the group of each code (K,), and `BlockRows.order`
 
 
 def even_groups(name: str, k: int, size: int, count: int) -> Grouping:
@@ -17,20 +18,20 @@ def even_groups(name: str, k: int, size: int, count: int) -> Grouping:
     """
     if -(-k // size) != count:
         raise ModelError(f"{name} has {count} groups; allowed: {-(-k // size)}, of {size} along K = {k}")
-    return torch.arange(k) // size, None
+    return np.arange(k) // size, None
 
 
-def listed_groups(name: str, g_idx: torch.Tensor, count: int) -> Grouping:
+def listed_groups(name: str, g_idx: Array, count: int) -> Grouping:
     """Groups as a tensor (K,) lists them.
 
     Raises:
         ModelError: it lists one that there is not.
     """
-    group_of = g_idx.long()
-    low, high = (int(x) for x in group_of.aminmax())
+    group_of = g_idx.astype(np.int64)
+    low, high = int(group_of.min()), int(group_of.max())
     if low < 0 or high >= count:
         raise ModelError(f"{name} has numbers from {low} to {high}; allowed: 0 to {count - 1}")
-    if bool((group_of[1:] >= group_of[:-1]).all()):
+    if (group_of[1:] >= group_of[:-1]).all():
         return group_of, None
-    order = group_of.argsort(stable=True)
+    order = group_of.argsort(kind="stable")
     return group_of[order], order

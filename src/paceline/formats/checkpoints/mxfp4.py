@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import torch
+import numpy as np
 
 from paceline.errors import ModelError
-from paceline.formats.checkpoints.bits import powers
+from paceline.formats.checkpoints.bits import Array, fields, powers
 from paceline.formats.checkpoints.found import Found, Settings, Source, expect
 from paceline.formats.checkpoints.rows import BLOCK, Groups
 from paceline.formats.checkpoints.tensors import Tensors
 
 _LEVELS = (0, 1, 2, 3, 4, 6, 8, 12)  # twice the values of e2m1
 _ZERO = 128
-_CODES = torch.tensor([_ZERO + level for level in _LEVELS] + [_ZERO - level for level in _LEVELS], dtype=torch.uint8)
+_CODES = np.array([_ZERO + x for x in _LEVELS] + [_ZERO - x for x in _LEVELS], dtype=np.uint8)
 
 
 def find(tensors: Tensors, settings: Settings) -> Iterator[Found]:
@@ -32,24 +32,23 @@ def _read(tensors: Tensors, name: str) -> Source:
     expect(tensors, f"{name}_blocks", ("U8",), (*shape[:-1], BLOCK // 2))
     expect(tensors, f"{name}_scales", ("U8",), shape[:-1])
     k = shape[-2] * BLOCK if len(shape) > 1 else 0
-    octets = tensors[f"{name}_blocks"].reshape(-1, k // 2)
-    return levels(name, octets, tensors[f"{name}_scales"].reshape(len(octets), -1))
+    octets = tensors[f"{name}_blocks"].reshape(-1, k // 2).numpy()
+    return levels(name, octets, tensors[f"{name}_scales"].reshape(len(octets), -1).numpy())
 
 
-def levels(name: str, octets: torch.Tensor, exponents: torch.Tensor) -> Source:
+def levels(name: str, octets: Array, exponents: Array) -> Source:
     """Levels (N, K / 2), the even k in the low nibbles, and exponents (N, K / 32), both uint8.
 
     Raises:
         ModelError: there are none.
     """
-    if not octets.numel():
+    if not octets.size:
         raise ModelError(f"{name} has no weights")
 
-    def codes(rows: slice) -> torch.Tensor:
-        few = octets[rows]
-        return _CODES[torch.stack([few & 15, few >> 4], dim=-1).view(len(few), -1).int()]
+    def codes(rows: slice) -> Array:
+        return _CODES[fields(octets[rows], (0, 4), 4)]
 
     scales = powers(exponents, less=1)
-    zero = torch.full((1, 1), _ZERO, dtype=torch.int32)
-    groups = Groups(codes, 8, torch.arange(octets.shape[1] * 2) // BLOCK, scales, zero)
+    zero = np.full((1, 1), _ZERO, dtype=np.int32)
+    groups = Groups(codes, 8, np.arange(octets.shape[1] * 2) // BLOCK, scales, zero)
     return Source("MXFP4", groups)

@@ -10,7 +10,7 @@ from typing import Any
 from paceline.errors import ModelError
 from paceline.formats.checkpoints import awq, gptq
 from paceline.formats.checkpoints.bits import WIDTHS
-from paceline.formats.checkpoints.found import Found, Settings, Source, matrix_shape, number, parts_of
+from paceline.formats.checkpoints.found import FLOATS, Found, Settings, Source, matrix_shape, number, parts_of, table
 from paceline.formats.checkpoints.tensors import Tensors
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -33,9 +33,12 @@ def find_awq(tensors: Tensors, settings: Settings) -> Iterator[Found]:
 
 def find_auto_round(tensors: Tensors, settings: Settings) -> Iterator[Found]:
     """AutoRound's linears, packed in one of the two ways."""
-    extra = settings.get("extra_config") or {}
+    extra = table(settings, "extra_config")
     overrides = {f"{re.escape(str(name))}$": values for name, values in extra.items()}
-    return _find(tensors, _normal(settings) | {"checkpoint_format": "gptq", "dynamic": overrides})
+    packing = str(settings.get("packing_format", "gptq"))
+    subtracts = "gptq" in packing and "gptqmodel" not in packing
+    label = "gptq" if subtracts else "gptq_v2"
+    return _find(tensors, _normal(settings) | {"checkpoint_format": label, "dynamic": overrides})
 
 
 def _normal(settings: Settings) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def _find(tensors: Tensors, settings: Settings) -> Iterator[Found]:
 
 def _of_module(settings: Settings, module: str) -> Settings:
     """Settings of a linear: the first of the `dynamic` patterns that matches overrides the rest."""
-    for pattern, values in (settings.get("dynamic") or {}).items():
+    for pattern, values in table(settings, "dynamic").items():
         try:
             is_meant = re.match(pattern.removeprefix("+:"), module)
         except re.error as error:
@@ -72,7 +75,7 @@ def _read(tensors: Tensors, module: str, settings: Settings) -> Source:
 def _layout(tensors: Tensors, module: str, bits: int) -> tuple[str, Any]:
     """GPTQ if the columns of the codes are those of the scales, AWQ if they are words of them."""
     codes = matrix_shape(tensors, f"{module}.qweight", ("I32",))
-    scales = matrix_shape(tensors, f"{module}.scales", gptq.SCALES)
+    scales = matrix_shape(tensors, f"{module}.scales", FLOATS)
     if codes[1] == scales[1]:
         return "GPTQ", gptq
     if codes[1] * 32 == scales[1] * bits:

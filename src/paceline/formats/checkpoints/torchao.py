@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from paceline.errors import ModelError
 from paceline.formats.checkpoints import fp8
-from paceline.formats.checkpoints.found import Found, Settings, Source, expect, matrix_shape
+from paceline.formats.checkpoints.bits import Array, fields
+from paceline.formats.checkpoints.found import FLOATS, Found, Settings, Source, expect, matrix_shape
 from paceline.formats.checkpoints.grouping import even_groups
-from paceline.formats.checkpoints.rows import Groups, Values
+from paceline.formats.checkpoints.rows import Groups, Values, floats
 from paceline.formats.checkpoints.tensors import Tensors
 
-_SCALES = ("F16", "BF16", "F32")
 _PARTS = ("qdata", "scale", "zero_point", "act_scale", "act_pre_scale", "scale_and_zero", "per_tensor_scale")
 _MIDDLE = 128
 
@@ -74,12 +75,12 @@ def _int8(tensors: Tensors, parameter: _Parameter) -> Source:
     name, zero_point = parameter.part("qdata"), parameter.part("zero_point")
     n, k = matrix_shape(tensors, name, ("I8",))
     size = _group_size(parameter, k)
-    scales = _table(tensors, parameter.part("scale"), _SCALES, (n, -(-k // size)))
-    zeros = torch.full((1, 1), _MIDDLE, dtype=torch.int32)
+    scales = floats(_table(tensors, parameter.part("scale"), FLOATS, (n, -(-k // size))))
+    zeros = np.full((1, 1), _MIDDLE, dtype=np.int32)
     if zero_point in tensors:
-        zeros = _table(tensors, zero_point, ("I8", "I32", "I64"), (n, -(-k // size))).int() + _MIDDLE
+        zeros = _table(tensors, zero_point, ("I8", "I32", "I64"), (n, -(-k // size))).int().numpy() + _MIDDLE
     group_of, _ = even_groups(parameter.part("scale"), k, size, scales.shape[1])
-    octets = tensors[name].view(torch.uint8)
+    octets = tensors[name].view(torch.uint8).numpy()
     groups = Groups(lambda rows: octets[rows] ^ 0x80, 8, group_of, scales, zeros)
     return Source("torchao int8", groups)
 
@@ -91,15 +92,15 @@ def _int4(tensors: Tensors, parameter: _Parameter) -> Source:
     size = _group_size(parameter, 2 * half)
     shape = (-(-2 * half // size), n)
     for word in ("scale", "zero_point"):
-        expect(tensors, parameter.part(word), _SCALES, shape)
-    octets = tensors[name].view(torch.uint8)
-    scales, zeros = (tensors[parameter.part(word)].T.float() for word in ("scale", "zero_point"))
+        expect(tensors, parameter.part(word), FLOATS, shape)
+    octets = tensors[name].view(torch.uint8).numpy()
+    scales, zeros = (floats(tensors[parameter.part(word)]).T for word in ("scale", "zero_point"))
     group_of, _ = even_groups(parameter.part("scale"), 2 * half, size, len(scales.T))
 
-    def values(rows: slice) -> torch.Tensor:
-        few = octets[rows]
-        codes = (torch.stack([few & 15, few >> 4], dim=-1).view(len(few), -1) ^ 8).float() - 8
-        return codes * scales[rows][:, group_of] + zeros[rows][:, group_of]
+    def values(rows: slice) -> Array:
+        codes = (fields(octets[rows], (0, 4), 4) ^ 8).astype(np.float32) - 8
+        scaled: Array = codes * scales[rows].take(group_of, axis=1) + zeros[rows].take(group_of, axis=1)
+        return scaled
 
     return Source("torchao int4", Values(values, (n, 2 * half)))
 
