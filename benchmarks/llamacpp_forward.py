@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf_file import unsupported, write_gguf
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.timing import Contender
+from paceline.formats.gguf.writer import unsupported, write_gguf
 
 _MODULES = ("llama_cpp", "gguf")
 # Seconds between turns, so that nobody's threads spin beside another's turn: OpenMP threads spin on after a forward,

@@ -62,7 +62,7 @@ def test_what_it_was_built_with_is_said() -> None:
 def test_other_architectures_are_left_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch)
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=256)).eval()
-    with pytest.raises(CannotCompeteError, match="GPT2LMHeadModel is not LlamaForCausalLM"):
+    with pytest.raises(CannotCompeteError, match="GPT2LMHeadModel is none of LlamaForCausalLM"):
         enter(model)
 
 
@@ -129,7 +129,7 @@ def bundled(dtype: torch.dtype) -> PreTrainedModel:
 def test_a_rotary_embedding_without_the_permutation_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
-    monkeypatch.setattr("gguf_file.permuted", lambda weight, heads: weight)
+    monkeypatch.setattr("paceline.formats.gguf.writer.permuted", lambda weight, heads: weight)
     with pytest.raises(CannotCompeteError, match="its logits differ"):
         enter(tiny_model())
 

@@ -23,8 +23,9 @@ _OWN, _Q8 = "model.gguf", "q8_0.gguf"
 
 def export(target: Target) -> None:
     """Write the weights as they are, and let llama.cpp quantise that file."""
-    from gguf_file import unsupported, write_gguf
     from transformers import AutoModelForCausalLM
+
+    from paceline.formats.gguf.writer import unsupported, write_gguf
 
     folder = Path(target.exports)
     model = AutoModelForCausalLM.from_pretrained(target.folder, dtype="auto")

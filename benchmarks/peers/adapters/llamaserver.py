@@ -22,13 +22,14 @@ def modes(target: Target) -> Modes:
 
 
 def _write(folder: str, path: Path) -> None:
-    from gguf_file import unsupported, write_gguf
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from paceline.formats.gguf.writer import unsupported, write_gguf
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     if (why := unsupported(model)) is not None:
         raise ValueError(why)
-    write_gguf(model, path, Path(folder) / "tokenizer.json")
+    write_gguf(model, path, AutoTokenizer.from_pretrained(folder))
 
 
 if __name__ == "__main__":

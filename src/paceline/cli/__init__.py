@@ -14,6 +14,7 @@ from paceline.bench.cli import app as bench
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.certify import certify
 from paceline.cli.chat import chat
+from paceline.cli.convert import convert
 from paceline.cli.demo import demo
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
@@ -35,6 +36,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(drafters)
 app.command()(models)
+app.command()(convert)
 app.command()(report)
 app.command()(doctor)
 app.command()(certify)

@@ -72,7 +72,7 @@ def read_tokenizer(metadata: Metadata, architecture: str, vocab_size: int) -> Pr
     vocabulary = _vocabulary(metadata, architecture, vocab_size)
     try:
         inner, adds_bos = _KINDS[kind](vocabulary)
-        inner.add_tokens(vocabulary.added())
+        inner.add_tokens([token for token in vocabulary.added() if inner.token_to_id(token.content) is not None])
         inner.post_processor = _template(vocabulary, adds_bos)
     except ModelError:
         raise

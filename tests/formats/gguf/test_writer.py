@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf_file import gguf_name, header, permuted, rope_factors, tensors, unsupported, write_gguf
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
+from formats.gguf.hub_models import COMMON
 from paceline.bundled import DEFAULT_TARGET, bundled_path
+from paceline.errors import ConfigError
+from paceline.formats.blocks import BlockRows
+from paceline.formats.gguf import open_gguf
+from paceline.formats.gguf.names import NAMINGS
+from paceline.formats.gguf.writer import (
+    TYPES,
+    encoded,
+    gguf_name,
+    header,
+    permuted,
+    rope_factors,
+    tensors,
+    unsupported,
+    write_gguf,
+)
+from paceline.native.library import library
 
 HEADS, KV_HEADS, D = 4, 2, 8
 LLAMA3 = {
@@ -54,12 +82,12 @@ def llama(**changes: object) -> LlamaForCausalLM:
     ],
 )
 def test_names(name: str, wanted: str) -> None:
-    assert gguf_name(name) == wanted
+    assert gguf_name(NAMINGS["llama"], name) == wanted
 
 
 def test_a_name_that_llama_has_not_is_an_error() -> None:
     with pytest.raises(KeyError):
-        gguf_name("model.layers.0.self_attn.q_norm.weight")
+        gguf_name(NAMINGS["llama"], "model.layers.0.self_attn.q_norm.weight")
 
 
 def test_rows_that_are_turned_together_come_side_by_side() -> None:
@@ -97,7 +125,7 @@ def test_scaled_frequencies_are_written_as_divisors() -> None:
 
 
 def test_the_header_says_what_the_config_says() -> None:
-    found = header(llama(rms_norm_eps=1e-5).config)
+    found = header(llama(rms_norm_eps=1e-5))
     assert found["llama.attention.head_count_kv"] == KV_HEADS
     assert found["llama.attention.key_length"] == D
     assert found["llama.attention.layer_norm_rms_epsilon"] == 1e-5
@@ -126,14 +154,88 @@ def test_the_file_reads_back(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_the_vocabulary_of_a_server_reads_back(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
-    path = Path(str(bundled_path(DEFAULT_TARGET))) / "tokenizer.json"
-    write_gguf(llama(vocab_size=4096), tmp_path / "model.gguf", path)
+    folder = Path(str(bundled_path(DEFAULT_TARGET)))
+    write_gguf(llama(vocab_size=4096), tmp_path / "model.gguf", AutoTokenizer.from_pretrained(folder))
     fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
     words = fields["tokenizer.ggml.tokens"].contents()
-    assert words == [
-        word for word, _ in sorted(json.loads(path.read_text())["model"]["vocab"].items(), key=lambda e: e[1])
-    ]
+    parts = json.loads((folder / "tokenizer.json").read_text())
+    assert words == [word for word, _ in sorted(parts["model"]["vocab"].items(), key=lambda e: e[1])]
     assert fields["tokenizer.ggml.pre"].contents() == "smollm"
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is False
     kinds = fields["tokenizer.ggml.token_type"].contents()
     assert [kinds[0], *set(kinds[1:])] == [3, 1]
     assert len(fields["tokenizer.ggml.merges"].contents()) == 3839
+
+
+SHAPES = {
+    **COMMON,
+    "hidden_size": 256,
+    "intermediate_size": 288,
+    "vocab_size": 50,
+    "num_attention_heads": 4,
+    "head_dim": 64,
+}
+OTHERS = {
+    "llama3": LlamaConfig(**SHAPES, rope_parameters=LLAMA3),
+    "linear": LlamaConfig(**SHAPES, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
+    "mistral": MistralConfig(**SHAPES, sliding_window=None),
+    "qwen2": Qwen2Config(**{**SHAPES, "tie_word_embeddings": True}),
+    "qwen3": Qwen3Config(**SHAPES),
+}
+
+
+def made(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(OTHERS[name]).bfloat16().eval()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_written_is_what_is_read(name: str, tmp_path: Path) -> None:
+    model, path = made(name), tmp_path / "model.gguf"
+    assert unsupported(model) is None
+    count = []
+    write_gguf(model, path, advance=lambda: count.append(1))
+    state = model.state_dict()
+    found = open_gguf(path)
+    read = {weight.name: weight for weight in found.weights()}
+    assert len(count) == len(read)
+    if name == "llama3":
+        assert torch.equal(read.pop("rope_freqs").value, rope_factors(model))
+    else:
+        assert found.config.rope_parameters == model.config.rope_parameters
+    for key, weight in read.items():
+        assert torch.equal(weight.value.to(torch.bfloat16), state[key]), key
+    assert state.keys() - read.keys() == ({"lm_head.weight"} if name == "qwen2" else set())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind not in ("F32", "F16", "BF16")])
+def test_types_of_blocks(kind: str, tmp_path: Path) -> None:
+    """Each matrix in its type where its rows allow it, with the values that it was rounded to."""
+    pytest.importorskip("gguf")
+    if kind.endswith("_K") and library() is None:
+        pytest.skip("rounded by the native kernels")
+    model, path = made("qwen3"), tmp_path / "model.gguf"
+    write_gguf(model, path, type_of=lambda name, _: "BF16" if name == "token_embd.weight" else kind)
+    by_name = {weight.name: weight for weight in open_gguf(path).weights()}
+    assert by_name["model.embed_tokens.weight"].stored_as == "BF16"
+    assert by_name["model.norm.weight"].stored_as == "F32"
+    down = by_name["model.layers.0.mlp.down_proj.weight"]  # rows of 288
+    assert down.stored_as == ("BF16" if kind.endswith("_K") else kind)
+    gate = by_name["model.layers.1.mlp.gate_proj.weight"]
+    assert gate.stored_as == kind
+    assert isinstance(gate.value, BlockRows)
+    assert (gate.value.num_rows, gate.value.k) == (288, 256)
+    if gate.value.type.name == kind:
+        wanted = encoded(model.state_dict()[gate.name], kind)
+        np.testing.assert_array_equal(gate.value.data.numpy(), wanted)
+
+
+def test_a_type_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the type is 'Q9'; allowed: F32, F16, BF16, Q8_0"):
+        write_gguf(made("qwen3"), tmp_path / "model.gguf", type_of=lambda *_: "Q9")
+
+
+def test_without_the_package_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ConfigError, match=r'gguf is not installed; allowed: pip install "paceline\[gguf\]" first'):
+        write_gguf(made("qwen3"), tmp_path / "model.gguf")
