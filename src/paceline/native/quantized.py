@@ -77,7 +77,8 @@ class QuantizedWeight:
         require(out.ndim == 2 and out.shape[1] == self.num_columns, f"out is {tuple(out.shape)}")
         require(out.dtype in FLOATS and out.stride(1) == 1, f"out is {out.dtype}; rows must be contiguous")
         if bias is not None:
-            require(bias.shape == (self.num_columns,) and bias.is_contiguous(), f"bias is {tuple(bias.shape)}")
+            is_right = bias.shape == (self.num_columns,) and bias.is_contiguous() and bias.dtype in FLOATS
+            require(is_right, f"bias is {tuple(bias.shape)}, {bias.dtype}")
         return self._op(Kind.LINEAR_QUANTIZED, out, inputs, self.data, bias, rows=len(out))
 
     def rows(self, out: torch.Tensor, tokens: torch.Tensor) -> Op:
