@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf_file import write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from paceline.bundled import DEFAULT_TARGET, bundled_path
@@ -34,6 +33,7 @@ from paceline.console import Table, show, write_json
 from paceline.formats.at_load import FloatFolder, QuantizedAtLoad
 from paceline.formats.blocks import BlockRows
 from paceline.formats.dequantize import dequantize
+from paceline.formats.gguf.writer import write_gguf
 from paceline.model.quantized import build
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "tiny"))

@@ -44,11 +44,12 @@ def inputs_of(weight: PackedWeight | QuantizedWeight, rows: torch.Tensor) -> tor
 
 
 class NativeEmbedding(nn.Module):
-    """An embedding that shares the packed weight of the language-model head."""
+    """An embedding that reads a packed weight, that of the language-model head as a rule; times `scale`, if any."""
 
-    def __init__(self, weight: PackedWeight | QuantizedWeight) -> None:
+    def __init__(self, weight: PackedWeight | QuantizedWeight, scale: torch.Tensor | None = None) -> None:
         super().__init__()
         self.packed = weight
+        self.scale = scale
 
     def weights(self) -> list[torch.Tensor]:
         """All that it computes with, as it lies in memory."""
@@ -58,7 +59,8 @@ class NativeEmbedding(nn.Module):
         """(...) int64 to (..., K)."""
         out = torch.empty(tokens.numel(), self.packed.k, dtype=self.packed.dtype)
         emit(self.packed.library, self.packed.rows, [out], [tokens.reshape(-1)])
-        return out.view(*tokens.shape, -1)
+        rows = out.view(*tokens.shape, -1)
+        return rows if self.scale is None else rows * self.scale
 
 
 class OneDNNLinear(nn.Module):

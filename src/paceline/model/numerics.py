@@ -149,7 +149,7 @@ def _replacement(module: nn.Module, replace: Replace | None) -> nn.Module | None
     if isinstance(module, QuantizedLinear):
         return NativeLinear(module.packed, module.bias)
     if isinstance(module, QuantizedEmbedding):
-        return NativeEmbedding(module.packed)
+        return NativeEmbedding(module.packed, module.scale)
     home = type(module).__module__
     elementwise = home in ("transformers.activations", "torch.nn.modules.activation")
     if elementwise and not list(module.parameters()) and next(module.parameters(), None) is None:

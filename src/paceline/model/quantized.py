@@ -52,11 +52,12 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedEmbedding(nn.Module):
-    """An embedding over blocks: (...) int64 to (..., K) float32."""
+    """An embedding over blocks: (...) int64 to (..., K) float32, times `scale` where the model has one (Gemma)."""
 
-    def __init__(self, weight: QuantizedWeight) -> None:
+    def __init__(self, weight: QuantizedWeight, scale: torch.Tensor | None = None) -> None:
         super().__init__()
         self.packed = weight
+        self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("codes", weight.data, persistent=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -64,7 +65,8 @@ class QuantizedEmbedding(nn.Module):
         flat = tokens.reshape(-1).contiguous()
         out = torch.empty(len(flat), self.packed.k)
         run(self.packed.library, [self.packed.rows(out, flat)])
-        return out.view(*tokens.shape, -1)
+        rows = out.view(*tokens.shape, -1)
+        return rows if self.scale is None else rows * self.scale
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -157,11 +159,21 @@ def _replace(model: PreTrainedModel, path: str, module: nn.Module, weight: Quant
     if (weight.num_columns, weight.k) != wanted:
         raise ModelError(f"{path} is {(weight.num_columns, weight.k)}; allowed: {wanted}")
     if isinstance(module, nn.Embedding):
-        new: nn.Module = QuantizedEmbedding(weight)
+        new: nn.Module = QuantizedEmbedding(weight, _scale(module))
     else:
         new = QuantizedLinear(weight, getattr(module, "bias", None))
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, new)
+
+
+def _scale(embedding: nn.Embedding) -> torch.Tensor | None:
+    """What an embedding multiplies its rows with; None for a plain one."""
+    if type(embedding) is nn.Embedding:
+        return None
+    scale = getattr(embedding, "embed_scale", None)
+    if not isinstance(scale, torch.Tensor) or scale.numel() != 1:
+        raise ModelError(f"{type(embedding).__name__} is an embedding of its own kind, which blocks do not replace")
+    return scale.detach().float()
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:
