@@ -69,7 +69,7 @@ static const float places[MAX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 
 /* Turns a query's scores in a tile into weights, and brings its partial result to the new maximum. */
 static void weigh(const Attention *a, Range seen, float *scores, float *partial) {
-    const int64_t first = seen.first / LANES * LANES, end = round_up(seen.end, LANES);
+    const int64_t first = seen.first / MAX_LANES * MAX_LANES, end = round_up(seen.end, MAX_LANES);
     const vf lowest = vf_set1(-INFINITY);
     vf top = lowest;
     for (int64_t i = first; i < end; i += LANES) {
@@ -88,11 +88,14 @@ static void weigh(const Attention *a, Range seen, float *scores, float *partial)
     }
     float *maximum = partial + a->width, *sum = maximum + 1;
     const float highest = vf_highest(top) > *maximum ? vf_highest(top) : *maximum;
-    vf total = vf_set1(0.0f);
-    for (int64_t i = first; i < end; i += LANES) {
-        const vf weight = vf_exp(vf_sub(vf_load(scores + i), vf_set1(highest)));
-        total = vf_add(total, weight);
-        vf_store(scores + i, weight);
+    WideSum total;
+    for (int v = 0; v < SUM_VECS; v++) total.lanes[v] = vf_set1(0.0f);
+    for (int64_t i = first; i < end; i += MAX_LANES) {
+        UNROLL for (int v = 0; v < SUM_VECS; v++) {
+            const vf weight = vf_exp(vf_sub(vf_load(scores + i + v * LANES), vf_set1(highest)));
+            total.lanes[v] = vf_add(total.lanes[v], weight);
+            vf_store(scores + i + v * LANES, weight);
+        }
     }
     if (highest > *maximum) {
         const vf scale = vf_exp(vf_set1(*maximum - highest));
@@ -100,7 +103,7 @@ static void weigh(const Attention *a, Range seen, float *scores, float *partial)
         *sum = vf_lane(vf_mul(vf_set1(*sum), scale));
         *maximum = highest;
     }
-    *sum += vf_sum(total);
+    *sum += sum_across(total);
 }
 
 /* Adds the weighted values of one query's drafts in a tile; drafts that follow each other at a time. */

@@ -19,6 +19,19 @@ static inline int64_t clamped(int64_t index, int64_t count) {
     return index < 0 ? 0 : index < count ? index : count - 1;
 }
 
+/* A sum in MAX_LANES lanes, whatever a vector has: its bits are the same on every instruction set with fused
+ * multiply-adds. Then across, halving the lanes, as vf_sum goes on. */
+#define SUM_VECS (MAX_LANES / LANES)
+typedef struct {
+    vf lanes[SUM_VECS];
+} WideSum;
+
+INLINE float sum_across(WideSum sum) {
+    for (int half = SUM_VECS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) sum.lanes[i] = vf_add(sum.lanes[i], sum.lanes[i + half]);
+    return vf_sum(sum.lanes[0]);
+}
+
 /* `count` contiguous values to float32. The odd end goes through the same instructions as the rest. */
 static void load_floats(float *to, const char *from, int64_t dtype, int64_t count) {
     if (dtype == I64) {

@@ -168,18 +168,21 @@ static void map(const Op *op, Worker *worker, Range items) {
 
 /* The sum of n contiguous or strided floats, in lanes and then across: one order for a given n. */
 static float sum_of(const View *view, const char *row, int64_t stride, int64_t n, float shift, int squared) {
-    vf total = vf_set1(0.0f);
+    WideSum total;
+    for (int v = 0; v < SUM_VECS; v++) total.lanes[v] = vf_set1(0.0f);
     for (int64_t first = 0; first < n; first += BLOCK) {
         float block[BLOCK];
         const int64_t count = n - first < BLOCK ? n - first : BLOCK;
         load_block(block, view, row, stride, first, count);
-        for (int64_t i = count; i < round_up(count, LANES); i++) block[i] = shift;
-        for (int64_t i = 0; i < count; i += LANES) {
-            const vf x = vf_sub(vf_load(block + i), vf_set1(shift));
-            total = squared ? vf_fma(x, x, total) : vf_add(total, x);
+        for (int64_t i = count; i < round_up(count, MAX_LANES); i++) block[i] = shift;
+        for (int64_t i = 0; i < count; i += MAX_LANES) {
+            UNROLL for (int v = 0; v < SUM_VECS; v++) {
+                const vf x = vf_sub(vf_load(block + i + v * LANES), vf_set1(shift));
+                total.lanes[v] = squared ? vf_fma(x, x, total.lanes[v]) : vf_add(total.lanes[v], x);
+            }
         }
     }
-    return vf_sum(total);
+    return sum_across(total);
 }
 
 /* views: result (..., 1), x (..., N): the mean of the last dimension. */

@@ -95,7 +95,8 @@ static inline int64_t input_floats(int64_t k) { return (k + 15) / 16 * 16 + 16; 
 
 static inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-/* The widest vector: what is sized by it fits every instruction set. */
+/* The widest vector: what is sized by it fits every instruction set. Sums over many values go by as many lanes in all of
+ * them (WideSum in common.h), so that they have the same bits. */
 #define MAX_LANES 16
 
 /* Queries of one item of attention: whole rows, at least one. `group` query heads share a key head. */

@@ -68,7 +68,7 @@ static inline vf vf_second(vf pairs) {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32((int)0xffff0000)));
 }
 
-/* The sum of all lanes, always added in the same order. */
+/* The sum of all lanes: each half added to the other, until one lane is left. */
 static inline float vf_sum(vf a) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));

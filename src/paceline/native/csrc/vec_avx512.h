@@ -65,7 +65,7 @@ static inline vf vf_second(vf pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32((int)0xffff0000)));
 }
 
-/* The sum of all lanes, always added in the same order. */
+/* The sum of all lanes: each half added to the other, until one lane is left. */
 static inline float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
 
 /* The largest lane. */

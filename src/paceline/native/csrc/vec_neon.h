@@ -53,8 +53,11 @@ static inline vf vf_second(vf pairs) {
 static inline vf vf_load_first(const char *p) { return vf_first(vf_load_pairs(p)); }
 static inline vf vf_load_second(const char *p) { return vf_second(vf_load_pairs(p)); }
 
-/* The sum of all lanes, always added in the same order. */
-static inline float vf_sum(vf a) { return vaddvq_f32(a); }
+/* The sum of all lanes: each half added to the other, until one lane is left. */
+static inline float vf_sum(vf a) {
+    const float32x2_t half = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(vpadd_f32(half, half), 0);
+}
 
 /* The largest lane. */
 static inline float vf_highest(vf a) {

@@ -88,11 +88,11 @@ static inline float bf16_of(float pair, int is_second) {
 static inline vf vf_first(vf pairs) { LANEWISE(bf16_of(pairs.lane[i], 0)); }
 static inline vf vf_second(vf pairs) { LANEWISE(bf16_of(pairs.lane[i], 1)); }
 
-/* The sum of all lanes, always added in the same order. */
+/* The sum of all lanes: each half added to the other, until one lane is left. */
 static inline float vf_sum(vf a) {
-    float sum = 0.0f;
-    EACH_LANE sum += a.lane[i];
-    return sum;
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) a.lane[i] += a.lane[i + half];
+    return a.lane[0];
 }
 
 /* The largest lane. */
