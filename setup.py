@@ -1,9 +1,12 @@
 """The optional extension: where it cannot be compiled, the installation goes on without it."""
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FOLDER = Path("src/paceline/native/csrc")
 # Fused multiply-add is written where it is meant: the compiler must not make or split any by itself. And memory is
@@ -18,4 +21,22 @@ kernels = Extension(
     optional=True,
 )
 
-setup(ext_modules=[] if sys.platform == "win32" else [kernels])
+
+
+class ParallelBuild(build_ext):
+    """Compiles the files of an extension side by side: one for each instruction set takes long."""
+
+    def build_extension(self, extension):
+        """Compile, then link as setuptools does."""
+        compile_all = self.compiler.compile
+
+        def compile_each(sources, *args, **options):
+            with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+                objects = threads.map(lambda source: compile_all([source], *args, **options), sources)
+                return [name for each in objects for name in each]
+
+        self.compiler.compile = compile_each
+        super().build_extension(extension)
+
+
+setup(cmdclass={"build_ext": ParallelBuild}, ext_modules=[] if sys.platform == "win32" else [kernels])

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from paceline.model.experts import NativeExperts, is_experts
+from paceline.model.experts import BlockExperts, NativeExperts, is_experts
 from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 from paceline.model.quantized import QuantizedEmbedding, QuantizedLinear
 from paceline.native.library import Library, library
@@ -175,7 +175,9 @@ def weight_bytes(model: nn.Module) -> int:
 def num_weights(model: nn.Module) -> int:
     """Weights of a model, whatever they are kept as; shared ones once."""
     blocks = {m.packed for m in model.modules() if isinstance(m, (QuantizedLinear, QuantizedEmbedding))}
-    return sum(p.numel() for p in model.parameters()) + sum(w.num_columns * w.k for w in blocks)
+    stacks = [e for m in model.modules() for e in vars(m).values() if isinstance(e, BlockExperts)]
+    experts = [weight for stack in stacks for weight in stack.weights]
+    return sum(p.numel() for p in model.parameters()) + sum(w.num_columns * w.k for w in (*blocks, *experts))
 
 
 def peak_bytes(device: torch.device) -> int:

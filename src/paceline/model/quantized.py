@@ -54,6 +54,8 @@ class QuantizedLinear(nn.Module):
 class QuantizedEmbedding(nn.Module):
     """An embedding over blocks: (...) int64 to (..., K) float32, times `scale` where the model has one (Gemma)."""
 
+    scale: torch.Tensor | None
+
     def __init__(self, weight: QuantizedWeight, scale: torch.Tensor | None = None) -> None:
         super().__init__()
         self.packed = weight
