@@ -35,6 +35,7 @@ from paceline.native.library import library
 
 _KNOWN_CODE = ("torch", "transformers", "paceline")
 _SAMPLES = 16  # values of each weight
+_BYTES = 1024  # of each that is in blocks: most hold codes of 4 bits
 _SETTINGS = ("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "PACELINE_NATIVE", "TORCH_")
 
 
@@ -122,9 +123,17 @@ def _sampled(model: PreTrainedModel) -> str:
     found = hashlib.sha256()
     for name, tensor in _tensors(model):
         flat = tensor.detach().flatten() if tensor.is_contiguous() else tensor.detach()[:1].flatten()
-        values = flat[:: max(1, flat.numel() // _SAMPLES)][: _SAMPLES + 1].to("cpu", torch.float64)
+        values = flat[_places(flat)].to("cpu", torch.float64)
         found.update(repr((name, tuple(tensor.shape), str(tensor.dtype), values.tolist())).encode())
     return found.hexdigest()
+
+
+def _places(flat: torch.Tensor) -> torch.Tensor | slice:
+    """Where samples are taken: of blocks not at equal distances, which might all meet codes and never a scale."""
+    if flat.dtype == torch.uint8:
+        return (torch.arange(_BYTES) * 2_654_435_761 + 17) % max(1, flat.numel())
+    step = max(1, flat.numel() // _SAMPLES)
+    return slice(0, step * (_SAMPLES + 1), step)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
