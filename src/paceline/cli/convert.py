@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from paceline.console import ProgressBar, Table, progress, show
 from paceline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M")
 
 
 def convert(
@@ -68,7 +69,16 @@ def _write(name: str, part: Path, kind: str | None, bar: ProgressBar) -> None:
         raise ModelError(f"cannot write {name!r} as GGUF: {why}")
     tokenizer = _tokenizer(name, model.config)
     with progress(f"writing {name}", sum(1 for _ in writer.tensors(model))) as advance:
-        writer.write_gguf(model, part, tokenizer, None if kind is None else lambda *_: kind, advance)
+        writer.write_gguf(model, part, tokenizer, _types(model, kind), advance)
+
+
+def _types(model: PreTrainedModel, kind: str | None) -> Callable[[str, Tensor], str] | None:
+    """What says the type of a matrix: one for all, a mix, or None for the model's own."""
+    from paceline.formats.gguf.writer import types_of_mix
+
+    if kind is None:
+        return None
+    return types_of_mix(model, "int4") if kind == "Q4_K_M" else lambda *_: kind
 
 
 def _tokenizer(name: str, config: Any) -> PreTrainedTokenizerBase | None:
@@ -82,8 +92,10 @@ def _show(out: Path) -> None:
     from paceline.formats.gguf import open_gguf
     from paceline.formats.gguf.describe import describe
 
+    kinds = describe(open_gguf(out).reader)
+    total = sum(kind.weights for kind in kinds)
     table = Table(f"{out}: {out.stat().st_size / 1e6:.1f} MB", ("type", "tensors", "weights", "share", "bits a weight"))
-    for share in describe(open_gguf(out).reader):
-        figures = (str(share.num_tensors), str(share.num_weights), f"{share.share:.1%}", f"{share.bits_per_weight:.2f}")
-        table.rows.append((share.name, *figures))
+    for kind in kinds:
+        figures = (str(kind.tensors), str(kind.weights), f"{kind.weights / total:.1%}", f"{kind.bits_per_weight:.2f}")
+        table.rows.append((kind.name, *figures))
     show(table)

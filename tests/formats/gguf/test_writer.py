@@ -36,6 +36,7 @@ from paceline.formats.gguf.writer import (
     permuted,
     rope_factors,
     tensors,
+    types_of_mix,
     unsupported,
     write_gguf,
 )
@@ -228,6 +229,18 @@ def test_types_of_blocks(kind: str, tmp_path: Path) -> None:
     if gate.value.type.name == kind:
         wanted = encoded(model.state_dict()[gate.name], kind)
         np.testing.assert_array_equal(gate.value.data.numpy(), wanted)
+
+
+def test_a_mix_has_more_bits_where_it_matters(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    if library() is None:
+        pytest.skip("rounded by the native kernels")
+    model, path = made("qwen3"), tmp_path / "model.gguf"
+    write_gguf(model, path, type_of=types_of_mix(model, "int4"))
+    kinds = {weight.name: weight.stored_as for weight in open_gguf(path).weights()}
+    assert kinds["lm_head.weight"] == "Q6_K"
+    assert {kinds[f"model.layers.{i}.self_attn.v_proj.weight"] for i in range(3)} == {"Q4_K", "Q6_K"}
+    assert kinds["model.layers.1.mlp.gate_proj.weight"] == "Q4_K"
 
 
 def test_a_type_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from paceline.formats.blocks import BlockType
 from paceline.formats.gguf.kinds import NAMED
 from paceline.formats.gguf.names import NAMINGS, ROPE_FACTOR_TENSOR, Naming
 from paceline.formats.gguf.vocabulary import write_vocabulary
+from paceline.formats.mixes import block_types
 
 # What is written of which model; llama.cpp has Mistral's as llama.
 _ARCHITECTURES: Final = {
@@ -84,6 +85,14 @@ def write_gguf(
         for name, weight in tensors(model):
             writer.write_tensor_data(encoded(weight, _kind(name, weight, model, type_of)))
             advance()
+
+
+def types_of_mix(model: PreTrainedModel, mix: str) -> Callable[[str, torch.Tensor], str]:
+    """What says a matrix's type by its name in the file, for a mix of `paceline.formats.mixes`."""
+    naming = NAMINGS[_architecture(model)]
+    matrices = [(naming.parameter(name), weight) for name, weight in tensors(model) if weight.ndim == 2]
+    kinds = block_types({name: (weight.shape[0], weight.shape[1]) for name, weight in matrices}, mix)
+    return lambda name, _: kinds[naming.parameter(name)].name
 
 
 def gguf_package() -> Any:
