@@ -41,6 +41,7 @@ class Rounded:
     kinds: Sequence[BlockType]
     name_or_path: str = "rounded"
     num_bytes: int = 0
+    float_dtype: torch.dtype | None = None
 
     @property
     def config(self) -> PreTrainedConfig:
