@@ -34,7 +34,7 @@ from paceline.formats.at_load import FloatFolder, QuantizedAtLoad
 from paceline.formats.blocks import BlockRows
 from paceline.formats.dequantize import dequantize
 from paceline.formats.gguf.writer import write_gguf
-from paceline.model.quantized import build
+from paceline.model.building import build
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "tiny"))
 from data import load_documents  # the split that the bundled models were trained by

@@ -9,11 +9,11 @@ import torch
 from click.testing import Result
 
 from paceline.bench.forwards import TransformersForward
-from paceline.bench.memory import Bandwidth
 from paceline.bench.models import random_model
 from paceline.bench.step import StepPlan, StepReport, StepRow, bench_step, step_context
 from paceline.bench.step_report import step_table
 from paceline.errors import ConfigError
+from paceline.model.bandwidth import Bandwidth
 
 Bench = Callable[..., Result]
 

@@ -15,12 +15,12 @@ from serve_goals import serve_goals
 from paceline.bench.busy import BusyPlan, BusyRun
 from paceline.bench.doctor import DoctorRun, Figure
 from paceline.bench.load import FIRST, LATER, TRANSFORMERS, LoadRun
-from paceline.bench.memory import Bandwidth
 from paceline.bench.names import AUTO, GENERATE, PLAIN
 from paceline.bench.serve.sweep import Sweep, SweepPlan
 from paceline.bench.step import StepReport, StepRow
 from paceline.bench.subject import SubjectOptions
 from paceline.doctor.prediction import Interval
+from paceline.model.bandwidth import Bandwidth
 
 
 def by_text(found: list[Goal]) -> dict[str, bool]:

@@ -12,10 +12,11 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import PacelineForward, TimedForward, TransformersForward
-from paceline.bench.memory import Bandwidth, bytes_read, measure_bandwidth
+from paceline.bench.memory import bytes_read
 from paceline.bench.timing import Contender, Ratio, interleave, ratio, self_ratio
 from paceline.console import progress
 from paceline.errors import ConfigError
+from paceline.model.bandwidth import Bandwidth, measure_bandwidth
 from paceline.model.hf import HFTarget
 from paceline.model.loading import load_target
 

@@ -15,6 +15,7 @@ from paceline.cli.options import DEVICE, DTYPE
 
 if TYPE_CHECKING:
     from paceline.drafters import BaseDrafter
+    from paceline.formats.contents import StoredKind
 
 
 def drafters() -> None:
@@ -73,8 +74,29 @@ def models(
             f"weights {info.weight_bytes / 1e6:.1f} MB, "
             f"pool of {info.pool_tokens} tokens {info.pool_bytes / 1e6:.1f} MB",
         )
+        for kind in info.contents:
+            table.add_row("weights" if kind is info.contents[0] else "", _kind(kind, info.num_parameters))
         table.add_row("kernels", status().removeprefix("native kernels: "))
         table.add_row("verdict", info.verdict)
         seconds = {rows: cost.at(0) for rows, cost in measure(llm.target).items()}
+        table.add_row("floor", _floor(info.weight_bytes))
         table.add_row("forwards", ", ".join(f"{rows} rows {1e3 * s:.1f} ms" for rows, s in seconds.items()))
         console.print(table)
+
+
+def _kind(kind: StoredKind, total: int) -> str:
+    """How some weights are stored, what they are multiplied as, and whether these are the same values."""
+    as_what = "" if kind.name == kind.becomes else f" as {kind.becomes}"
+    exact = "the same values" if kind.is_exact else "the nearest values"
+    return (
+        f"{kind.name}{as_what}: {100 * kind.weights / total:.1f} % in {kind.tensors} tensors, "
+        f"{kind.bits_per_weight:.2f} bits a weight, {exact}"
+    )
+
+
+def _floor(num_bytes: int) -> str:
+    """What reading all weights once takes on this machine: no step of one row can be shorter."""
+    from paceline.model.bandwidth import measure_bandwidth
+
+    best = measure_bandwidth("cpu").best
+    return f"{1e3 * num_bytes / best:.1f} ms to read the weights once at {best / 1e9:.1f} GB/s"

@@ -18,9 +18,11 @@ from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, first_line
 from paceline.formats.at_load import FloatCheckpoint, FloatFolder, FloatModel, Floats, QuantizedAtLoad
 from paceline.formats.checkpoint import Checkpoint, is_checkpoint
+from paceline.formats.contents import StoredKind
 from paceline.formats.mixes import MIXES
 from paceline.formats.opening import find_checkpoint
 from paceline.model import inspect
+from paceline.model.building import Builder, build
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
 from paceline.model.numerics import apply, num_weights, shared_copy
@@ -28,7 +30,6 @@ from paceline.model.pool import PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
 from paceline.model.proving import PROBE_PAGES, candidates, prove, trust
-from paceline.model.quantized import build
 
 Progress = Callable[[float], None]  # told the fraction that is done
 
@@ -52,6 +53,7 @@ class ModelInfo:
     pool_tokens: int
     load_seconds: float
     note: str = ""
+    contents: tuple[StoredKind, ...] = ()  # of a quantised model: how weights are stored, and what became of them
 
     @property
     def verdict(self) -> str:
@@ -105,6 +107,7 @@ def load_target(
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         load_seconds=time.perf_counter() - started,
         note=parts.note,
+        contents=tuple(factory.contents) if isinstance(factory, Builder) else (),
     )
     return target, info
 
@@ -195,9 +198,12 @@ def _name_of(source: Any) -> str:
 def _factory(source: Any, dtype: torch.dtype | str, device: torch.device, trust: bool) -> Callable[[], PreTrainedModel]:
     """A function that makes a fresh model of our own each time, sharing the weights of a caller's model."""
     if is_checkpoint(source):
-        if source.float_dtype is None and (dtype not in ("auto", torch.float32) or device.type != "cpu"):
+        if source.float_dtype is not None:
+            chosen = source.float_dtype if dtype == "auto" else dtype
+            return lambda: build(source).to(device, chosen)
+        if dtype not in ("auto", torch.float32) or device.type != "cpu":
             raise ConfigError(f"dtype is {dtype!r} on {device}; allowed for quantised weights: auto or float32 on cpu")
-        return lambda: build(source).to(device, None if dtype == "auto" else dtype)
+        return Builder(source)
     if isinstance(source, PreTrainedModel):
         if dtype not in ("auto", source.dtype):
             raise ConfigError(f"the model given is {source.dtype}; convert it before, or leave dtype at auto")

@@ -28,8 +28,9 @@ def write_vocabulary(writer: Any, tokenizer: PreTrainedTokenizerBase | None, mod
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"the tokenizer is a {type(tokenizer).__name__}; allowed: one of the tokenizers library")
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    if parts["model"]["type"] != "BPE":
-        raise ModelError(f"the tokenizer's model is {parts['model']['type']}; allowed: BPE")
+    kind = parts["model"]["type"]
+    if kind != "BPE":
+        raise ModelError(f"the tokenizer's model is {kind}; allowed: BPE")
     (_write_pieces if parts["model"]["byte_fallback"] else _write_byte_level)(writer, parts, model.config.vocab_size)
     _write_special(writer, tokenizer, model)
 
