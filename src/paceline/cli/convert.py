@@ -14,7 +14,6 @@ from paceline.console import ProgressBar, Table, progress, show
 from paceline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M")
@@ -72,7 +71,7 @@ def _write(name: str, part: Path, kind: str | None, bar: ProgressBar) -> None:
         writer.write_gguf(model, part, tokenizer, _types(model, kind), advance)
 
 
-def _types(model: PreTrainedModel, kind: str | None) -> Callable[[str, Tensor], str] | None:
+def _types(model: PreTrainedModel, kind: str | None) -> Callable[[str, Any], str] | None:
     """What says the type of a matrix: one for all, a mix, or None for the model's own."""
     from paceline.formats.gguf.writer import types_of_mix
 

@@ -28,10 +28,10 @@ def write_vocabulary(writer: Any, tokenizer: PreTrainedTokenizerBase | None, mod
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"the tokenizer is a {type(tokenizer).__name__}; allowed: one of the tokenizers library")
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    kind = parts["model"]["type"]
+    kind, has_bytes = parts["model"]["type"], parts["model"].get("byte_fallback")
     if kind != "BPE":
         raise ModelError(f"the tokenizer's model is {kind}; allowed: BPE")
-    (_write_pieces if parts["model"]["byte_fallback"] else _write_byte_level)(writer, parts, model.config.vocab_size)
+    (_write_pieces if has_bytes else _write_byte_level)(writer, parts, model.config.vocab_size)
     _write_special(writer, tokenizer, model)
 
 
