@@ -20,6 +20,7 @@ class FakePeer:
 
     seconds: float = 0.0
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)  # that it was asked from
     on_their_way: int = 0
     most: int = 0
     drafts: int = 0
@@ -46,6 +47,7 @@ class FakePeer:
         async def generate(request: Request) -> Response:
             body = await request.json()
             self.bodies.append(body)
+            self.ports.append(request.client.port if request.client else 0)
             is_chat = "messages" in body
             prompt = str(body["messages"][0]["content"] if is_chat else body["prompt"])
             if prompt in REFUSALS:

@@ -93,6 +93,13 @@ def test_a_closed_loop_keeps_to_its_clients(peer: FakePeer, peer_url: str) -> No
     assert load.saturated_until in sorted(a.ended for a in load.answers)[-3:]  # the first to find nothing more to ask
 
 
+def test_each_request_has_a_connection_of_its_own(peer: FakePeer, peer_url: str) -> None:
+    """A server may close one after a stream, and what is sent on it just then is lost: llama-server does so."""
+    load = measured(peer_url, Asked(count=6, sizes=SIZES), LoadPlan(max_concurrency=1))
+    assert [a.outcome for a in load.answers] == ["ok"] * 6
+    assert len(set(peer.ports)) == 6
+
+
 def test_an_open_loop_sends_on_time_however_many_wait(peer: FakePeer, peer_url: str) -> None:
     peer.seconds = 0.2
     load = measured(peer_url, Asked(count=8, sizes=SIZES), LoadPlan(request_rate=100.0))

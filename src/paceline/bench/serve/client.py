@@ -108,10 +108,14 @@ class Client:
 
 @asynccontextmanager
 async def connected(base_url: str) -> AsyncIterator[Client]:
-    """A client without limits of its own, so that only the server makes requests wait; the key is OPENAI_API_KEY."""
+    """A client without limits of its own, so that only the server makes requests wait; the key is OPENAI_API_KEY.
+
+    Each request has a connection of its own: llama-server closes one after a stream without saying so, and what is sent
+    on it then is lost.
+    """
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(
         base_url=base_url, headers=headers, limits=limits, timeout=httpx.Timeout(_SILENCE), trust_env=False
     ) as http:
