@@ -2,7 +2,9 @@
  *
  * Random linears, elementwise work, means and attention, one after the other, on 1 to 5 workers that dawdle, from
  * two threads at once: bits must be those of one worker, and a row's those of the row alone. Products are compared
- * with sums in double. Ends with "ok" or at the first difference. */
+ * with sums in double. Ends with "ok" or at the first difference, and says digests of bits: of quantised products, which
+ * are the same on every instruction set, and of float32 work, the same on every one that fuses. With a second argument
+ * it says these alone. */
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "paceline.h"
+#include "bits.h"
 
 void paceline_run(const Table *, const Op *, int64_t, int, char *, int64_t);
 void paceline_expect(int);
@@ -22,13 +24,13 @@ enum { SILU = 4, MULTIPLY = 18, NUM_OPS = 5, MAX_WORKERS = 5 };
 
 static const Table *table;
 
-static void require(int condition, const char *message) {
+void require(int condition, const char *message) {
     if (condition) return;
     printf("%s\n", message);
     exit(1);
 }
 
-static uint32_t draw(uint32_t *state) { return *state = *state * 1664525u + 1013904223u, *state >> 8; }
+uint32_t draw(uint32_t *state) { return *state = *state * 1664525u + 1013904223u, *state >> 8; }
 
 /* Floats that bfloat16 holds too, so that a product in double is what either dtype is near. */
 static float value(uint32_t *state) { return (float)((int)(draw(state) % 255) - 127) / 128.0f; }
@@ -250,9 +252,28 @@ static void *stress(void *first) {
     return NULL;
 }
 
+/* Products, functions, means and attention in float32. */
+static uint64_t float_bits(void) {
+    uint64_t digest = FIRST_BITS;
+    for (uint32_t seed = 1; seed < 16; seed++) {
+        Case c = make_case(seed * 77u);
+        run_case(&c, c.ops, NUM_OPS, 1);
+        if (c.dtype == F32) digest = add_bits(digest, c.y, (size_t)c.out_bytes); /* pairs of bfloat16 are one product */
+        free(c.weight), free(c.x), free(c.packed), free(c.y), free(c.scratch);
+        Scene *s = make_scene(seed * 31u);
+        run_scene(s, 1);
+        digest = add_bits(digest, s->out, (size_t)(s->rows * HEADS * s->dim * 4));
+        free(s->query), free(s->keys), free(s->values), free(s->partials), free(s->out), free(s->scratch), free(s);
+    }
+    return digest;
+}
+
 int main(int argc, char **argv) {
     table = paceline_table(argc > 1 ? argv[1] : "portable");
     require(table != NULL, "this processor has no such instruction set");
+    const uint64_t quantized = quantized_bits(table), floats = float_bits();
+    printf("%s: bits %016llx %016llx\n", table->name, (unsigned long long)quantized, (unsigned long long)floats);
+    if (argc > 2) return 0;
     for (uint32_t seed = 0; seed < 3; seed++) {
         pthread_t other;
         atomic_store(&paceline_dawdle, seed);
