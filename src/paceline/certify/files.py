@@ -14,7 +14,9 @@ _PART = 2**22  # bytes read at once
 
 
 def file_hashes(model: str) -> dict[str, str]:
-    """SHA-256 of each file of a bundled model, a folder or a hub name's local copy, by file name."""
+    """SHA-256 of each file of a bundled model, a folder or a hub name's local copy, by file name; of a file, its own."""
+    if (file := Path(model).expanduser()).is_file():
+        return {file.name: _sha256(file)}
     folder = _folder(model)
     return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
 

@@ -26,7 +26,8 @@ from transformers import (
 
 from paceline.certify.betting import Chances
 from paceline.certify.plan import Case
-from paceline.model.loading import parse_device, read_model
+from paceline.model.loading import parse_device, read_reference
+from paceline.model.quantized import is_quantized
 from paceline.params import SamplingParams
 
 Floats = NDArray[np.float64]
@@ -42,10 +43,11 @@ def covers(case: Case) -> bool:
 
 
 class ReferenceModel:
-    """The model as transformers runs it, in float32, with its own attention."""
+    """The model as transformers runs it, in float32, with its own attention; of blocks, what these hold."""
 
-    def __init__(self, model: str, device: str) -> None:
-        self._model: Any = read_model(model, torch.float32, parse_device(device))
+    def __init__(self, model: str, dtype: str, device: str) -> None:
+        self._model: Any = read_reference(model, dtype, parse_device(device))
+        self.is_quantized = is_quantized(self._model)
 
     def logits(self, tokens: Sequence[int], count: int) -> NDArray[np.float32]:
         """(count, V) logits of the last `count` tokens, from one forward over all of them."""

@@ -125,8 +125,9 @@ class _Certifier:
             return not done or (self._share() < _LAW_UNTIL and done < _MOST_LAW_ROUNDS)
 
         with self._timed("right law"):
-            reference = ReferenceModel(self._plan.model, self._plan.device)
-            check = LawCheck(harness, self._cases, self._plan.seed, self._llm.target.numerics()["dtype"])
+            reference = ReferenceModel(self._plan.model, self._plan.dtype, self._plan.device)
+            rounding = "blocks" if reference.is_quantized else self._llm.target.numerics()["dtype"]
+            check = LawCheck(harness, self._cases, self._plan.seed, rounding)
             return check.run(self._prompts, reference, goes_on)
 
     def _plant(self) -> list[Control]:

@@ -146,6 +146,17 @@ def read_model(
     return model.to(device).eval()
 
 
+def read_reference(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
+    """What our logits are held against: the model as transformers runs it in float32, or, of a quantised one, over
+    modules that multiply the values of its blocks by PyTorch's operations.
+    """
+    wanted = parse_dtype(dtype)
+    found = _found(source, wanted if wanted in MIXES else "auto", None)
+    if not is_checkpoint(found):
+        return read_model(source, torch.float32, device)
+    return _factory(found, "auto" if found.float_dtype is None else torch.float32, device, False)()
+
+
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
     """A torch dtype, "auto" for the checkpoint's, or a way to quantise."""
     if isinstance(dtype, torch.dtype) or dtype == "auto" or dtype in MIXES:
