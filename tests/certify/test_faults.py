@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import paceline
 from certify.support import fresh
 from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
@@ -20,6 +21,7 @@ from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import ways_for
 from paceline.drafters import available
 from paceline.llm import LLM
+from paceline.native.library import library
 from paceline.pacing import FixedPacer
 from paceline.testing import Recorder
 
@@ -125,11 +127,26 @@ def test_a_wrong_model_is_found_by_the_reference(llm: LLM, prompts):
             ]
 
     cases = [case for case in cases_for(llm.target.vocab_size, prompts) if case.is_greedy]
-    reference = ReferenceModel("paceline-tiny", "cpu")
+    reference = ReferenceModel("paceline-tiny", "auto", "cpu")
     verdicts = []
     for target in (llm.target, Bent(llm.target)):
         check = LawCheck(Harness(fresh(llm, target), 12), cases, 0, "float32")
         verdicts.append(check.run(prompts, reference, lambda result: not result.num_rounds).audit.is_right)
+    assert verdicts == [True, False]
+
+
+@pytest.mark.skipif(library() is None, reason="no native kernels")
+def test_a_quantised_model_is_held_against_what_its_own_blocks_hold(prompts):
+    """Blocks of 4 bits are another model than those of 8."""
+    with paceline.load(dtype="int8", drafters="none") as llm:
+        cases = [case for case in cases_for(llm.target.vocab_size, prompts) if case.is_greedy][:1]
+        verdicts = []
+        for dtype in ("int8", "int4"):
+            reference = ReferenceModel("paceline-tiny", dtype, "cpu")
+            assert reference.is_quantized
+            check = LawCheck(Harness(fresh(llm), 12), cases, 0, "blocks")
+            audit = check.run(prompts[:3], reference, lambda result: not result.num_rounds).audit
+            verdicts.append(audit.is_right)
     assert verdicts == [True, False]
 
 

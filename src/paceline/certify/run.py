@@ -210,6 +210,8 @@ def not_shown(prefill_is_decoding: bool, has_cached: bool) -> list[str]:
         "Speed. paceline bench measures it.",
         "Faults that Paceline and the reference share: both run on PyTorch, and the architecture is the one that "
         "transformers describes.",
+        "Of a quantised model, how far its blocks are from the weights that they were made of. The reference reads the "
+        "same blocks as the kernels do.",
         "Grammars, stop strings and bad words against the reference, which lacks them. A grammar was compared plain "
         "against speculative.",
         "Presence and frequency penalties against transformers, which lacks them: they were held to their formula.",
