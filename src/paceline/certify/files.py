@@ -14,7 +14,7 @@ _PART = 2**22  # bytes read at once
 
 
 def file_hashes(model: str) -> dict[str, str]:
-    """SHA-256 of each file of a bundled model, a folder or a hub name's local copy, by file name; of a file, its own."""
+    """SHA-256 of each file of a bundled model, a folder or a hub name's local copy, by file name; or of a file."""
     if (file := Path(model).expanduser()).is_file():
         return {file.name: _sha256(file)}
     folder = _folder(model)

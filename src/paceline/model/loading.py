@@ -147,8 +147,9 @@ def read_model(
 
 
 def read_reference(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
-    """What our logits are held against: the model as transformers runs it in float32, or, of a quantised one, over
-    modules that multiply the values of its blocks by PyTorch's operations.
+    """What our logits are held against: the model as transformers runs it in float32.
+
+    Of a quantised one, over modules that multiply the values of its blocks by PyTorch's operations.
     """
     wanted = parse_dtype(dtype)
     found = _found(source, wanted if wanted in MIXES else "auto", None)
