@@ -30,6 +30,7 @@ from paceline.model.pool import PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
 from paceline.model.proving import PROBE_PAGES, candidates, prove, trust
+from paceline.model.quantized import cache_dtype
 
 Progress = Callable[[float], None]  # told the fraction that is done
 
@@ -118,7 +119,7 @@ def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     parts = inspect.anatomy(model)
     path = candidates(model)[0]
     apply(model, path)
-    pool = PagePool(parts.layers, _num_pages(model, parts, None), model.dtype, model.device)
+    pool = PagePool(parts.layers, _num_pages(model, parts, None), cache_dtype(model), model.device)
     decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
     decoder.prepare()
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
@@ -241,7 +242,7 @@ def _proven(
 
 def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
     """Pages of the pool: what was asked for, or a share of free memory, at most 16 full contexts."""
-    per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * model.dtype.itemsize
+    per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * cache_dtype(model).itemsize
     free = free_memory(model.device)
     if cache_tokens is None:
         room = int(_POOL_SHARE * free) // per_token

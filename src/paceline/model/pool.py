@@ -40,8 +40,9 @@ class LayerCache:
 
     def write(self, index: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store rows: `index` (R * H_kv,) from `head_index`, keys and values (R, H_kv, D)."""
-        self._flat_keys.index_copy_(0, index, keys.reshape(-1, self.shape.key_dim))
-        self._flat_values.index_copy_(0, index, values.reshape(-1, self.shape.value_dim))
+        flat_keys, flat_values = self._flat_keys, self._flat_values
+        flat_keys.index_copy_(0, index, keys.reshape(-1, self.shape.key_dim).to(flat_keys.dtype))
+        flat_values.index_copy_(0, index, values.reshape(-1, self.shape.value_dim).to(flat_values.dtype))
 
     def read(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (len(index), D) float32 at `index`."""

@@ -19,7 +19,7 @@ from paceline.model.numerics import NumericPath, apply, paths
 from paceline.model.pool import PagePool
 from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.model.proof import Proof, digest_of
-from paceline.model.quantized import is_quantized
+from paceline.model.quantized import cache_dtype, is_quantized
 from paceline.model.rows import TreeWork
 from paceline.model.shallow import num_different_layers, shortened
 
@@ -81,7 +81,7 @@ def candidates(model: PreTrainedModel) -> list[NumericPath]:
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
     model.config._attn_implementation = ATTENTION_NAME
     apply(model, path)
-    pool = PagePool(parts.layers, num_pages, model.dtype, model.device)
+    pool = PagePool(parts.layers, num_pages, cache_dtype(model), model.device)
     return Decoder(model, pool, (REFERENCE,), parts.max_length)
 
 
@@ -100,7 +100,7 @@ def _shortened_decoder(decoder: Decoder, parts: inspect.Anatomy, num_layers: int
     """The model as it is now, in a decoder of its own; the whole one where it does not run."""
     if num_layers == len(parts.layers):
         return decoder
-    pool = PagePool(parts.layers[:num_layers], PROBE_PAGES, decoder.model.dtype, decoder.model.device)
+    pool = PagePool(parts.layers[:num_layers], PROBE_PAGES, cache_dtype(decoder.model), decoder.model.device)
     try:
         few = Decoder(decoder.model, pool, (REFERENCE,), parts.max_length)
     except Exception:  # code that counts its layers elsewhere

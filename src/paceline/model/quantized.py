@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from paceline.native.ops import run
 from paceline.native.quantized import QuantizedWeight
@@ -58,8 +59,13 @@ class QuantizedEmbedding(nn.Module):
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """True for a model of `build`."""
-    return any(isinstance(module, QuantizedLinear | QuantizedEmbedding) for module in model.modules())
+    """True for a model with weights in blocks, before native modules have taken their places and after."""
+    return any(isinstance(getattr(module, "packed", None), QuantizedWeight) for module in model.modules())
+
+
+def cache_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The dtype of its keys and values: the model's, but bfloat16 of a quantised one, whose modules have float32."""
+    return torch.bfloat16 if is_quantized(model) else model.dtype
 
 
 def _rounded(x: torch.Tensor) -> torch.Tensor:
