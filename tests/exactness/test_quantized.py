@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -11,13 +13,18 @@ import torch
 from torch import nn
 
 from exactness.decoding import RandomTrees, decode
-from exactness.quantized import MODELS, QuantizedSubject
+from exactness.quantized import MODELS, QuantizedSubject, Rounded
 from exactness.subjects import JOBS, job
+from exactness.test_kept_proofs import load, was_proved
 from exactness.test_native import stored
 from exactness.test_preemption import PAGES, Played, jobs_of
 from paceline.errors import ModelError
+from paceline.formats.blocks import BlockRows
+from paceline.formats.checkpoint import StoredWeight
 from paceline.model.forward import ROW_COUNTS, RecordedForward
 from paceline.model.loading import load_target
+from paceline.model.proof import proof_file
+from paceline.model.quantized import build
 from paceline.model.rows import TreeWork
 from paceline.native.library import VARIABLE, library
 
@@ -152,6 +159,34 @@ def test_wrong_blocks_in_one_linear_are_refused_at_load(change: Callable[[torch.
     checkpoint = QuantizedSubject("llama").checkpoint
     with patch("paceline.model.proving.apply", corrupted(change)), pytest.raises(ModelError, match="differ from"):
         load_target(checkpoint, cache_tokens=1024)
+
+
+def with_other_scales(checkpoint: Rounded, rows: slice) -> Rounded:
+    """The same codes, and other scales of Q8_0 in some rows of each matrix."""
+
+    class Other(Rounded):
+        def weights(self) -> Iterator[StoredWeight]:
+            for one in super().weights():
+                if isinstance(one.value, BlockRows):
+                    data = one.value.data.clone()
+                    data.view(len(data), -1, 34)[rows, :, 0] ^= 8
+                    one = replace(one, value=replace(one.value, data=data))
+                yield one
+
+    return Other(checkpoint.model, checkpoint.kinds)
+
+
+def test_a_proof_is_trusted_for_the_same_blocks_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subjects: Subjects
+):
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path))
+    checkpoint = subjects("llama").checkpoint
+    assert was_proved(load(checkpoint)[1])
+    assert not was_proved(load(checkpoint)[1])
+    for rows in (slice(0, None), slice(5, 6)):  # a single row may be in no sample: the logits tell
+        assert was_proved(load(with_other_scales(checkpoint, rows))[1])
+    model, other = build(checkpoint), build(with_other_scales(checkpoint, slice(0, None)))
+    assert proof_file(model) != proof_file(other)
 
 
 def test_without_native_kernels_it_is_said(monkeypatch: pytest.MonkeyPatch, subjects: Subjects):
