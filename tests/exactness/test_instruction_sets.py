@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from exactness.models import build
 from exactness.quantized import MODELS, Rounded
 from native.sets import all_sets
+from paceline.model.building import build as build_quantized
 from paceline.model.hf import Decoder
 from paceline.model.inspect import anatomy
 from paceline.model.interface import ATTENTION_NAME
 from paceline.model.numerics import apply
 from paceline.model.pool import PagePool
 from paceline.model.proving import candidates
-from paceline.model.quantized import build as build_quantized
 from paceline.model.rows import TreeWork
 from paceline.native.library import VARIABLE, library
 

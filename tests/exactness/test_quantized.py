@@ -21,10 +21,10 @@ from exactness.test_preemption import PAGES, Played, jobs_of
 from paceline.errors import ModelError
 from paceline.formats.blocks import BlockRows
 from paceline.formats.checkpoint import StoredWeight
+from paceline.model.building import build
 from paceline.model.forward import ROW_COUNTS, RecordedForward
 from paceline.model.loading import load_target
 from paceline.model.proof import proof_file
-from paceline.model.quantized import build
 from paceline.model.rows import TreeWork
 from paceline.native.library import VARIABLE, library
 
