@@ -113,16 +113,17 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 @every_model
 def test_logits_are_those_of_transformers_on_the_values_of_the_blocks(subjects: Subjects, architecture: str):
-    """Where the inputs of its products are rounded as ours, within 1 %: last bits decide some roundings otherwise.
+    """Where the inputs of its products are rounded as ours, within what keys and values in bfloat16 change.
 
-    And from those of inputs that nothing rounds no further than these are.
+    On random weights that is up to 4 %: what they change decides further roundings otherwise. And no further from those of
+    inputs that nothing rounds than both together are.
     """
     subject = subjects(architecture)
     text, start = [*TEXT.prompt, *subject.plain[TEXT].tokens[:-1]], len(TEXT.prompt) - 1
     ours = np.stack(subject.plain[TEXT].rows)
     alike, plain = (subject.own_logits(text, are_rounded)[start:] for are_rounded in (True, False))
-    assert distance(ours, alike) < 0.01
-    assert distance(ours, plain) < 1.1 * distance(alike, plain)
+    assert distance(ours, alike) < 0.05
+    assert distance(ours, plain) < 1.1 * np.hypot(distance(alike, plain), distance(ours, alike))
 
 
 def corrupted(change: Callable[[torch.Tensor], None]) -> Callable[..., None]:
