@@ -115,8 +115,8 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_logits_are_those_of_transformers_on_the_values_of_the_blocks(subjects: Subjects, architecture: str):
     """Where the inputs of its products are rounded as ours, within what keys and values in bfloat16 change.
 
-    On random weights that is up to 4 %: what they change decides further roundings otherwise. And no further from those of
-    inputs that nothing rounds than both together are.
+    On random weights that is up to 4 %: what they change decides further roundings otherwise. And no further from
+    those of inputs that nothing rounds than both together are.
     """
     subject = subjects(architecture)
     text, start = [*TEXT.prompt, *subject.plain[TEXT].tokens[:-1]], len(TEXT.prompt) - 1

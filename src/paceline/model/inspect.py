@@ -15,7 +15,7 @@ from paceline.errors import ModelError
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
-from paceline.model.quantized import is_quantized
+from paceline.model.quantized import is_quantized, quickly
 from paceline.native.library import library
 from paceline.native.ops import FLOATS
 
@@ -68,7 +68,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
 def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
     model.config._attn_implementation = ATTENTION_NAME
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quickly():
             return run_rows(model, recorder, tokens, range(len(tokens)))
     except ModelError:
         raise

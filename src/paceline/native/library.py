@@ -70,6 +70,8 @@ class Library:
         self._expect.restype, self._expect.argtypes = None, [ctypes.c_int]
         self._advise = handle.paceline_advise
         self._advise.restype, self._advise.argtypes = None, [pointer, size]
+        self._forget = handle.paceline_forget
+        self._forget.restype, self._forget.argtypes = None, [pointer, size]
 
     @property
     def num_threads(self) -> int:
@@ -109,6 +111,10 @@ class Library:
     def advise(self, memory: torch.Tensor) -> None:
         """Ask for large pages under a tensor that will be read as a stream."""
         self._advise(memory.data_ptr(), memory.numel() * memory.element_size())
+
+    def forget(self, mapped: torch.Tensor) -> None:
+        """Let go of the memory of a contiguous part of a mapped file, which nobody wrote to: it is read anew at need."""
+        self._forget(mapped.data_ptr(), mapped.numel() * mapped.element_size())
 
 
 @functools.cache

@@ -71,6 +71,8 @@ class GGUFCheckpoint:
         for planned in plan(self.reader, self.architecture, config):
             value, is_exact = values.read(planned)
             yield StoredWeight(planned.name, planned.stored_as, value, is_exact)
+            for tensor in planned.tensors:
+                self.reader.forget(tensor.name)
 
 
 def open_gguf(path: str | os.PathLike[str]) -> GGUFCheckpoint:

@@ -14,6 +14,7 @@ import torch
 from paceline.errors import ModelError
 from paceline.formats.gguf.header import MAGIC, Header, TensorInfo, read_header
 from paceline.formats.gguf.metadata import Metadata
+from paceline.native.library import library
 
 MAX_SHARDS: Final = 999
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -68,6 +69,12 @@ class Reader:
         """A tensor's bytes (n,) uint8, where they lie."""
         file, tensor = self._places[name]
         return file.bytes_of(tensor)
+
+    def forget(self, name: str) -> None:
+        """Let go of a tensor's bytes in memory; they are read anew if need be."""
+        found = library()
+        if found is not None:
+            found.forget(self.bytes_of(name))
 
     def floats(self, name: str) -> torch.Tensor:
         """A tensor of floats as it is stored, where it lies.

@@ -148,43 +148,61 @@ static void pack_quantized(const Op *op, Worker *worker, Range items) {
     }
 }
 
-/* The values of a group of one column: one rounding each. */
-static void read_group(int block, const char *group, Scales head, int column, float *to) {
-    const int first = column / LANES * LANES, lane = column % LANES;
+/* One of the four codes in each lane, as it was before it was packed. */
+INLINE vf code_of_lane(const int block, vi codes, int byte) {
+    const vi low = vi_and(vi_right(codes, 8 * byte), vi_set1(255));
+    if (!IS_BYTES(block)) return vi_to_float(low);
+    const vi raised = BYTE_OFFSET ? low : vi_and(vi_add(low, vi_set1(128)), vi_set1(255));
+    return vi_to_float(vi_sub(raised, vi_set1(128)));
+}
+
+/* The values of a group of LANES columns from `first` on, (GROUP, LANES): one rounding each. */
+static void read_lanes(int block, const char *group, const char *unit, int first, float *to) {
     const char *high = group + CODE_BYTES(block), *scales = high + HIGH_BYTES(block);
+    const Scales s = group_scales(block, scales, first, head_scales(block, unit, first));
     vi codes[OPERANDS];
-    const Scales s = group_scales(block, scales, first, head);
-    float scale[LANES], minimum[LANES];
-    vf_store(scale, s.scale), vf_store(minimum, s.minimum);
     unpack_codes(block, group + 4 * first, high + 4 * first, codes);
     for (int i = 0; i < GROUP; i++) {
-        uint8_t byte;
-        memcpy(&byte, (const char *)&codes[i / 4] + 4 * lane + i % 4, 1);
-        const int code = IS_BYTES(block) ? (int8_t)(byte ^ BYTE_OFFSET) : byte;
-        if (block == Q6_K) to[i] = (i < GROUP / 2 ? scale : minimum)[lane] * (float)(code - 32);
-        else if (HAS_MINIMUM(block)) to[i] = fmaf((float)code, scale[lane], minimum[lane]);
-        else to[i] = scale[lane] * (float)(block == Q4_0 ? code - 8 : code);
+        const vf code = code_of_lane(block, codes[i / 4], i % 4);
+        vf value;
+        if (block == Q6_K) value = vf_mul(i < GROUP / 2 ? s.scale : s.minimum, vf_sub(code, vf_set1(32.0f)));
+        else if (HAS_MINIMUM(block)) value = vf_fused(code, s.scale, s.minimum);
+        else value = vf_mul(s.scale, block == Q4_0 ? vf_sub(code, vf_set1(8.0f)) : code);
+        vf_store(to + i * LANES, value);
     }
+}
+
+/* How many tokens from `first` on are neighbours whose values are computed together. */
+static int64_t neighbours(const View *tokens, int64_t first, int64_t end, int64_t columns) {
+    const int64_t *data = (const int64_t *)tokens->data, stride = tokens->strides[0];
+    const int64_t token = clamped(data[first * stride], columns);
+    int64_t count = 1;
+    while (first + count < end && token % LANES + count < LANES && data[(first + count) * stride] == token + count) count++;
+    return count;
 }
 
 /* Rows of a packed weight as floats: views y (M, K), tokens (M) int64, packed; shape M, N, K.
  * A token outside [0, N) reads the nearest row. */
 static void embed_quantized(const Op *op, Worker *worker, Range items) {
     (void)worker;
-    const int block = (int)op->function;
+    const int block = (int)op->function, groups = UNIT_GROUPS(block);
     const int64_t k = op->shape[2], units = units_of(block, k);
     const View *y = &op->views[0], *tokens = &op->views[1], *w = &op->views[2];
-    for (int64_t r = items.first; r < items.end; r++) {
+    const int64_t width = width_of(y->dtype);
+    for (int64_t r = items.first, count; r < items.end; r += count) {
+        count = neighbours(tokens, r, items.end, op->shape[1]);
         const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->shape[1]);
-        const char *unit = w->data + token / PANEL * units * UNIT_BYTES(block);
-        char *to = y->data + r * y->strides[0] * width_of(y->dtype);
-        const int column = (int)(token % PANEL), groups = UNIT_GROUPS(block);
+        const int column = (int)(token % PANEL), first = column / LANES * LANES;
+        const char *panel = w->data + token / PANEL * units * UNIT_BYTES(block);
         for (int64_t g = 0; g * GROUP < k; g++) {
-            const char *own = unit + g / groups * UNIT_BYTES(block);
-            const Scales head = head_scales(block, own, column / LANES * LANES);
-            float values[GROUP];
-            read_group(block, own + HEAD_BYTES(block) + g % groups * GROUP_BYTES(block), head, column, values);
-            store_floats(to + g * GROUP * width_of(y->dtype), y->dtype, values, k - g * GROUP < GROUP ? k - g * GROUP : GROUP);
+            const char *unit = panel + g / groups * UNIT_BYTES(block);
+            const int64_t left = k - g * GROUP < GROUP ? k - g * GROUP : GROUP;
+            float lanes[GROUP * LANES], values[GROUP];
+            read_lanes(block, unit + HEAD_BYTES(block) + g % groups * GROUP_BYTES(block), unit, first, lanes);
+            for (int64_t n = 0; n < count; n++) {
+                for (int i = 0; i < GROUP; i++) values[i] = lanes[i * LANES + column - first + n];
+                store_floats(y->data + ((r + n) * y->strides[0] + g * GROUP) * width, y->dtype, values, left);
+            }
         }
     }
 }

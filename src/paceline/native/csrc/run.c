@@ -57,6 +57,16 @@ EXPORT int64_t paceline_scratch_bytes(const Op *op) {
     }
 }
 
+/* Lets go of the pages of a mapped file, which are read again if need be. Never for memory that was written. */
+EXPORT void paceline_forget(char *data, int64_t bytes) {
+#ifdef MADV_DONTNEED
+    const uintptr_t unit = 4096, first = ((uintptr_t)data + unit - 1) / unit * unit, end = (uintptr_t)data + bytes;
+    if (first < end) madvise((void *)first, (end - first) / unit * unit, MADV_DONTNEED);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
 /* Asks for large pages, which spare a stream over weights its page walks. Whether it is granted changes nothing else. */
 EXPORT void paceline_advise(char *data, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
