@@ -18,6 +18,7 @@ from paceline.model.interface import ATTENTION_NAME
 from paceline.model.numerics import apply
 from paceline.model.pool import PagePool
 from paceline.model.proving import candidates
+from paceline.model.quantized import cache_dtype
 from paceline.model.rows import TreeWork
 from paceline.native.library import VARIABLE, library
 
@@ -30,7 +31,7 @@ def logits_of(model: PreTrainedModel) -> np.ndarray:
     parts = anatomy(model)
     apply(model, candidates(model)[0])
     model.config._attn_implementation = ATTENTION_NAME
-    decoder = Decoder(model, PagePool(parts.layers, 16, model.dtype, model.device), (64,), parts.max_length)
+    decoder = Decoder(model, PagePool(parts.layers, 16, cache_dtype(model), model.device), (64,), parts.max_length)
     assert decoder.is_exact_by_construction
     tokens = [int(t) for t in np.random.default_rng(1).integers(0, 200, 581)]
     sequence = decoder.pool.reserve(640)
