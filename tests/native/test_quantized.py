@@ -132,7 +132,8 @@ def test_a_row_has_the_same_bits_at_every_row_count_and_place(kernels: Library, 
     blocks, x = random_blocks(kind, 33, 300), drawn(150, 300)
     weight = QuantizedWeight(kernels, blocks)
     expected = linear(parts_of(blocks), x.numpy())
-    for count in (*range(1, 71), 128, 129, 150):
+    step = 1 if kernels is SETS[0] else 3  # which meets every remainder of a tile of rows too
+    for count in (*range(1, 71, step), 128, 129, 150):
         torch.set_num_threads(1 + count % 3)
         order = torch.randperm(150, generator=torch.Generator().manual_seed(count))[:count]
         assert_same(product(weight, x[order]), expected[order.numpy()])
