@@ -113,7 +113,7 @@ class Library:
         self._advise(memory.data_ptr(), memory.numel() * memory.element_size())
 
     def forget(self, mapped: torch.Tensor) -> None:
-        """Let go of the memory of a contiguous part of a mapped file, which nobody wrote to: it is read anew at need."""
+        """Let go of the memory of a part of a mapped file, which nobody wrote to: it is read anew if need be."""
         self._forget(mapped.data_ptr(), mapped.numel() * mapped.element_size())
 
 
