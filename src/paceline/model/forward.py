@@ -47,7 +47,7 @@ class Forward(Protocol):
         """True if nothing but the kernels, which give a row the same bits at every count, computes values."""
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
-        """Logits (num_rows, V) in the model's dtype, the work's rows first and in order; valid until the next call."""
+        """Logits (num_rows, V) in floats, the work's rows first and in order; valid until the next call."""
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Store the keys and values of up to 64 tokens behind a sequence's committed positions."""
@@ -204,7 +204,7 @@ class RecordedForward:
         memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
         with Recording([tokens, positions], memory, self._weights) as recording:
             step = _EmittingStep(self._library, self._pool, self._frame, recording)
-            result = run_rows(self._model, step, tokens, positions)
+            result = run_rows(self._model, step, tokens, positions).float()
         return Recorded(num_rows, recording, result, step.num_steps)
 
 

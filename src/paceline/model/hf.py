@@ -69,8 +69,7 @@ class Decoder:
         """Logits (rows, V) of the trees' rows, in order."""
         needed = sum(len(item.tokens) - item.first for item in work)
         padded = self.row_counts[bisect_left(self.row_counts, needed)]
-        logits = self._forward.logits(work, padded)[:needed]
-        return logits.to("cpu", torch.float32, copy=True).numpy()
+        return _copied(self._forward.logits(work, padded)[:needed])
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens` to a sequence of whole pages, or an empty one, in chunks of one page."""
@@ -86,7 +85,7 @@ class Decoder:
     @torch.inference_mode()
     def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Commit as `prefill_chunk` does, with the same bits; logits (tokens, V)."""
-        logits = self._forward.prefill_logits(sequence, tokens).to("cpu", torch.float32, copy=True).numpy()
+        logits = _copied(self._forward.prefill_logits(sequence, tokens))
         sequence.length += len(tokens)
         return logits
 
@@ -110,6 +109,11 @@ class Decoder:
                 self.feed_chain(sequence, part)
             missing = missing[len(part) :]
         return missing
+
+
+def _copied(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Float32 on the host. By numpy: PyTorch shares a copy among threads, and each waits for all."""
+    return logits.to("cpu", torch.float32).numpy().copy()  # type: ignore[no-any-return]
 
 
 class HFTarget:
