@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -13,8 +13,20 @@ from paceline.native.ops import FLOATS, make, require, run
 _SUPER = 256  # features of a super-block; inputs are padded to whole ones
 _INPUT_BYTES = 48  # of a group of 32 features: see csrc/quantized.h
 _LINE = 64
+
+
+class Unit(NamedTuple):
+    """Bytes of 32 columns, and their features."""
+
+    num_bytes: int
+    features: int
+
+
 # Bytes of a packed unit and its features, by kind of block: UNIT_BYTES of csrc/quantized.h.
-_UNITS = ((1088, 32), (1152, 32), (576, 32), (640, 32), (640, 32), (4736, 256), (5760, 256), (6720, 256))
+UNITS = tuple(
+    Unit(*unit)
+    for unit in ((1088, 32), (1152, 32), (576, 32), (640, 32), (640, 32), (4736, 256), (5760, 256), (6720, 256))
+)
 
 
 class Blocks(Protocol):
@@ -47,7 +59,7 @@ class QuantizedWeight:
         self.block, self.k, self.num_columns = int(blocks.type), blocks.k, len(blocks.data)
         self.order = None if blocks.order is None else blocks.order.to(torch.int64).contiguous()
         require(self.order is None or self.order.shape == (self.k,), "an order of as many features as the weight has")
-        unit_bytes, features = _UNITS[self.block]
+        unit_bytes, features = UNITS[self.block]
         panels = -(-self.num_columns // PANEL)
         self.data = torch.empty(panels * -(-self.k // features) * unit_bytes, dtype=torch.uint8)
         library.advise(self.data)
