@@ -17,6 +17,7 @@ from statistics import median
 
 from goal import Content, Goal, print_goals
 from pacing_goals import cold_goals, pacer_goals, row_goals
+from quantised_goals import quantised_step_goals
 from serve_goals import serve_goals
 
 from paceline.bench.load import FIRST, LATER
@@ -207,6 +208,7 @@ def _half_width(predicted: Content) -> float:
 
 GOALS: dict[str, Callable[[Content], list[Goal]]] = {
     "step": step_goals,
+    "quantised-step": quantised_step_goals,
     "decode": decode_goals,
     "pacer": pacer_goals,
     "row": row_goals,

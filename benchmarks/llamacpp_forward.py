@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from paceline.bench.forwards import TransformersForward
+from paceline.bench.forwards import TimedForward, TransformersForward
 from paceline.bench.timing import Contender
 from paceline.formats.gguf.writer import unsupported, write_gguf
 
@@ -45,29 +45,23 @@ class LlamaCppForward:
     next only if their shapes are the same, as they are in steady decoding and are not when row counts take turns.
     """
 
-    def __init__(self, model: PreTrainedModel, context: Sequence[int]) -> None:
-        self._api = _import()
+    def __init__(self, path: Path, context: Sequence[int], dtype: torch.dtype = torch.bfloat16) -> None:
+        self._api = import_llamacpp()
         self._context = list(context)
-        self._vocab_size = model.config.vocab_size
-        self._dtype = model.dtype
+        self._dtype = dtype
         self._threads = torch.get_num_threads()
         self._open: dict[int, Any] = {}  # rows -> llama.cpp's context, its cache filled
-        self._model = self._load(model)
+        self._model = self._load(path)
+        self._vocab_size = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
         self._closing = ExitStack()
         self._closing.callback(self._api.llama_model_free, self._model)
 
-    def _load(self, model: PreTrainedModel) -> Any:
-        """llama.cpp's model, read into memory of its own as torch's weights are, so that the file is gone again."""
+    def _load(self, path: Path) -> Any:
+        """llama.cpp's model, read into memory of its own as torch's weights are, so that the file may go again."""
         parameters = self._api.llama_model_default_params()
         parameters.n_gpu_layers = 0
         parameters.load_mode = self._api.LLAMA_LOAD_MODE_NONE
-        with tempfile.TemporaryDirectory(prefix="paceline-") as folder:
-            path = Path(folder) / "model.gguf"
-            try:
-                write_gguf(model, path)
-            except OSError as error:
-                raise CannotCompeteError(f"its file cannot be written: {error}") from error
-            loaded = self._api.llama_model_load_from_file(bytes(path), parameters)
+        loaded = self._api.llama_model_load_from_file(bytes(path), parameters)
         if not loaded:
             raise CannotCompeteError("it cannot open the file that was written for it")
         return loaded
@@ -79,8 +73,8 @@ class LlamaCppForward:
         batch = self._batch(tokens, len(self._context), has_logits=True)
         return Contender(name, lambda: self._run(state, batch, rows), lambda: self._cut(state))
 
-    def disagreement(self, theirs: TransformersForward, rows: int) -> float:
-        """The relative error of the logits (rows, V) against transformers', in the 2-norm."""
+    def disagreement(self, theirs: TimedForward, rows: int) -> float:
+        """The relative error of the logits (rows, V) against another's, in the 2-norm."""
         logits = []
         for contender in (self.contender("", rows), theirs.contender("", rows)):
             logits.append(torch.as_tensor(contender.run()).double())  # a copy: llama.cpp's buffer is its own
@@ -161,7 +155,7 @@ def open_llamacpp(
         CannotCompeteError: it is not installed, cannot run the model, or its logits are not transformers'.
     """
     _check_possible(model)
-    forward = LlamaCppForward(model, context)
+    forward = _written_for(model, context)
     with ExitStack() as failing:
         failing.callback(forward.close)
         error = max(forward.disagreement(theirs, count) for count in counts)
@@ -173,8 +167,24 @@ def open_llamacpp(
     return forward, {**forward.about(), "largest_error": error}
 
 
-def _import() -> Any:
-    """The module of llama-cpp-python, silenced."""
+def _written_for(model: PreTrainedModel, context: Sequence[int]) -> LlamaCppForward:
+    """A forward over a file of a model's own weights."""
+    import_llamacpp()  # first, for without it no file is needed
+    with tempfile.TemporaryDirectory(prefix="paceline-") as folder:
+        path = Path(folder) / "model.gguf"
+        try:
+            write_gguf(model, path)
+        except OSError as error:
+            raise CannotCompeteError(f"its file cannot be written: {error}") from error
+        return LlamaCppForward(path, context, model.dtype)
+
+
+def import_llamacpp() -> Any:
+    """The module of llama-cpp-python, silenced.
+
+    Raises:
+        CannotCompeteError: it cannot be imported, or is too old.
+    """
     logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
     try:
         api = importlib.import_module("llama_cpp")

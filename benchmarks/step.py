@@ -1,8 +1,10 @@
 """`paceline bench step` with llama.cpp taking turns too, and the native linears alone.
 
 usage: python benchmarks/step.py [--shape 134m] [--dtype bfloat16] [--rows 1,2,4,8,16,32] [--json FILE]
+       python benchmarks/step.py --quantize int4|int8 [--shape 134m|1b] [--json FILE]
 
-llama.cpp competes where `pip install "paceline[peers]"` has been run; where it cannot, a note says why.
+llama.cpp competes where `pip install "paceline[peers]"` has been run; where it cannot, a note says why. With
+`--quantize` it must, and both read the same files, in llama.cpp's own mixes (`quantised_step.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from typing import Any
 
 import torch
 import typer
+from goal import print_goals
 from linears import linear_shares
 from llamacpp_forward import REST, CannotCompeteError, open_llamacpp
+from quantised_goals import quantised_step_goals
+from quantised_step import quantised_step, quantised_table
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import TimedForward, TransformersForward
@@ -62,6 +67,7 @@ def describe(about: dict[str, Any]) -> str:
 def step(
     shape: str = typer.Option("134m", help=f"A random model: {', '.join(SHAPES)}."),
     dtype: str = typer.Option("bfloat16", help="float32, bfloat16 or float16."),
+    quantize: str = typer.Option(None, help="int4 or int8: quantised files beside llama.cpp alone."),
     rows: str = typer.Option("1,2,4,8,16,32", help="Rows of one forward to time."),
     context: int = typer.Option(128, min=1, help="Cached tokens before the rows."),
     repeats: int = typer.Option(31, min=1, help="Rounds; their median counts."),
@@ -69,6 +75,9 @@ def step(
 ) -> None:
     """Time one forward by row count on the CPU, beside transformers and llama.cpp with the same weights."""
     plan = StepPlan(parse_counts("rows", rows), context, repeats, rest=REST)
+    if quantize is not None:
+        _quantised(shape, quantize, plan, json)
+        return
     model = random_model(shape, parse_dtype(dtype), CPU)
     with beside_llamacpp(model, plan) as (others, about):
         report = bench_step(shape, model, plan, others)
@@ -83,8 +92,15 @@ def step(
     write_json(json, origin | report.as_dict() | {"llamacpp": about, "linear_bandwidth_shares": shares})
 
 
+def _quantised(shape: str, kind: str, plan: StepPlan, json: Path | None) -> None:
+    found = {"provenance": provenance(CPU)} | quantised_step(shape, kind, plan)
+    show(quantised_table(found))
+    print_goals(quantised_step_goals(found))
+    write_json(json, found)
+
+
 if __name__ == "__main__":
     try:
         app()
-    except PacelineError as error:
+    except (PacelineError, CannotCompeteError) as error:
         sys.exit(f"step: {error}")

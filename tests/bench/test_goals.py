@@ -95,6 +95,52 @@ def test_lines_belong_to_one_shape() -> None:
     assert step({8: 1.2}) == []
 
 
+# step.py --quantize
+
+
+def quantised(kind: str, mix: str, shape: str = "134m", **changes: float) -> dict[str, bool]:
+    """Every line on its threshold, one row taking a second, but for changes."""
+    spent = {"reading": 1 / (1.3 if kind == "int4" else 1.15), "theirs": 1 / 0.9, "plain": 2.2, "8": 0.0, "16": 0.0}
+    costs = {8: 1.5, 16: 2.5} if kind == "int4" else {8: 1.3, 16: 2.0}
+    spent |= {str(n): cost for n, cost in costs.items()} | changes
+    seconds = {f"reading {mix}": spent["reading"], f"Paceline {mix} 1": 1.0, f"llama.cpp {mix} 1": spent["theirs"]}
+    seconds |= {f"Paceline {mix} {n}": spent[str(n)] for n in costs}
+    seconds |= {f"llama.cpp {mix} {n}": 2 * cost for n, cost in costs.items()} | {"Paceline bfloat16": spent["plain"]}
+    content = {
+        "quantize": kind,
+        "shape": shape,
+        "rows": [1, 8, 16],
+        "seconds": {k: [v] * 3 for k, v in seconds.items()},
+    }
+    return by_text(goals.GOALS["quantised-step"](reread(content)))
+
+
+def test_lines_of_quantised_forwards_are_reached_on_their_thresholds() -> None:
+    assert quantised("int8", "Q8_0") == {
+        "int8, 1 row: at most 1.15 x the time of reading": True,
+        "int8, 8 rows: at most 1.3 x 1 row": True,
+        "int8, 16 rows: at most 2.0 x 1 row": True,
+    }
+    four = quantised("int4", "Q4_K_M", "1b")
+    assert set(four.values()) == {True}
+    assert len(four) == 7
+    assert len(quantised("int4", "Q4_K_M")) == 6  # against bfloat16 only at 1 B
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({"reading": 0.76}, "int4, 1 row: at most 1.3 x the time of reading"),
+        ({"8": 1.51}, "int4, 8 rows: at most 1.5 x 1 row"),
+        ({"theirs": 1.1}, "int4, 1 row: at most 0.9 x llama.cpp's Q4_K_M"),
+        ({"16": 2.6}, "int4, 16 rows: at most 0.5 x llama.cpp's Q4_K_M"),
+        ({"plain": 2.1}, "int4, 1 row: at least 2.2 x as fast as bfloat16"),
+    ],
+)
+def test_lines_of_quantised_forwards_are_missed_beyond(change: dict[str, float], missed: str) -> None:
+    assert quantised("int4", "Q4_K_M", "1b", **change)[missed] is False
+
+
 # bench decode
 
 

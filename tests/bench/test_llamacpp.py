@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from paceline.bench.forwards import TransformersForward
 from paceline.bench.models import random_model
+from paceline.errors import ConfigError
 
 CONTEXT = [i * 7 % 256 for i in range(70)]
 
@@ -96,7 +97,7 @@ class Disagreeing:
 def test_wrong_logits_do_not_compete(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     pretend(monkeypatch)
     fake = type("Fake", (Disagreeing,), {"error": error})
-    monkeypatch.setattr(llamacpp_forward, "LlamaCppForward", fake)
+    monkeypatch.setattr(llamacpp_forward, "_written_for", fake)
     with pytest.raises(CannotCompeteError, match="its logits differ from transformers' by"):
         enter(tiny_model())
     assert fake.is_closed
@@ -132,6 +133,25 @@ def test_a_rotary_embedding_without_the_permutation_is_found_out(monkeypatch: py
     monkeypatch.setattr("paceline.formats.gguf.writer.permuted", lambda weight, heads: weight)
     with pytest.raises(CannotCompeteError, match="its logits differ"):
         enter(tiny_model())
+
+
+def test_quantised_files_need_llama_cpp_and_a_known_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run("--shape", "tiny", "--quantize", "int3")
+    assert isinstance(found.exception, ConfigError)
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    assert isinstance(run("--shape", "tiny", "--quantize", "int4").exception, CannotCompeteError)
+
+
+def test_both_read_the_same_quantised_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path))
+    path = tmp_path / "step.json"
+    result = run("--shape", "tiny", "--quantize", "int4", "--rows", "1,3", "--repeats", 2, "--json", path)
+    assert result.exit_code == 0, result.output
+    found = json.loads(path.read_text())
+    assert {mix: error < 3e-2 for mix, error in found["disagreement"].items()} == {"Q4_K_M": True, "Q4_0": True}
+    assert len(found["seconds"]["llama.cpp Q4_0 3"]) == 2
 
 
 def test_it_takes_turns_in_the_same_run(tmp_path: Path) -> None:
