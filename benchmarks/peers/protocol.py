@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 MAX_REASON = 200  # characters of a failure that go into a table
+FLOATS, QUANTISED = ("bfloat16", "float32"), ("int4", "int8")  # dtypes; the latter are made of bfloat16 by each peer
 
 
 @dataclass(frozen=True)
 class Target:
     """What every peer loads."""
 
-    folder: str  # a checkpoint of transformers, its weights in `dtype`
+    folder: str  # a checkpoint of transformers, its weights in `dtype`, or in bfloat16 where that is quantised
     draft: str | None  # a small one of the same vocabulary, where there is one
-    dtype: str  # "bfloat16" or "float32"
+    dtype: str  # one of `FLOATS` and `QUANTISED`
     threads: int
     max_length: int  # tokens that the longest prompt, its output and a draft beyond it take
     exports: str  # a folder for the same weights in the peer's own format

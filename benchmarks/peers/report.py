@@ -7,7 +7,18 @@ from typing import Any
 
 from paceline.console import Table
 from peers.measure import PACELINE, Contender
-from peers.results import OTHER_WEIGHTS, Run, divergences, is_complete, lead, reference_of, tokens_per_second, verdicts
+from peers.protocol import QUANTISED
+from peers.results import (
+    OTHER_WEIGHTS,
+    Run,
+    divergences,
+    has_other_weights,
+    is_complete,
+    lead,
+    reference_of,
+    tokens_per_second,
+    verdicts,
+)
 
 Versions = Mapping[str, Mapping[str, str]]  # by peer, by package
 
@@ -57,7 +68,9 @@ def _notes(run: Run, versions: Versions) -> list[str]:
         "The reference is transformers generate, greedily; ties in rounding may fall differently elsewhere. "
         "Sampled: Paceline none.",
     ]
-    if any(OTHER_WEIGHTS in contender.mode for contender in run.contenders):
+    if run.dtype in QUANTISED:
+        notes.append("Each peer makes its own blocks of the same weights in bfloat16, of about as many bits.")
+    if any(has_other_weights(run, contender.mode) for contender in run.contenders):
         notes.append(f"{OTHER_WEIGHTS}: half the bytes of bfloat16 and other weights, so it is no rival, only shown.")
     listed = [f"{peer} ({', '.join(f'{k} {v}' for k, v in found.items())})" for peer, found in versions.items()]
     return [*notes, f"Versions: {'; '.join(listed)}."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,10 +11,12 @@ from goals import Goal
 
 from paceline.bench.timing import Ratio
 from peers.measure import PACELINE, Contender, Plan, Prompt
+from peers.protocol import QUANTISED
 
 OURS, PLAIN = "auto", "none"  # Paceline's modes
 REFERENCE = ("transformers", "generate")
-OTHER_WEIGHTS = "Q8_0"  # in the name of a mode that does not read the same weights
+OTHER_WEIGHTS = "Q8_0"  # in the name of a mode that does not read the same weights, where those are floats
+_MIX, _OF_MIX = "Q4_K_M", 1.5  # in the name of modes that Paceline is to lead by as much
 _REPEATING = ("copy", "command", "session")  # texts that repeat themselves or their prompt: here drafting must pay
 _RESAMPLES = 1000
 
@@ -74,7 +76,16 @@ def lead(run: Run, contender: Contender, task: str) -> Ratio | None:
 
 def closest(run: Run, task: str) -> tuple[Contender, Ratio] | None:
     """The mode, of all peers with the same weights, over which Paceline's lead is smallest; None if there is none."""
-    found = [c for c in run.contenders if c.peer != PACELINE and OTHER_WEIGHTS not in c.mode and is_complete(run, c)]
+    return _closest_of(run, task, lambda mode: not has_other_weights(run, mode))
+
+
+def has_other_weights(run: Run, mode: str) -> bool:
+    """Whether a mode is shown for size alone."""
+    return run.dtype not in QUANTISED and OTHER_WEIGHTS in mode
+
+
+def _closest_of(run: Run, task: str, competes: Callable[[str], bool]) -> tuple[Contender, Ratio] | None:
+    found = [c for c in run.contenders if c.peer != PACELINE and competes(c.mode) and is_complete(run, c)]
     leads = [(c, ratio) for c in found if (ratio := lead(run, c, task)) is not None]
     return min(leads, key=lambda pair: pair[1].value, default=None)
 
@@ -102,14 +113,25 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
 def verdicts(run: Run) -> list[Goal]:
     """The lines to reach: the same bytes from all modes of Paceline, and its place on every task."""
     lines = [line for task in run.tasks if (line := _place(run, task)) is not None]
-    return [*same_bytes(run), *lines]
+    return [*same_bytes(run), *lines, *_beside_mix(run)]
+
+
+def _beside_mix(run: Run) -> list[Goal]:
+    """Beside llama.cpp's best mode in its usual four bits."""
+    leads = [_closest_of(run, task, lambda mode: _MIX in mode) for task in run.tasks]
+    text = f"Paceline is at least {_OF_MIX} times as fast as llama.cpp's best mode in {_MIX}"
+    return [
+        Goal(f"{task}: {text}", f"{found[1]} times {found[0].name}", found[1].value >= _OF_MIX)
+        for task, found in zip(run.tasks, leads, strict=True)
+        if found is not None
+    ]
 
 
 def _place(run: Run, task: str) -> Goal | None:
     if (found := closest(run, task)) is None:
         return None
     best, ratio = found
-    if task in _REPEATING:
+    if task in _REPEATING or run.dtype in QUANTISED:
         text, is_reached = "Paceline is faster than every peer's best mode", ratio.value > 1.0
     else:
         text, is_reached = "Paceline is at least level with every peer's best mode", ratio.high >= 1.0

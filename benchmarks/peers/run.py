@@ -21,7 +21,7 @@ from paceline.provenance import provenance
 from peers.measure import Plan, line_up, measure
 from peers.process import PeerProcess
 from peers.prompts import prompts_of
-from peers.protocol import Target
+from peers.protocol import QUANTISED, Target
 from peers.recipes import RECIPES
 from peers.report import as_json, markdown, table
 from peers.results import Run, same_bytes, verdicts
@@ -70,8 +70,9 @@ def prepare(name: str, dtype: str, settings: Settings, venue: Venue) -> tuple[Ta
     """A target's checkpoint, and the prompts for it."""
     cache = venue.cache / "models"
     with progress(f"{name}, {dtype}: preparing"):
-        folder = checkpoint(name, dtype, cache)
-        draft = draft_checkpoint(name, dtype, cache)
+        written = "bfloat16" if dtype in QUANTISED else dtype
+        folder = checkpoint(name, written, cache)
+        draft = draft_checkpoint(name, written, cache)
         prompts = prompts_of(folder, settings.tasks, settings.prompts, settings.room)
     if not prompts:
         raise ConfigError(
@@ -101,8 +102,8 @@ def compete(
 
 
 def main(
-    targets: str = typer.Option("bundled,inflated", help="bundled, inflated (to 134 M), or folders of checkpoints."),
-    dtypes: str = typer.Option("bfloat16", help="bfloat16, float32."),
+    targets: str = typer.Option("bundled,inflated", help="bundled, inflated (to 134 M), inflated-1b, or folders."),
+    dtypes: str = typer.Option("bfloat16", help="bfloat16, float32; int4, int8: made of bfloat16."),
     peers: str = typer.Option(",".join(RECIPES), help="Who competes."),
     tasks: str = typer.Option("story,copy,command", help="Kinds of text: also maths, session."),
     prompts: int = typer.Option(2, min=1, help="Prompts of each task."),

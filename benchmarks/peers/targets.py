@@ -10,30 +10,32 @@ from pathlib import Path
 import torch
 
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
-from paceline.bundled.grow import Growth, inflate
+from paceline.bundled.grow import SIZES, Growth, inflate
 from paceline.errors import ConfigError
 from paceline.model.loading import read_model
 
-BUNDLED, INFLATED = "bundled", "inflated"  # anything else is a folder
+BUNDLED, INFLATED = "bundled", "inflated"
+_GROWN = {INFLATED: SIZES["134m"], f"{INFLATED}-1b": SIZES["1b"]}
+_KNOWN = (BUNDLED, *_GROWN)  # anything else is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def checkpoint(name: str, dtype: str, cache: Path) -> Path:
     """A folder with a target's weights in a dtype."""
-    source = bundled_path(DEFAULT_TARGET) if name in (BUNDLED, INFLATED) else Path(name)
+    source = bundled_path(DEFAULT_TARGET) if name in _KNOWN else Path(name)
     assert source is not None
-    return _write(source, dtype, cache, Growth() if name == INFLATED else None)
+    return _write(source, dtype, cache, _GROWN.get(name))
 
 
 def draft_checkpoint(name: str, dtype: str, cache: Path) -> Path | None:
     """A folder with the draft model of a target; None if it has none."""
-    source = bundled_path(DEFAULT_DRAFT) if name in (BUNDLED, INFLATED) else None
+    source = bundled_path(DEFAULT_DRAFT) if name in _KNOWN else None
     return _write(source, dtype, cache, None) if source is not None else None
 
 
 def _write(source: Path, dtype: str, cache: Path, growth: Growth | None) -> Path:
     if not (source / "config.json").is_file():
-        raise ConfigError(f"the target {str(source)!r} has no config.json; allowed: {BUNDLED}, {INFLATED}, or a folder")
+        raise ConfigError(f"the target {str(source)!r} has no config.json; allowed: {', '.join(_KNOWN)}, or a folder")
     label = f"{source.name}-{INFLATED}" if growth else source.name
     place = cache / f"{label}-{dtype}-{_digest(source, dtype, repr(growth))}"
 

@@ -48,7 +48,9 @@ class Venue:
             entered: dict[str, PeerProcess | str] = {}
             for name, python in installed.items():
                 with progress(f"{name}: loading"):
-                    entered[name] = python if isinstance(python, str) else self._start(name, python, target, closing)
+                    is_able = target.dtype in self.recipes[name].dtypes
+                    there = python if is_able else f"its adapter knows no {target.dtype}"
+                    entered[name] = there if isinstance(there, str) else self._start(name, there, target, closing)
             yield entered
 
     def _start(self, name: str, python: Path, target: Target, closing: ExitStack) -> PeerProcess | str:
@@ -70,10 +72,11 @@ class Venue:
         return process
 
     def _exports(self, name: str, target: Target) -> Path:
-        """A folder whose name changes with the adapter, the weights and the draft model's."""
+        """A folder whose name changes with the adapter, the weights, their dtype and the draft model's."""
         spec = importlib.util.find_spec(self.adapters)
         assert spec is not None
         assert spec.submodule_search_locations is not None
         source = Path(spec.submodule_search_locations[0]) / f"{name}.py"
-        digest = hashlib.sha256(source.read_bytes() + f"\n{target.folder}\n{target.draft}".encode()).hexdigest()[:12]
+        what = f"\n{target.folder}\n{target.dtype}\n{target.draft}"
+        digest = hashlib.sha256(source.read_bytes() + what.encode()).hexdigest()[:12]
         return self.cache / "exports" / f"{name}-{digest}"

@@ -52,6 +52,20 @@ def test_level_is_enough_where_nothing_repeats() -> None:
     assert (story.is_reached, copy.is_reached) == (True, False)
 
 
+def test_quantised_weights_are_rivals_and_one_mix_is_led_by_more() -> None:
+    ours = [contender("paceline", "auto", 0.1), contender("paceline", "none", 0.2)]
+    theirs = [contender("llamacpp", f"plain, {mix}", seconds) for mix, seconds in (("Q4_K_M", 0.14), ("Q4_0", 0.09))]
+    run = Run("tiny", "int4", PLAN, PROMPTS, [*ours, *theirs])
+    lines = {line.text: line for line in verdicts(run)[1:]}
+    story = "story: Paceline is faster than every peer's best mode"
+    assert "0.90 (0.90 to 0.90) times llamacpp plain, Q4_0" in lines[story].figure
+    mix = lines["story: Paceline is at least 1.5 times as fast as llama.cpp's best mode in Q4_K_M"]
+    assert (mix.figure, mix.is_reached) == ("1.40 (1.40 to 1.40) times llamacpp plain, Q4_K_M", False)
+    eight = Run("tiny", "int8", PLAN, PROMPTS, [*ours, contender("llamacpp", "plain, Q8_0", 0.05)])
+    assert [line.is_reached for line in verdicts(eight)] == [True, False, False]
+    assert not any(note.startswith("Q8_0") for note in table(eight, {}).notes)
+
+
 def test_a_byte_that_differs_between_modes_of_paceline_is_seen() -> None:
     (line, *_) = verdicts(finished(contender("paceline", "auto again", 0.1, (1, 2, 3, 5))))
     assert not line.is_reached

@@ -1,58 +1,57 @@
-"""llama.cpp through llama-cpp-python: plain and prompt lookup, in the checkpoint's dtype and in Q8_0.
+"""llama.cpp through llama-cpp-python: plain and prompt lookup, in the checkpoint's dtype and in Q8_0, or in 4 bits.
 
 The library drafts with prompt lookup only; it has no way to let a second model draft.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
+from gguf_files import OWN, file_of, write_files
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from peers.protocol import Decode, Modes, Target, Turn, serve
 
 _LOOKUP_TOKENS = 10  # the library's default: faster here than the 2 that it recommends for a CPU
-_OWN, _Q8 = "model.gguf", "q8_0.gguf"
+_MIXES = {"int4": ("Q4_K_M", "Q4_0"), "int8": ("Q8_0",)}
 
 
 def export(target: Target) -> None:
     """Write the weights as they are, and let llama.cpp quantise that file."""
     from transformers import AutoModelForCausalLM
 
-    from paceline.formats.gguf.writer import unsupported, write_gguf
+    from paceline.formats.gguf.writer import unsupported
 
     folder = Path(target.exports)
     model = AutoModelForCausalLM.from_pretrained(target.folder, dtype="auto")
     if (why := unsupported(model)) is not None:
         raise ValueError(why)
-    write_gguf(model, folder / _OWN)
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
-    if llama_cpp.llama_model_quantize(bytes(folder / _OWN), bytes(folder / _Q8), ctypes.byref(parameters)) != 0:
-        raise RuntimeError("llama_model_quantize failed")
+    write_files(model, _MIXES.get(target.dtype, ("Q8_0",)), folder, llama_cpp)
+    if target.dtype in _MIXES:
+        file_of(folder, OWN).unlink()
 
 
 def modes(target: Target) -> Modes:
     """Each with a llama.cpp context of its own."""
-    return {
-        "plain": lambda: _decode(target, _OWN),
-        "prompt lookup": lambda: _decode(target, _OWN, LlamaPromptLookupDecoding(num_pred_tokens=_LOOKUP_TOKENS)),
-        "plain, Q8_0": lambda: _decode(target, _Q8),
-        "prompt lookup, Q8_0": lambda: _decode(target, _Q8, LlamaPromptLookupDecoding(num_pred_tokens=_LOOKUP_TOKENS)),
-    }
+    found: dict[str, Callable[[], Decode]] = {}
+    for mix in _MIXES.get(target.dtype, (OWN, "Q8_0")):
+        suffix = "" if mix == OWN else f", {mix}"
+        found[f"plain{suffix}"] = functools.partial(_decode, target, mix, None)
+        found[f"prompt lookup{suffix}"] = functools.partial(_decode, target, mix, _LOOKUP_TOKENS)
+    return found
 
 
-def _decode(target: Target, file: str, lookup: LlamaPromptLookupDecoding | None = None) -> Decode:
+def _decode(target: Target, mix: str, lookup_tokens: int | None) -> Decode:
+    lookup = LlamaPromptLookupDecoding(num_pred_tokens=lookup_tokens) if lookup_tokens is not None else None
     options: dict[str, Any] = {"n_threads": target.threads, "n_threads_batch": target.threads}
     if target.dtype == "float32":  # the default rounds keys and values to float16
         options |= {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
-    path = str(Path(target.exports) / file)
+    path = str(file_of(Path(target.exports), mix))
     model = llama_cpp.Llama(path, n_ctx=target.max_length, verbose=False, draft_model=lookup, **options)
     return functools.partial(_run, model)
 

@@ -1,4 +1,8 @@
-"""OpenVINO GenAI: plain, prompt lookup, draft model; the weights are exported with optimum-intel."""
+"""OpenVINO GenAI: plain, prompt lookup, draft model; the weights are exported with optimum-intel.
+
+In int4 and int8 all is as its users have it: what optimum-intel makes of the weights (int4: groups of 128, embedding
+and head in 8 bits), inputs in int8, and keys and values in 8 bits, as the runtime has them unless told otherwise.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,27 @@ from peers.protocol import Decode, Modes, Target, Turn, serve
 _LOOKUP = {"num_assistant_tokens": 5, "max_ngram_size": 3}  # as its samples have it
 _DRAFT = {"num_assistant_tokens": 5}
 _CACHE_GB = 1
+_PRECISION = {"bfloat16": "bf16", "float32": "f32"}
+_BITS = {"int4": 4, "int8": 8}
 
 
 def export(target: Target) -> None:
     """Write target and draft model as OpenVINO's own files."""
     for name, source in (("target", target.folder), ("draft", target.draft)):
         if source is not None:
-            _export(source, Path(target.exports) / name)
+            bits = _BITS.get(target.dtype) if name == "target" else _BITS["int8"]
+            _export(source, Path(target.exports) / name, bits if target.dtype in _BITS else None)
 
 
-def _export(source: str, folder: Path) -> None:
-    """Weights in the checkpoint's dtype, and a tokenizer, without which no pipeline starts."""
+def _export(source: str, folder: Path, bits: int | None) -> None:
+    """Weights in the checkpoint's dtype or in `bits`, and a tokenizer, without which no pipeline starts."""
     import openvino_tokenizers
     from optimum.exporters.openvino import main_export
+    from optimum.intel import OVConfig, OVWeightQuantizationConfig
     from transformers import AutoTokenizer
 
-    main_export(source, output=folder, task="text-generation-with-past")
+    quantised = None if bits is None else OVConfig(quantization_config=OVWeightQuantizationConfig(bits=bits))
+    main_export(source, output=folder, task="text-generation-with-past", ov_config=quantised)
     files = openvino_tokenizers.convert_tokenizer(AutoTokenizer.from_pretrained(source), with_detokenizer=True)
     for name, model in zip(("openvino_tokenizer.xml", "openvino_detokenizer.xml"), files, strict=True):
         openvino.save_model(model, folder / name)
@@ -40,9 +49,10 @@ def _export(source: str, folder: Path) -> None:
 def modes(target: Target) -> Modes:
     """A pipeline each: how it drafts is fixed when it is made."""
     folder = Path(target.exports)
-    precision = {"bfloat16": "bf16", "float32": "f32"}[target.dtype]
-    # Keys and values in the weights' own dtype; the default rounds them to 8 bits.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+    options: dict[str, Any] = {}
+    if (precision := _PRECISION.get(target.dtype)) is not None:
+        # Keys and values in the weights' own dtype; the default rounds them to 8 bits.
+        options |= {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
     options |= {"INFERENCE_NUM_THREADS": target.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     pipeline = functools.partial(genai.LLMPipeline, folder / "target", "CPU", **options)
     found = {  # SDPA is its faster way to decode one sequence; drafting needs the other, paged one

@@ -12,13 +12,14 @@ import torch
 import paceline
 from paceline.drafters import automatic
 from paceline.engine.request import Environment, fresh_tenant
-from peers.protocol import Decode, Modes, Target, Turn, serve
+from peers.protocol import QUANTISED, Decode, Modes, Target, Turn, serve
 
 
 def modes(target: Target) -> Modes:
     """Plain decoding, and drafting with and without the draft model."""
     torch.set_num_threads(target.threads)
-    llm = paceline.load(target.folder, drafters="none")
+    dtype = target.dtype if target.dtype in QUANTISED else "auto"
+    llm = paceline.load(target.folder, drafters="none", dtype=dtype)
 
     def decode(drafters: Sequence[str]) -> Decode:
         def run(turn: Turn) -> Sequence[int]:
