@@ -18,7 +18,7 @@ enum block { Q8_0, Q8_F, Q4_0, Q4_1, Q4_Z, Q4_K, Q5_K, Q6_K };
 #define GROUP 32    /* features that share a scale of x */
 #define SUPER_GROUPS 8     /* groups of a super-block */
 #define OPERANDS 8  /* vectors of four codes a lane, to a group */
-#define AHEAD 4096  /* bytes of a block: fetched while the one before is used */
+#define AHEAD 8192  /* bytes of a block: fetched while the one before is used */
 
 /* x in a group, as quantize.h makes it. */
 typedef struct {
