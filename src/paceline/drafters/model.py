@@ -57,6 +57,7 @@ class ModelDrafter(BaseDrafter):
                 nothing says which tokenizer is its own; of others all entries, and the first that differs is named.
             ConfigError: it is neither a name nor a `PreTrainedModel`.
         """
+        from paceline.formats.opening import find_checkpoint
         from paceline.model.loading import load_draft
         from paceline.text.tokenizer import load_tokenizer
 
@@ -68,7 +69,9 @@ class ModelDrafter(BaseDrafter):
                 f"the draft model {_called(source)} has a vocabulary of {target.vocab_size}, the target one of "
                 f"{environment.vocab_size}"
             )
-        own = load_tokenizer(source, target, trust_remote_code=False) if isinstance(source, str) else None
+        found = find_checkpoint(source) if isinstance(source, str) else None
+        words = (found.tokenizer() if found is not None else None) or source
+        own = load_tokenizer(words, target, trust_remote_code=False) if isinstance(source, str) else None
         if own is not None and environment.tokenizer is not None:
             _check_vocabulary(_called(source), own.inner.get_vocab(), environment.tokenizer.get_vocab())
         drafting = target.decoder.drafting()
