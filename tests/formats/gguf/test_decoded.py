@@ -11,6 +11,7 @@ import paceline
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET
 from paceline.cli import app
 from paceline.native.library import library
+from paceline.pacing import FixedPacer
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no native kernels")
 PROMPT = "Once upon a time, there was a little"
@@ -24,8 +25,8 @@ def written(folder: Path, name: str, kind: str) -> str:
 
 def test_a_file_drafts_for_a_file_and_changes_no_byte(tmp_path: Path) -> None:
     target, draft = written(tmp_path, DEFAULT_TARGET, "Q4_K_M"), written(tmp_path, DEFAULT_DRAFT, "Q8_0")
-    with paceline.LLM(target, drafters=["model"], draft_model=draft, num_speculative_tokens=5) as llm:
-        out = llm.generate(PROMPT, max_tokens=41, temperature=0.9, seed=11)
+    with paceline.LLM(target, draft_model=draft) as llm:
+        out = llm.generate(PROMPT, max_tokens=41, temperature=0.9, seed=11, pacer=FixedPacer(5))
         plain = llm.generate(PROMPT, max_tokens=41, temperature=0.9, seed=11, drafters="none")
         kinds = {kind.becomes for kind in llm.info.contents}
     assert out.token_ids == plain.token_ids
