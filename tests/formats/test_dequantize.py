@@ -8,22 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from native.blocks import HALVES
 from paceline.formats.blocks import BLOCKS, BlockRows, BlockType
 from paceline.formats.dequantize import dequantize
 
 gguf = pytest.importorskip("gguf")
 
-# Where float16 numbers lie in a block. Any other byte may be anything.
-HALVES = {
-    BlockType.Q8_0: (0,),
-    BlockType.Q8_F: (),
-    BlockType.Q4_0: (0,),
-    BlockType.Q4_1: (0, 2),
-    BlockType.Q4_Z: (0,),
-    BlockType.Q4_K: (0, 2),
-    BlockType.Q5_K: (0, 2),
-    BlockType.Q6_K: (208,),
-}
 OUR_OWN = (BlockType.Q8_F, BlockType.Q4_Z)
 
 

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 GROUP = 32
-HALVES = {  # places of a block's float16 numbers
+HALVES = {  # places of a block's float16 numbers; any other byte may be anything
     BlockType.Q8_0: (0,),
     BlockType.Q8_F: (),
     BlockType.Q4_0: (0,),

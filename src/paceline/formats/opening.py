@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -36,8 +37,10 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Checkpoint | None:
 
 def _gguf_file(source: str) -> Path:
     name, colon, file = source.rpartition(":")
-    if Path(source).is_file() or not colon or Path(name).is_dir():
-        return Path(name) / file if colon and not Path(source).is_file() else Path(source)
+    if Path(source).is_file() or not colon:
+        return Path(source)
+    if Path(name).is_dir():
+        return Path(name) / file
     from huggingface_hub import hf_hub_download
 
     try:
@@ -55,16 +58,17 @@ def _quantized_folder(source: str | os.PathLike[str]) -> Path | None:
     return _from_hub(str(source))
 
 
+@functools.cache  # a load asks more than once, and each answer is a request
 def _from_hub(name: str) -> Path | None:
     """The folder of a hub's model, if its configuration says that it is quantised; what is missing is downloaded."""
     from huggingface_hub import snapshot_download
     from transformers.utils import cached_file
 
     try:
-        found = [cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in _SETTINGS[:1]]
+        config = cached_file(name, _SETTINGS[0], _raise_exceptions_for_missing_entries=False)
     except Exception:  # transformers says it better
         return None
-    if not found[0] or not _says_quantized(Path(found[0]).parent):
+    if not config or not _says_quantized(Path(config).parent):
         return None
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
