@@ -1,11 +1,15 @@
-"""`python -m exactness.isolated THREADS...`: for each number of threads, what differs from plain decoding.
+"""`python -m exactness.isolated`: for each number of threads, under each setting, what differs from plain decoding.
 
-Runs in a process of its own, because threads and instruction sets are settings of a process.
+Threads and instruction sets are settings of a process, read at the first computation. So this process reads the code,
+computes nothing, and answers each question from a fork.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import traceback
 from typing import Any
 
 import torch
@@ -65,7 +69,9 @@ def different_attention() -> list[str]:
     return found
 
 
-def main(threads: list[int]) -> None:
+def report(threads: list[int]) -> list[str]:
+    """What differs, and that each number of threads was tried."""
+    lines = []
     with torch.inference_mode():
         for count in threads:
             torch.set_num_threads(count)
@@ -73,8 +79,29 @@ def main(threads: list[int]) -> None:
             if count > 1:
                 found += different_activations(torch.float32) + different_activations(torch.bfloat16)
                 found += different_attention()
-            print("\n".join([f"{count} threads: {line}" for line in found] + [f"{count} threads checked"]))
+            lines += [f"{count} threads: {line}" for line in found] + [f"{count} threads checked"]
+    return lines
+
+
+def serve() -> None:
+    """Answer each line, `[threads, variables]`, from a fork of its own."""
+    for line in sys.stdin:
+        threads, setting = json.loads(line)
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            if status:
+                print(json.dumps([f"ended with status {status}"]), flush=True)
+            continue
+        status = 1
+        try:
+            os.environ.update(setting)
+            print(json.dumps(report(threads)), flush=True)
+            status = 0
+        except Exception:
+            traceback.print_exc()
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    main([int(argument) for argument in sys.argv[1:]])
+    serve()
+    os._exit(0)  # to take all the code apart takes seconds
