@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +27,15 @@ class Case:
     dtype: torch.dtype
     padding: int
     seed: int
+    sinks: float = 0.0  # how large those of the heads are; 0 is none
 
     @property
-    def how(self) -> dict[str, float]:
-        return {"scaling": self.shape.key_dim**-0.5, "window": self.window, "softcap": self.softcap}
+    def how(self) -> dict[str, Any]:
+        how = {"scaling": self.shape.key_dim**-0.5, "window": self.window, "softcap": self.softcap}
+        if not self.sinks:
+            return how
+        drawn = torch.randn(self.shape.num_kv_heads * self.group, generator=torch.Generator().manual_seed(self.seed))
+        return {**how, "sinks": (drawn * self.sinks).to(self.dtype)}
 
 
 class Scene:
@@ -100,8 +106,11 @@ def reference(case: Case, query: torch.Tensor, keys: torch.Tensor, values: torch
     scores = np.einsum("hd,thd->ht", query.double().numpy() * case.how["scaling"], wide_keys)
     if case.softcap:
         scores = np.tanh(scores / case.softcap) * case.softcap
+    if case.sinks:
+        scores = np.concatenate([scores, case.how["sinks"].double().numpy()[:, None]], 1)
     weights = np.exp(scores - scores.max(1, keepdims=True))
-    return np.einsum("ht,thd->hd", weights / weights.sum(1, keepdims=True), wide_values)
+    weights /= weights.sum(1, keepdims=True)
+    return np.einsum("ht,thd->hd", weights[:, : len(wide_values)], wide_values)
 
 
 def stored(layer_part: torch.Tensor, slots: np.ndarray) -> torch.Tensor:

@@ -39,6 +39,7 @@ def cases(draw: st.DrawFn) -> Case:
         dtype=draw(st.sampled_from([torch.float32, torch.bfloat16])),
         padding=draw(st.integers(0, 5)),
         seed=draw(st.integers(0, 99)),
+        sinks=draw(st.sampled_from([0.0, 0.0, 2.0, 200.0])),
     )
 
 

@@ -70,6 +70,7 @@ def random_case(seed: int, way: Way) -> Case:
         dtype=rng.choice([torch.float32, torch.bfloat16]),
         padding=0,
         seed=seed,
+        sinks=rng.choice([0.0, 0.0, 2.0, 200.0]),
     )
 
 

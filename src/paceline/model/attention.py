@@ -34,17 +34,19 @@ def batch_invariant_attention(
     scaling: float,
     window: int = 0,
     softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
 
-    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none).
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none). `sinks`
+    (H,) are scores of keys without values: they are in the sum of exponentials and nowhere else.
     """
     scaled = query.float() * scaling
     partial = _tail(scaled, cache, rows, window, softcap)
     shared = rows.shared(window)
     if shared is not None:
         partial = _combine(_shared(scaled, cache, rows, shared, softcap), partial)
-    _, total, out = partial
+    _, total, out = partial if sinks is None else _with_sinks(partial, sinks.float().view(-1, 1))
     return out / total
 
 
@@ -117,6 +119,14 @@ def _combine(shared: Partial, tail: Partial) -> Partial:
     total = _sum_tiles(weight * shared[1]) + tail_weight * tail[1]
     out = _sum_tiles(weight * shared[2]) + tail_weight * tail[2]
     return top, total, out
+
+
+def _with_sinks(partial: Partial, sinks: torch.Tensor) -> Partial:
+    """The partial result (R, H, ...) with a key of no value for each head."""
+    highest, total, out = partial
+    top = torch.maximum(highest, sinks)
+    scale = torch.exp(highest - top)
+    return top, scale * total + torch.exp(sinks - top), scale * out
 
 
 def _sum_tiles(parts: torch.Tensor) -> torch.Tensor:

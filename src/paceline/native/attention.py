@@ -39,11 +39,12 @@ def attend_ops(
     scaling: float,
     window: int = 0,
     softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> list[Op]:
     """`out` (R, H, D_v) of `query` (R, H, D), any strides, over the keys on each row's path, itself included.
 
-    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none). R is
-    the most rows that the frame may have; those beyond the frame's stay as they are.
+    `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none). `sinks` (H,)
+    are scores of keys without values. R is the most rows that the frame may have; those beyond stay as they are.
     """
     _check_pools(key_pool, value_pool, frame)
     heads, dim, value_dim = key_pool.shape[1], key_pool.shape[3], value_pool.shape[3]
@@ -52,6 +53,8 @@ def attend_ops(
     require(query.shape[2] == dim and num_heads > 0 and num_heads % heads == 0, f"query is {tuple(query.shape)}")
     require(out.shape == (num_rows, num_heads, value_dim), f"out is {tuple(out.shape)}")
     require(out.dtype in FLOATS and (out.stride(2) == 1 or value_dim == 1), "out must be floats, contiguous by row")
+    if sinks is not None:
+        require(sinks.shape == (num_heads,) and sinks.dtype in FLOATS, f"sinks are {tuple(sinks.shape)}, {sinks.dtype}")
     require(window >= 0 and softcap >= 0, f"window {window}, softcap {softcap}")
     frame.require(num_heads, value_dim)
     ops = []
@@ -59,7 +62,7 @@ def attend_ops(
         op = make(
             kind,
             (num_rows, num_heads, dim, heads, value_dim),
-            (out, query, key_pool, value_pool, frame.header),
+            (out, query, key_pool, value_pool, frame.header, sinks),
         )
         op.size[0] = window
         op.number[0], op.number[1] = scaling, softcap

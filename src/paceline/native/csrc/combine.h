@@ -16,14 +16,15 @@ static Chunks chunks_of(const Op *op, const Frame *frame, int64_t row, int64_t h
     return chunks;
 }
 
-/* `width` outputs. */
-static void add_chunks(Chunks chunks, float *out) {
+/* `width` outputs. A sink is a score whose key has no value; -INFINITY is none. */
+static void add_chunks(Chunks chunks, float sink, float *out) {
     const int64_t width = chunks.width;
-    float top = LOWEST, total = 0.0f;
+    float top = sink > LOWEST ? sink : LOWEST;
     for (int64_t c = 0; c < chunks.count; c++) {
         const float maximum = chunks.first[c * chunks.stride + width];
         top = maximum > top ? maximum : top;
     }
+    float total = sink > LOWEST ? vf_lane(vf_exp(vf_set1(sink - top))) : 0.0f;
     for (int64_t i = 0; i < width; i += LANES) vf_store(out + i, vf_set1(0.0f));
     for (int64_t c = 0; c < chunks.count; c++) {
         const float *partial = chunks.first + c * chunks.stride;
@@ -38,16 +39,18 @@ static void add_chunks(Chunks chunks, float *out) {
 /* Items: heads of rows. */
 static int64_t combine_items(const Op *op) { return frame_of(&op->views[4], op->shape[0]).num_rows * op->shape[1]; }
 
-/* After a barrier, with the views and numbers of `attend`. */
+/* After a barrier, with the views and numbers of `attend`, and the heads' sinks (H,) as the sixth view, if any. */
 static void combine(const Op *op, Worker *worker, Range items) {
     const Frame frame = frame_of(&op->views[4], op->shape[0]);
-    const View *out = &op->views[0];
+    const View *out = &op->views[0], *sinks = &op->views[5];
     const int64_t heads = op->shape[1];
     float *sums = (float *)worker->scratch;
     worker->prepared = NULL;
     for (int64_t i = items.first; i < items.end; i++) {
         const int64_t row = i / heads, head = i % heads;
-        add_chunks(chunks_of(op, &frame, row, head), sums);
+        float sink = -INFINITY;
+        if (sinks->data != NULL) load_floats(&sink, element(sinks, head, 0, 0), sinks->dtype, 1);
+        add_chunks(chunks_of(op, &frame, row, head), sink, sums);
         store_floats((char *)element(out, row, head, 0), out->dtype, sums, op->shape[4]);
     }
 }
