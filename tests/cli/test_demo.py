@@ -178,7 +178,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, args: list[str], said: str) 
 
 
 def test_a_size_that_does_not_fit_in_memory_is_refused(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paceline.model.loading.free_memory", lambda device: 4_000_000_000)
+    monkeypatch.setattr("paceline.model.numerics.free_memory", lambda device: 4_000_000_000)
     done = run("--size", "1b")
     assert done.returncode == 2
     assert "--size is 1b, which needs 6.1 GB; 4.0 GB are free here; allowed: a smaller --size" in done.stderr

@@ -7,14 +7,14 @@ A sequence known by its first page is wrong where two begin alike and then part:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from paceline.model.forward import ROW_COUNTS, ModuleForward
+from paceline.model.forward import ROW_COUNTS, ModuleForward, PoolStep
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
 from paceline.model.pool import LayerCache, PagePool
 from paceline.model.prefix import PAGE_SIZE
@@ -37,7 +37,8 @@ def _target_with(kind: type[ModuleForward], target: HFTarget, cache_tokens: int,
     own = target.decoder
     shapes = [layer.shape for layer in own.pool.layers]
     num_pages = -(-(cache_tokens + SCRATCH) // PAGE_SIZE) + 2
-    pool = PagePool(shapes, num_pages, own.model.dtype, own.pool.device)
+    states = None if own.pool.states is None else own.pool.states.another(_ROWS)
+    pool = PagePool(shapes, num_pages, own.model.dtype, own.pool.device, states)
     forward = kind(own.model, pool, target.max_length - 1)
     rows = min(_ROWS, max(own.row_counts))
     assert rows in ROW_COUNTS or rows in own.row_counts
@@ -61,20 +62,20 @@ class _SlotOrderForward(ModuleForward):
     """The model's own modules with this attention."""
 
     def _step(self, rows: Rows) -> _SlotOrderStep:
-        return _SlotOrderStep(iter(self._pool.layers), rows)
+        return _SlotOrderStep(self._pool, rows)
 
 
-class _SlotOrderStep:
+class _SlotOrderStep(PoolStep):
     """One forward: stores each layer's keys and values, then attends over all slots under a mask."""
 
-    def __init__(self, layers: Iterator[LayerCache], rows: Rows) -> None:
-        self._layers, self._rows = layers, rows
+    def __init__(self, pool: PagePool, rows: Rows) -> None:
+        super().__init__(pool, rows)
         self._masks: dict[int, torch.Tensor] = {}
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int = 0, **how: Any
     ) -> torch.Tensor:
-        """See `AttentionStep`."""
+        """See `ForwardStep`."""
         layer = next(self._layers)
         layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
         if window not in self._masks:

@@ -144,7 +144,7 @@ class RepeatedPages(PrefixCache):
     def __init__(self, inner: PrefixCache) -> None:
         self.__dict__ = inner.__dict__  # what is made known here is known there
 
-    def search(self, tenant: str, tokens: Sequence[int]) -> tuple[list[int], Before]:
+    def search(self, before: Before, tokens: Sequence[int]) -> list[tuple[int, int]]:
         """See `PrefixCache`."""
-        found, before = super().search(tenant, tokens)
-        return found[:1] * len(found), before
+        found = super().search(before, tokens)
+        return [(found[0][0], serial) for _, serial in found]

@@ -32,7 +32,7 @@ def grow(size: str, dtype: str, bar: ProgressBar) -> tuple[Any, int]:
 
 
 def _check_memory(size: str, num_bytes: int, device: Any) -> None:
-    from paceline.model.loading import free_memory
+    from paceline.model.numerics import free_memory
 
     wanted, free = _MEMORY * num_bytes, free_memory(device)
     if wanted > free:

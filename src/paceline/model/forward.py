@@ -19,10 +19,11 @@ from transformers import PreTrainedModel
 
 from paceline.model.attention import batch_invariant_attention
 from paceline.model.frames import Fed, set_chunk, set_trees
-from paceline.model.interface import AttentionStep, run_rows
+from paceline.model.interface import ForwardStep, run_rows
 from paceline.model.linears import NativeEmbedding, NativeLinear
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
+from paceline.model.scanning import Scan, ScannedRows
 from paceline.native.attention import attend_ops, write_op
 from paceline.native.drafting import Drafting
 from paceline.native.frame import Frame
@@ -33,6 +34,7 @@ from paceline.native.products import Weights
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
 from paceline.native.scaling import NotScalableError, ProgramFamily, Recorded, ScaledProgram
+from paceline.native.states import DELTA, PLAIN, RATE, StateFrame, convolve_op, scan_op
 
 # Row counts that a program is made for; others are padded to them.
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -97,23 +99,34 @@ class ModuleForward:
         positions = np.minimum(rows.positions, self._last_position)
         return run_rows(model, self._step(rows), rows.tokens, positions)
 
-    def _step(self, rows: Rows) -> AttentionStep:
-        """What attends for the model's layers in one forward."""
-        return _PoolStep(self._pool, rows)
+    def _step(self, rows: Rows) -> ForwardStep:
+        """What answers the model's layers in one forward."""
+        return PoolStep(self._pool, rows)
 
 
-class _PoolStep:
+class PoolStep:
     """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
 
     def __init__(self, pool: PagePool, rows: Rows) -> None:
         self._layers = iter(pool.layers)
         self._rows = rows
+        self._scanned = None if pool.states is None else ScannedRows(pool.states, rows.states)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-        """See `AttentionStep`."""
+        """See `ForwardStep`."""
         layer = next(self._layers)
         layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
         return batch_invariant_attention(query, layer, self._rows, **how).to(query.dtype)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """See `ForwardStep`."""
+        assert self._scanned is not None
+        return self._scanned.convolve(x, weight, bias)
+
+    def scan(self, given: Scan) -> torch.Tensor:
+        """See `ForwardStep`."""
+        assert self._scanned is not None
+        return self._scanned.scan(given)
 
 
 class RecordedForward:
@@ -126,6 +139,7 @@ class RecordedForward:
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
         self._frame = Frame(found, pool.num_pages)
+        self._state_frame = StateFrame(0 if pool.states is None else pool.states.num_slots)
         self._weights: Weights = {}
         self._tokens, self._positions = torch.zeros(2, _MANY, dtype=torch.int64)
         self._frame.set([])
@@ -177,6 +191,7 @@ class RecordedForward:
         count = len(fed.tokens)
         if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
             raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
+        self._state_frame.set(fed.states)
         self._tokens[:num_rows].zero_()[:count] = torch.from_numpy(fed.tokens)
         self._positions[:num_rows].zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
         return program
@@ -202,8 +217,9 @@ class RecordedForward:
     def _record(self, num_rows: int) -> Recorded:
         tokens, positions = self._tokens[:num_rows], self._positions[:num_rows]
         memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
+        memory += [] if self._pool.states is None else self._pool.states.tensors
         with Recording([tokens, positions], memory, self._weights) as recording:
-            step = _EmittingStep(self._library, self._pool, self._frame, recording)
+            step = _EmittingStep(self._library, self._pool, (self._frame, self._state_frame), recording)
             result = run_rows(self._model, step, tokens, positions).float()
         return Recorded(num_rows, recording, result, step.num_steps)
 
@@ -216,13 +232,15 @@ def _num_embeddings(model: PreTrainedModel) -> int:
 class _EmittingStep:
     """Answers attention layers with native operations over the pool; which rows there are is up to the frame."""
 
-    def __init__(self, found: Library, pool: PagePool, frame: Frame, recording: Recording) -> None:
-        self.num_steps = 0  # of the recording, up to and with the last layer's keys and values
-        self._library, self._frame, self._recording = found, frame, recording
+    def __init__(self, found: Library, pool: PagePool, frames: tuple[Frame, StateFrame], recording: Recording) -> None:
+        self.num_steps = 0  # of the recording, up to and with the last layer's keys and values, or state
+        self._library, (self._frame, self._state_frame), self._recording = found, frames, recording
         self._layers = iter(pool.layers)
+        self._convolutions = iter([] if pool.states is None else pool.states.convolutions)
+        self._scans = iter([] if pool.states is None else pool.states.scans)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-        """See `AttentionStep`."""
+        """See `ForwardStep`."""
         layer = next(self._layers)
         out = torch.empty(*query.shape[:2], value.shape[2], dtype=query.dtype)
         header = self._frame.header
@@ -233,6 +251,37 @@ class _EmittingStep:
             # The header stands for the partial results behind it.
             emit(self._library, make, [out, header], [query, layer.keys, layer.values])
         return out
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """See `ForwardStep`."""
+        layer = next(self._convolutions)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        constants = [weight.t().float().contiguous(), *([] if bias is None else [bias.float()])]
+        emit(self._library, self._convolve, [out, layer.states, layer.traces], [x, *constants])
+        self.num_steps = len(self._recording.steps)
+        return out
+
+    def _convolve(self, out: torch.Tensor, states: torch.Tensor, traces: torch.Tensor, *reads: torch.Tensor) -> Op:
+        x, weight, *bias = reads
+        return convolve_op(out, x, weight, states, traces, bias[0] if bias else None, self._state_frame)
+
+    def scan(self, given: Scan) -> torch.Tensor:
+        """See `ForwardStep`."""
+        layer = next(self._scans)
+        out = torch.empty(given.value.shape)
+        factors = [t for t in (given.beta, given.rate) if t is not None]
+        function = PLAIN if not factors else DELTA if given.rate is None else RATE
+        rows = [given.query, given.key, given.value, given.decay, *factors]
+        emit(self._library, partial(self._scan, function), [out, layer.states, layer.traces], rows)
+        self.num_steps = len(self._recording.steps)
+        return out
+
+    def _scan(
+        self, function: int, out: torch.Tensor, states: torch.Tensor, traces: torch.Tensor, *rows: torch.Tensor
+    ) -> Op:
+        query, key, value, decay, *factor = rows
+        last = factor[0] if factor else None
+        return scan_op(out, query, key, value, decay, states, traces, last, function, self._state_frame)
 
     def _write(self, keys: torch.Tensor, values: torch.Tensor, *rows: torch.Tensor) -> Op:
         return write_op(keys, values, rows[0], rows[1], self._frame)

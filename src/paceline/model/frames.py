@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from paceline.model.pool import CachedSequence
 from paceline.model.rows import TreeWork
+from paceline.model.states import StateRows
 from paceline.native.frame import Frame, FrameSequence
 from paceline.native.layout import PAGE, Draft
 
 
 class Fed(NamedTuple):
-    """What a model is given: token ids and positions, (R,) int64 each."""
+    """What a model is given: token ids and positions, (R,) int64 each; and the rows as recurrent layers see them."""
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
+    states: list[StateRows]
 
 
 def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
@@ -30,9 +32,12 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
     Row i of a tree is stored at position `length + i` of its sequence, whatever its depth.
     """
     tokens: list[int] = []
+    positions = frame.set_trees([_fed(item) for item in work])
+    states: list[StateRows] = []
     for item in work:
+        states += item.states(len(tokens))
         tokens += item.tokens[item.first :]
-    return Fed(np.array(tokens, np.int64), frame.set_trees([_fed(item) for item in work]))
+    return Fed(np.array(tokens, np.int64), positions, states)
 
 
 def _fed(item: TreeWork) -> Draft:
@@ -50,4 +55,5 @@ def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> 
     start, end = sequence.length, sequence.length + len(tokens)
     positions = range(start, end)
     frame.set([FrameSequence(sequence.pages, end, positions, sequence.slots_from(start, len(tokens)))])
-    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64))
+    states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
+    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64), states)

@@ -58,7 +58,8 @@ class Decoder:
 
     def drafting(self) -> Drafting | None:
         """What grows draft trees in one native call each; None where forwards are no native calls."""
-        return self._forward.drafting(self.row_counts) if isinstance(self._forward, RecordedForward) else None
+        is_recorded = isinstance(self._forward, RecordedForward) and self.pool.states is None
+        return self._forward.drafting(self.row_counts) if is_recorded else None
 
     def prepare(self) -> None:
         """Do now what would otherwise hold up the first forward of a row count."""
@@ -92,7 +93,7 @@ class Decoder:
     def feed_chain(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens`, no more than a forward has rows, with the bits that they have as rows of a draft tree."""
         self.forward([TreeWork(sequence, tokens, range(-1, len(tokens) - 1))])
-        sequence.length += len(tokens)
+        sequence.advance(len(tokens))
 
     def read(self, sequence: CachedSequence, tokens: Sequence[int], max_missing: int) -> Sequence[int]:
         """Commit those of `tokens` that `sequence` does not hold yet but the last, up to `most` of which are returned.
@@ -144,7 +145,8 @@ class HFTarget:
         cache = self._caches.get(request.id)
         if cache is not None:
             return len(request.tokens) - 1 - cache.sequence.length
-        found = self.decoder.pool.prefixes.find(request.hints.tenant, request.tokens[:-1])
+        pool = self.decoder.pool
+        found = pool.resumable(pool.prefixes.search(request.hints.tenant, request.tokens[:-1]))
         return len(request.tokens) - 1 - PAGE_SIZE * len(found)
 
     def read(self, request: Request, max_rows: int) -> int:

@@ -12,10 +12,13 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
+from paceline.model import recurrence
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
 from paceline.model.quantized import is_quantized, quickly
+from paceline.model.scanning import Scan
+from paceline.model.states import ConvolutionShape, StateShapes
 from paceline.native.library import library
 from paceline.native.ops import FLOATS
 
@@ -32,6 +35,7 @@ class Anatomy:
     """What load learns by running the model once."""
 
     layers: list[LayerShape]
+    states: StateShapes  # of recurrent layers
     windows: list[int]  # positions that each layer sees; 0 is all
     vocab_size: int
     max_length: int
@@ -40,16 +44,25 @@ class Anatomy:
 
 
 class _Recorder:
-    """Answers attention layers with zeros and writes down what they store and which window they ask for."""
+    """Answers the model's layers with zeros and writes down what they store and which window they ask for."""
 
     def __init__(self) -> None:
         self.layers: list[LayerShape] = []
+        self.states = StateShapes()
         self.windows: list[int] = []
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         self.layers.append(LayerShape(key.shape[1], key.shape[2], value.shape[2]))
         self.windows.append(how["window"])
         return query.new_zeros(*query.shape[:2], value.shape[2])
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        self.states.convolutions.append(ConvolutionShape(*weight.shape))
+        return torch.zeros_like(x)
+
+    def scan(self, given: Scan) -> torch.Tensor:
+        self.states.scans.append(given.shape)
+        return torch.zeros_like(given.value)
 
 
 def anatomy(model: PreTrainedModel) -> Anatomy:
@@ -58,11 +71,20 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     refuse_by_config(model)
     for experts in (module for module in model.modules() if is_experts(module)):
         experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
+    recurrence.install(model)
     recorder = _Recorder()
     logits = _record(model, recorder, sample_tokens(config.vocab_size))
     _check_calls(config, recorder)
     max_length, note = _context(config)
-    return Anatomy(recorder.layers, recorder.windows, logits.shape[-1], max_length, note, bool(num_experts(config)))
+    return Anatomy(
+        recorder.layers,
+        recorder.states,
+        recorder.windows,
+        logits.shape[-1],
+        max_length,
+        note,
+        bool(num_experts(config)),
+    )
 
 
 def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
@@ -148,13 +170,9 @@ def _layer_types(config: Any) -> list[str] | None:
 
 
 def _check_calls(config: Any, recorder: _Recorder) -> None:
-    calls, layers = len(recorder.layers), config.num_hidden_layers
-    if calls != layers:
-        raise ModelError(
-            f"{calls} of {layers} layers call the registered attention: recurrent, hybrid or private attention "
-            "layers cannot be decoded exactly"
-        )
-    types = _layer_types(config)
+    if not recorder.layers and not recorder.states.scans and not recorder.states.convolutions:
+        raise ModelError("no layer calls the registered attention or scan: private ones cannot be decoded exactly")
+    types = [t for t in _layer_types(config) or () if t in ("sliding_attention", "full_attention")]
     wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     sliding = [t == "sliding_attention" if types else bool(wanted) for t in types or recorder.windows]
     if [w > 0 for w in recorder.windows] != sliding:

@@ -14,18 +14,30 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from paceline.errors import ModelError
+from paceline.model.scanning import Scan
 
 ATTENTION_NAME = "paceline"
 
 
-class AttentionStep(Protocol):
-    """What answers the model's attention layers during one forward, called once per layer in order."""
+class ForwardStep(Protocol):
+    """What answers the model's attention and recurrent layers during one forward, called in their order."""
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
 
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Output (R, C): each channel of `x` (R, C) by its `weight` (C, K) over the last K inputs of a row's path."""
 
-_current: ContextVar[AttentionStep] = ContextVar("paceline_attention_step")
+    def scan(self, given: Scan) -> torch.Tensor:
+        """Output (R, H, J) float32 of a linear recurrence over a row's path."""
+
+
+_current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
+
+
+def current_step() -> ForwardStep | None:
+    """Who runs the current forward; None outside of ours."""
+    return _current.get()
 
 
 def paceline_attention(
@@ -41,8 +53,10 @@ def paceline_attention(
         raise ModelError("this model gives its attention a mask of its own, which batch-invariant attention would lose")
     if kwargs.get("s_aux") is not None:
         raise ModelError("this model's attention has sinks (s_aux), which batch-invariant attention does not support")
-    scaling = kwargs.get("scaling")
-    out = _current.get().attend(
+    scaling, step = kwargs.get("scaling"), current_step()
+    if step is None:
+        raise ModelError(f"the attention {ATTENTION_NAME!r} was called outside of Paceline's forwards")
+    out = step.attend(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
@@ -56,7 +70,7 @@ def paceline_attention(
 AttentionInterface.register(ATTENTION_NAME, paceline_attention)
 
 
-def run_rows(model: PreTrainedModel, step: AttentionStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
+def run_rows(model: PreTrainedModel, step: ForwardStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
     """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
     token = _current.set(step)
     try:

@@ -25,11 +25,10 @@ from paceline.model import inspect
 from paceline.model.building import Builder, build
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
-from paceline.model.numerics import apply, num_weights, shared_copy
-from paceline.model.pool import PagePool
+from paceline.model.numerics import apply, free_memory, num_weights, shared_copy
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
-from paceline.model.proving import PROBE_PAGES, candidates, prove, trust
+from paceline.model.proving import PROBE_PAGES, candidates, page_pool, prove, trust
 from paceline.model.quantized import cache_dtype
 
 Progress = Callable[[float], None]  # told the fraction that is done
@@ -119,7 +118,7 @@ def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     parts = inspect.anatomy(model)
     path = candidates(model)[0]
     apply(model, path)
-    pool = PagePool(parts.layers, _num_pages(model, parts, None), cache_dtype(model), model.device)
+    pool = page_pool(model, parts, _num_pages(model, parts, None))
     decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
     decoder.prepare()
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
@@ -242,7 +241,8 @@ def _proven(
 
 def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int | None) -> int:
     """Pages of the pool: what was asked for, or a share of free memory, at most 16 full contexts."""
-    per_token = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers) * cache_dtype(model).itemsize
+    floats = sum(s.num_kv_heads * (s.key_dim + s.value_dim) for s in parts.layers)
+    per_token = max(floats, 1) * cache_dtype(model).itemsize  # a model may have no attention at all
     free = free_memory(model.device)
     if cache_tokens is None:
         room = int(_POOL_SHARE * free) // per_token
@@ -253,14 +253,3 @@ def _num_pages(model: PreTrainedModel, parts: inspect.Anatomy, cache_tokens: int
             f"a token; allowed here: {free // per_token} ({free / 1e9:.1f} GB are free)"
         )
     return max(-(-cache_tokens // PAGE_SIZE) + 1, PROBE_PAGES)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that could still be allocated on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.model.prefix import PAGE_SIZE, PrefixCache
+from paceline.model.states import SequenceState, StatePool, StateRows
 
 _PLACES = range(PAGE_SIZE)
 _ALIGNMENT = 64  # bytes, as PyTorch aligns
@@ -83,9 +84,20 @@ def _zeros(size: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 class CachedSequence:
     """The pages of one sequence, of which it may share full ones at its front, and how many positions are committed."""
 
-    def __init__(self, pages: NDArray[np.int64], length: int = 0) -> None:
+    def __init__(self, pages: NDArray[np.int64], length: int = 0, state: SequenceState | None = None) -> None:
         self.pages = pages
         self.length = length
+        self.state = state  # of recurrent layers
+
+    def state_rows(self, first_row: int, parents: Sequence[int], first: int, is_kept: bool = False) -> list[StateRows]:
+        """What recurrent layers are told of the rows of a tree, once for each forward; nothing if there are none."""
+        return [] if self.state is None else [self.state.feed(first_row, parents, first, is_kept)]
+
+    def advance(self, count: int) -> None:
+        """Commit the first rows of what was fed last, which stand where they belong."""
+        self.length += count
+        if self.state is not None:
+            self.state.accept(range(count))
 
     def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pool slots of positions."""
@@ -101,7 +113,14 @@ class CachedSequence:
 class PagePool:
     """All layers' pages and who uses them. Those in the prefix cache are kept after use until there are no others."""
 
-    def __init__(self, shapes: list[LayerShape], num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        shapes: list[LayerShape],
+        num_pages: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        states: StatePool | None = None,
+    ) -> None:
         like = torch.empty(0, dtype=dtype, device=device)
         self._stacks = {shape: _Stack(shape, count, num_pages, like) for shape, count in Counter(shapes).items()}
         memory = {shape: zip(stack.keys, stack.values, strict=True) for shape, stack in self._stacks.items()}
@@ -109,6 +128,7 @@ class PagePool:
         self.num_pages = num_pages
         self.device = device
         self.prefixes = PrefixCache()
+        self.states = states  # of a model with recurrent layers
         self._free = list(range(num_pages - 1, 0, -1))
         self._kept: OrderedDict[int, None] = OrderedDict()  # in the prefix cache and not in use, longest unused first
         self._users: Counter[int] = Counter()  # sequences by page
@@ -121,7 +141,8 @@ class PagePool:
     @property
     def num_bytes(self) -> int:
         """Size of the pool when every page has been touched."""
-        return sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
+        pages = sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
+        return pages + (0 if self.states is None else self.states.num_bytes)
 
     @property
     def page_size(self) -> int:
@@ -140,13 +161,14 @@ class PagePool:
         """
         count = _pages(num_tokens) - len(shared)
         available = len(self._free) + len(self._kept) - sum(page in self._kept for page in shared)
-        if count + _pages(spare) > available:
+        if count + _pages(spare) > available or (self.states is not None and self.states.num_free == 0):
             return None
         for page in shared:
             self._kept.pop(page, None)
         pages = [*shared, *(self._take() for _ in range(count))]
         self._users.update(pages)
-        return CachedSequence(np.array(pages, np.int64), len(shared) * PAGE_SIZE)
+        state = None if self.states is None else self.states.take()
+        return CachedSequence(np.array(pages, np.int64), len(shared) * PAGE_SIZE, state)
 
     def extend(self, sequence: CachedSequence, num_tokens: int) -> None:
         """Make room for `num_tokens` in a sequence, or for as many as there are free pages."""
@@ -174,8 +196,20 @@ class PagePool:
             sequence.pages = sequence.pages[:count].copy()
 
     def release(self, sequence: CachedSequence) -> None:
-        """Give all of a sequence's pages back."""
+        """Give all of a sequence's pages back, and its state."""
         self.trim(sequence, 0)
+        if self.states is not None and sequence.state is not None:
+            self.states.give_back(sequence.state)
+            sequence.state = None
+
+    def resumable(self, known: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The longest beginning of known pages, with serial numbers, behind which a sequence can go on.
+
+        All of them; with recurrent layers those up to the last at whose end a state is kept.
+        """
+        if self.states is None:
+            return known
+        return known[: max((i for i, (_, serial) in enumerate(known, 1) if serial in self.states), default=0)]
 
     def _give_back(self, page: int) -> None:
         self._users[page] -= 1
@@ -204,6 +238,8 @@ class PagePool:
             for stack in self._stacks.values():
                 stack.move(source, destination)
         sequence.length += len(path)
+        if sequence.state is not None:
+            sequence.state.accept(path.tolist())
 
 
 def _pages(num_tokens: int) -> int:

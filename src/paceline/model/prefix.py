@@ -33,19 +33,18 @@ class PrefixCache:
 
     def find(self, tenant: str, tokens: Sequence[int]) -> list[int]:
         """The pages of the longest known beginning of a tenant's tokens: full ones."""
-        return self.search(tenant, tokens)[0]
+        return [page for page, _ in self.search(tenant, tokens)]
 
-    def search(self, tenant: str, tokens: Sequence[int]) -> tuple[list[int], Before]:
-        """The pages as in `find`, and what then stands before the next one."""
-        found: list[int] = []
-        before: Before = tenant
+    def search(self, before: Before, tokens: Sequence[int]) -> list[tuple[int, int]]:
+        """The same behind what stands before, a tenant or a page: pages with their serial numbers."""
+        found: list[tuple[int, int]] = []
         for part in _parts(tokens):
             known = self.known(before, part)
             if known is None:
                 break
-            page, before = known
-            found.append(page)
-        return found, before
+            found.append(known)
+            before = known[1]
+        return found
 
     def known(self, before: Before, part: tuple[int, ...]) -> tuple[int, int] | None:
         """The page that holds `part` behind `before`, and its serial number; None if none does."""

@@ -30,6 +30,7 @@ from paceline.cache import cache_file, cache_key, read_json, write_json
 from paceline.model.inspect import Anatomy
 from paceline.model.numerics import instruction_set
 from paceline.model.pool import LayerShape
+from paceline.model.states import read_shapes
 from paceline.native import layout
 from paceline.native.library import library
 
@@ -65,6 +66,7 @@ def read_proof(file: Path | None) -> Proof | None:
         if says["seal"] != cache_key(what):  # type: ignore[index]
             return None
         parts = {**what["parts"], "layers": [LayerShape(**layer) for layer in what["parts"]["layers"]]}
+        parts["states"] = read_shapes(parts["states"])
         return Proof(Anatomy(**parts), what["path"], tuple(what["row_counts"]), what["digest"])
     except (TypeError, KeyError, AttributeError):
         return None

@@ -15,13 +15,14 @@ from paceline.model import inspect
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import Decoder
 from paceline.model.interface import ATTENTION_NAME
-from paceline.model.numerics import NumericPath, apply, paths
+from paceline.model.numerics import NumericPath, apply, free_memory, paths
 from paceline.model.pool import PagePool
 from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.model.proof import Proof, digest_of
 from paceline.model.quantized import cache_dtype, is_quantized
 from paceline.model.rows import TreeWork
 from paceline.model.shallow import num_different_layers, shortened
+from paceline.model.states import state_pool
 
 PROBE_PAGES = 16
 _PROBE_SECONDS = 1.5
@@ -81,8 +82,13 @@ def candidates(model: PreTrainedModel) -> list[NumericPath]:
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
     model.config._attn_implementation = ATTENTION_NAME
     apply(model, path)
-    pool = PagePool(parts.layers, num_pages, cache_dtype(model), model.device)
-    return Decoder(model, pool, (REFERENCE,), parts.max_length)
+    return Decoder(model, page_pool(model, parts, num_pages), (REFERENCE,), parts.max_length)
+
+
+def page_pool(model: PreTrainedModel, parts: inspect.Anatomy, num_pages: int) -> PagePool:
+    """The pages of a model, and states of its recurrent layers."""
+    states = state_pool(parts.states, free_memory(model.device), model.device)
+    return PagePool(parts.layers, num_pages, cache_dtype(model), model.device, states)
 
 
 def _row_counts(decoder: Decoder, parts: inspect.Anatomy) -> Sequence[int]:

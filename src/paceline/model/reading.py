@@ -31,24 +31,42 @@ class RequestCache:
         """Pages for all of a request's tokens, the first of them already found; None if too few are free."""
         # Whoever wants a prompt's logits has to read all of it.
         known = () if request.on_prompt_logits is not None else request.tokens[: _readable(decoder, request)]
-        shared, before = decoder.pool.prefixes.search(request.hints.tenant, known)
-        sequence = decoder.pool.reserve(len(request.tokens), shared, spare)
-        return None if sequence is None else cls(decoder, request, sequence, before)
+        pool, tenant = decoder.pool, request.hints.tenant
+        found = pool.resumable(pool.prefixes.search(tenant, known))
+        sequence = pool.reserve(len(request.tokens), [page for page, _ in found], spare)
+        if sequence is None:
+            return None
+        cache = cls(decoder, request, sequence, found[-1][1] if found else tenant)
+        cache._restore(len(found))
+        return cache
 
     def find_more(self) -> int:
         """Take over what others have read by now; how many positions."""
         if self._request.on_prompt_logits is not None:
             return 0
         start = self.sequence.length
-        while (part := self._next_page()) is not None:
-            known = self._decoder.pool.prefixes.known(self._before, part)
-            if known is None:
-                break
-            self._follow(known)
+        known = self._known_ahead()
+        for page in known:
+            self._follow(page)
+        if known:
             self.sequence.length = self._num_known * PAGE_SIZE
+        self._restore(len(known))
         count = max(self.sequence.length - start, 0)
         self.num_found += count
         return count
+
+    def _known_ahead(self) -> list[tuple[int, int]]:
+        """The next pages that are known, if the sequence can go on behind them."""
+        pool, end = self._decoder.pool, _readable(self._decoder, self._request)
+        ahead = self._request.tokens[self._num_known * PAGE_SIZE : end]
+        return pool.resumable(pool.prefixes.search(self._before, ahead))
+
+    def _restore(self, num_found: int) -> None:
+        """Take over the state at the end of pages that were found."""
+        pool, state = self._decoder.pool, self.sequence.state
+        if num_found and pool.states is not None and state is not None:
+            assert isinstance(self._before, int), "a page stands before"
+            pool.states.restore(state, self._before)
 
     def read(self, max_rows: int) -> int:
         """Read the next chunk; of how many positions. None are left if the cache holds all tokens but the last."""
@@ -81,9 +99,28 @@ class RequestCache:
 
     def _enter(self) -> None:
         """Make known the pages that are full by now; where another page holds the same, that one is shared."""
+        was_known = False
         while (part := self._next_page()) is not None and self.sequence.length >= (self._num_known + 1) * PAGE_SIZE:
             page = int(self.sequence.pages[self._num_known])
-            self._follow(self._decoder.pool.prefixes.enter(self._before, part, page))
+            known = self._decoder.pool.prefixes.enter(self._before, part, page)
+            was_known = known[0] != page
+            self._follow(known)
+        self._keep_state(was_known)
+
+    def _keep_state(self, was_known: bool) -> None:
+        """Keep the state at the end of a page where others may go on: a prompt's last, or where prompts part.
+
+        Two have the page that was read, and only one what comes next (as in Marconi, arXiv 2411.19379).
+        """
+        states, state = self._decoder.pool.states, self.sequence.state
+        if states is None or state is None or not state.is_up_to_date or not isinstance(self._before, int):
+            return
+        if self.sequence.length != self._num_known * PAGE_SIZE:
+            return
+        next_page = self._next_page()
+        parts = was_known and next_page and self._decoder.pool.prefixes.known(self._before, next_page) is None
+        if next_page is None or parts:
+            states.keep(state, self._before)
 
     def _next_page(self) -> tuple[int, ...] | None:
         """The tokens of the first page that is not known; None if it is not full, or has other bits than a prompt's."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from paceline.model.pool import CachedSequence, head_index
 from paceline.model.prefix import PAGE_SIZE
+from paceline.model.states import StateRows
 
 TAIL = 2 * PAGE_SIZE
 BLOCK_ROWS = 8
@@ -52,6 +53,9 @@ class Rows:
     block_pages: list[Ints]  # each block's page table
     block_tiles: Ints  # (blocks,) the tile of each block's rows
     places: Ints  # (R,) where each row stands in blocks, flattened
+    states: list[
+        StateRows
+    ]  # the same rows by sequence, as recurrent layers see them; none where there are no such layers
     device: torch.device
     _cache: dict[tuple[str, int], object] = field(default_factory=dict)
 
@@ -138,6 +142,10 @@ class TreeWork:
     parents: Sequence[int]  # index of each row's parent, -1 = the last committed position
     first: int = 0
 
+    def states(self, first_row: int) -> list[StateRows]:
+        """Its rows as recurrent layers see them, from row `first_row` of a forward on; once for each forward."""
+        return self.sequence.state_rows(first_row, self.parents, self.first)
+
 
 def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> Rows:
     """Rows of several trees, padded to `num_rows`; each row is its own group (g = 1).
@@ -148,8 +156,10 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     positions: list[int] = []
     slots: list[Ints] = []
     tails: list[Ints] = []
+    states: list[StateRows] = []
     blocks = _Blocks()
     for number, item in enumerate(work):
+        states += item.states(len(tokens))
         paths = paths_of(item.parents)
         stored = item.sequence.slots(item.sequence.length + np.arange(len(item.tokens), dtype=np.int64))
         for i in range(item.first, len(item.tokens)):
@@ -164,7 +174,8 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
         blocks.add(len(tokens) + pad, len(work), 0, np.zeros(1, np.int64))
         tails.append(np.full(TAIL, pad % PAGE_SIZE, np.int64))
     own = np.concatenate([*slots, np.arange(padding, dtype=np.int64) % PAGE_SIZE])
-    return _assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, np.stack(tails), blocks, device)
+    tail_slots = np.stack(tails)
+    return _assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
 
 
 def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.device) -> Rows:
@@ -179,7 +190,8 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
         blocks.add(row, 0, start // PAGE_SIZE, sequence.pages)
     padded = [*tokens, *[0] * (PAGE_SIZE - len(tokens))]
     fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
-    return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, device)
+    states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
+    return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
 
 
 def paths_of(parents: Sequence[int]) -> list[list[int]]:
@@ -235,6 +247,7 @@ def _assemble(
     rows_per_group: int,
     tail_slots: Ints,
     blocks: _Blocks,
+    states: list[StateRows],
     device: torch.device,
 ) -> Rows:
     where = np.array(positions, np.int64)
@@ -249,5 +262,6 @@ def _assemble(
         block_pages=blocks.pages,
         block_tiles=np.array(blocks.tiles, np.int64),
         places=np.array(blocks.places, np.int64),
+        states=states,
         device=device,
     )

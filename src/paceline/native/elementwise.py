@@ -172,6 +172,20 @@ def _mean(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
     return [(lambda o, i: make(Kind.MEAN, i.shape, [o, i]), [out if keepdim else out.unsqueeze(-1)], [x])]
 
 
+def _sum(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
+    x, dims = args[0], args[1]
+    keepdim = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+    if x.dtype not in FLOATS or out.dtype not in FLOATS or list(dims) not in ([-1], [x.ndim - 1]):
+        return None
+
+    def build(o: torch.Tensor, i: torch.Tensor) -> Op:
+        op = make(Kind.MEAN, i.shape, [o, i])
+        op.function = 1  # not divided
+        return op
+
+    return [(build, [out if keepdim else out.unsqueeze(-1)], [x])]
+
+
 def _layer_norm(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
     x, shape, weight, bias, epsilon = args
     if len(shape) != 1 or x.dtype not in FLOATS or any(w is not None and w.stride(0) != 1 for w in (weight, bias)):
@@ -205,6 +219,7 @@ _SPECIAL: dict[Any, Callable[[Any, Any, Any], list[Call] | None]] = {
     aten.copy_.default: _copy,
     aten.cat.default: _cat,
     aten.mean.dim: _mean,
+    aten.sum.dim_IntList: _sum,
     aten.native_layer_norm.default: _layer_norm,
     aten.embedding.default: _embedding,
 }

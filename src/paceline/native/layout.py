@@ -9,7 +9,7 @@ import ctypes
 import enum
 
 MAX_DIMS = 6
-MAX_VIEWS = 7
+MAX_VIEWS = 8
 PAGE = 64  # positions of a page; and drafts that a sequence may have at most
 PANEL = 32  # columns of a panel of packed weights
 CHUNK = 512  # positions that attention adds up without a break
@@ -35,6 +35,8 @@ class Kind(enum.IntEnum):
     LINEAR_QUANTIZED = 12
     EMBED_QUANTIZED = 13
     ROUND = 14
+    CONVOLVE = 15
+    SCAN = 16
 
 
 class View(ctypes.Structure):

@@ -18,7 +18,7 @@ from paceline.native.ops import Runner
 from paceline.native.recording import Recording, Step, storage_of
 
 _SERIAL = 8192  # elements: sharing less among workers costs more than it saves
-_SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE)
+_SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE, Kind.CONVOLVE, Kind.SCAN)
 _SMALLEST = 256  # bytes of a block
 _MANY = -1  # not a stretch: several workers, or several stretches
 

@@ -77,7 +77,7 @@ class ModuleLevels:
         end = 0
         for g, item in zip(growing, work, strict=True):
             end += len(item.tokens)
-            g.fed.sequence.length += len(item.tokens)
+            g.fed.sequence.advance(len(item.tokens))
             g.branch(-1, 1.0, logits[end - 1])
 
     def _descend(self, growing: Sequence[_Growth], shape: Shape) -> None:

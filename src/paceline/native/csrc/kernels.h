@@ -12,6 +12,9 @@
 #include "attention.h"
 #include "attend.h"
 #include "combine.h"
+#include "states.h"
+#include "convolve.h"
+#include "scan.h"
 #include "rounding.h"
 #include "rounding_super.h"
 #include "rounding_blocks.h"
@@ -35,4 +38,6 @@
                                    [PACK_QUANTIZED] = {pack_quantized, panels_of, 1}, \
                                    [LINEAR_QUANTIZED] = {linear_quantized, linear_items, 1}, \
                                    [EMBED_QUANTIZED] = {embed_quantized, rows_of, 1}, \
+                                   [CONVOLVE] = {convolve, convolve_items, 2}, \
+                                   [SCAN] = {scan, scan_items, 1}, \
                                    [ROUND] = {round_blocks, round_items, 1}}}

@@ -185,13 +185,14 @@ static float sum_of(const View *view, const char *row, int64_t stride, int64_t n
     return sum_across(total);
 }
 
-/* views: result (..., 1), x (..., N): the mean of the last dimension. */
+/* views: result (..., 1), x (..., N): the mean of the last dimension, or with function 1 its sum. */
 static void mean(const Op *op, Worker *worker, Range items) {
     (void)worker;
     const View *out = &op->views[0], *x = &op->views[1];
     const int64_t last = op->ndim - 1, n = op->shape[last];
     for (int64_t row = items.first; row < items.end; row++) {
-        const float value = sum_of(x, row_of(x, op, row), x->strides[last], n, 0.0f, 0) / (float)n;
+        const float sum = sum_of(x, row_of(x, op, row), x->strides[last], n, 0.0f, 0);
+        const float value = op->function ? sum : sum / (float)n;
         store_floats((char *)row_of(out, op, row), out->dtype, &value, 1);
     }
 }

@@ -14,7 +14,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 #define MAX_DIMS 6
-#define MAX_VIEWS 7
+#define MAX_VIEWS 8
 #define PAGE 64   /* positions of a page of the key/value pool */
 #define PANEL 32  /* columns of a panel of packed weights */
 #define LINE 64   /* bytes of a cache line */
@@ -25,7 +25,7 @@
 enum dtype { F32, BF16, I64, BYTES };
 
 enum kind { PACK, LINEAR, EMBED, GATHER, MAP, MEAN, LAYER_NORM, WRITE, ATTEND, COMBINE, QUANTIZE,
-            PACK_QUANTIZED, LINEAR_QUANTIZED, EMBED_QUANTIZED, ROUND, NUM_KINDS };
+            PACK_QUANTIZED, LINEAR_QUANTIZED, EMBED_QUANTIZED, ROUND, CONVOLVE, SCAN, NUM_KINDS };
 
 typedef struct {
     char *data; /* the first element */
@@ -109,6 +109,14 @@ static inline int64_t partial_floats(int64_t value_dim) { return round_up(value_
 static inline int64_t attention_floats(int64_t group, int64_t dim, int64_t value_dim) {
     const int64_t tiles = PAGE * (round_up(dim, 2 * MAX_LANES) + 2 * round_up(value_dim, MAX_LANES) + MAX_LANES);
     return tiles + item_queries(group) * (round_up(dim, MAX_LANES) + PAGE + 4);
+}
+
+/* Floats of a worker's scratch for a linear recurrence, in the order of scan.h's ScanScratch. */
+#define SCAN_SPAN 8    /* blocks of 16 columns of an item */
+#define SCAN_CHAINS 4  /* independent sums down a column, added up at the end */
+static inline int64_t scan_row_floats(int64_t keys) { return 3 * round_up(keys, MAX_LANES) + 2 * SCAN_SPAN * MAX_LANES; }
+static inline int64_t scan_floats(int64_t keys) {
+    return 2 * PAGE * scan_row_floats(keys) + (PAGE + 2) * round_up(keys, SCAN_CHAINS) * MAX_LANES;
 }
 
 extern const Table paceline_portable;

@@ -52,6 +52,7 @@ EXPORT int64_t paceline_scratch_bytes(const Op *op) {
         case LINEAR_QUANTIZED: return MAX_ROWS * PANEL * 4;
         case ATTEND: return attention_floats(op->shape[1] / op->shape[3], op->shape[2], op->shape[4]) * 4;
         case COMBINE: return round_up(op->shape[4], MAX_LANES) * 4;
+        case SCAN: return scan_floats(op->shape[2]) * 4;
         case ROUND: return 4 * 256 * MAX_LANES * 4;
         default: return 0;
     }
