@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from paceline.errors import ConfigError
-from paceline.native import elementwise
-from paceline.native.elementwise import Function, lookup_op, map_op
+from paceline.native import mapping
 from paceline.native.layout import LAYOUT, Kind, layout_of
 from paceline.native.library import Library, library
+from paceline.native.mapping import Function, map_op
+from paceline.native.moving import lookup_op
 from paceline.native.ops import PackedWeight, make, run
 from paceline.native.program import Program
 from paceline.native.recording import NotRecordableError, Recording, emit
@@ -121,6 +122,12 @@ UNARY = {
     Function.SQUARE: torch.square,
     Function.CUBE: lambda x: x * x * x,
     Function.RECIPROCAL: torch.reciprocal,
+    Function.LOG: lambda x: x.abs().log(),
+    Function.LOG1P: lambda x: x.abs().log1p(),
+    Function.EXPM1: torch.expm1,
+    Function.SOFTPLUS: torch.nn.functional.softplus,
+    Function.FLOOR: torch.floor,
+    Function.ABSOLUTE: torch.abs,
 }
 SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 88.0, -88.0, 120.0, -120.0, torch.inf, -torch.inf, torch.nan]
 
@@ -129,7 +136,7 @@ SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 88.0, -88.0, 120.0, -120.0, torch.inf, -tor
 def test_functions(kernels: Library, function: Function):
     generator = torch.Generator().manual_seed(function)
     x = torch.cat([torch.randn(1000, generator=generator) * 4, torch.tensor(SPECIAL), torch.linspace(-1, 1, 200)])
-    if function in (Function.RSQRT, Function.SQRT):
+    if function in (Function.RSQRT, Function.SQRT, Function.LOG, Function.LOG1P):
         x = x.abs()
     out, expected = torch.empty_like(x), UNARY[function](x.double())
     run(kernels, [map_op(function, 0.0, 1.0, out, x)])
@@ -265,14 +272,14 @@ def test_what_a_recording_cannot_follow_is_refused(kernels: Library):
 
 @pytest.mark.parametrize(("header", "enum", "mirror"), [("map.h", "function", Function), ("paceline.h", "kind", Kind)])
 def test_numbers_are_those_of_the_kernels(header: str, enum: str, mirror: type):
-    text = (Path(elementwise.__file__).parent / "csrc" / header).read_text()
+    text = (Path(mapping.__file__).parent / "csrc" / header).read_text()
     names = text.split(f"enum {enum} {{")[1].split("}")[0].split(",")
     assert [name.strip() for name in names if name.strip() != "NUM_KINDS"] == [member.name for member in mirror]
     assert [int(member) for member in mirror] == list(range(len(mirror)))
 
 
 def test_the_structs_are_those_of_the_kernels():
-    path = next(Path(elementwise.__file__).parent.glob("_kernels*.so"))
+    path = next(Path(mapping.__file__).parent.glob("_kernels*.so"))
     assert layout_of(ctypes.CDLL(str(path))) == LAYOUT
 
 

@@ -20,9 +20,9 @@ from exactness.scenes import Scene
 from native.attending import by_kernels, random_case
 from paceline.native import library as library_module
 from paceline.native import program as program_module
-from paceline.native.elementwise import Function, map_op
 from paceline.native.layout import Op
 from paceline.native.library import Library, library
+from paceline.native.mapping import Function, map_op
 from paceline.native.ops import PackedWeight, run
 from paceline.native.program import Program
 from paceline.native.recording import Recording, emit

@@ -11,7 +11,7 @@ import torch
 from paceline.native.layout import MAX_DIMS, PANEL, Kind, Op, View
 from paceline.native.library import Library
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2, torch.uint8: 3}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2, torch.uint8: 3, torch.bool: 3}
 FLOATS = (torch.float32, torch.bfloat16)
 
 
@@ -82,6 +82,12 @@ class PackedWeight:
         require(out.shape == (len(tokens), self.k) and out.dtype == self.dtype, f"out is {tuple(out.shape)}")
         require(out.stride(1) == 1, "rows must be contiguous")
         return self._op(Kind.EMBED, out, tokens, self.data.view(self.dtype), rows=len(tokens))
+
+    def values(self) -> torch.Tensor:
+        """(N, K): what was packed."""
+        out = torch.empty(self.num_columns, self.k, dtype=self.dtype)
+        run(self.library, [self.rows(out, torch.arange(self.num_columns))])
+        return out
 
     def _op(self, kind: Kind, *tensors: torch.Tensor | None, rows: int) -> Op:
         return make(kind, (rows, self.num_columns, self.k), tensors)

@@ -18,14 +18,27 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from paceline.native.elementwise import native_calls
+from paceline.native.elementwise import elementwise_calls
 from paceline.native.layout import Op
 from paceline.native.library import Library
+from paceline.native.mapping import Call, Function, map_calls
+from paceline.native.moving import moving_calls
 from paceline.native.ops import run
-from paceline.native.products import PRODUCTS, Weights, product_calls
+from paceline.native.products import PRODUCTS, Weights, left_product_calls, product_calls
 
 Tensors = Sequence[torch.Tensor]
-_EMPTY = torch.ops.aten.empty.memory_format
+aten = torch.ops.aten
+_EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default)
+# What they make has a shape, and no value, of their argument.
+_SHAPED = (
+    *_EMPTY,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
 
 
 class NotRecordableError(Exception):
@@ -103,6 +116,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.shared: dict[Hashable, torch.Tensor] = {}  # results that several ask for
         self._weights = {} if weights is None else weights
         self._dynamic = {storage_of(tensor) for tensor in inputs}
+        self._made: set[int] = set()  # constants that came about on the way: they may be written to
         self._fixed = {storage_of(tensor) for tensor in (*inputs, *memory)}
         self._kept: list[torch.Tensor] = [*inputs, *memory]  # storages are known by address: none may be freed
 
@@ -136,29 +150,55 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func is _EMPTY:
+        if func in _EMPTY:
             out.zero_()  # what a native operation would fill: PyTorch's own may take it for an index
         reads = _tensors((args, kwargs))
-        if any(self.is_dynamic(tensor) for tensor in reads):
+        if func not in _SHAPED and any(self.is_dynamic(tensor) for tensor in reads):
             self._note(func, args, kwargs, out, reads)
+        else:
+            self._keep_constants(_tensors(out), reads)
         return out
+
+    def _keep_constants(self, results: list[torch.Tensor], reads: list[torch.Tensor]) -> None:
+        fresh = {storage_of(tensor) for tensor in results} - {storage_of(tensor) for tensor in reads}
+        self._made |= fresh
+        self._kept += [tensor for tensor in results if storage_of(tensor) in fresh]
+
+    def _begin_writing(self, func: Any, tensor: torch.Tensor) -> None:
+        """Have a constant that came about on the way be filled anew at each run, since it is written to."""
+        storage = storage_of(tensor)
+        if storage not in self._made or any(storage == storage_of(read) for step in self.steps for read in step.reads):
+            raise NotRecordableError(f"{func} writes into a constant")
+        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+        is_even = bool((whole == whole[:1]).all())  # then it may have any size
+        values = whole[:1].clone().expand(whole.shape) if is_even else whole.clone()
+        calls = map_calls(Function.COPY, whole, values)
+        if calls is None:
+            raise NotRecordableError(f"{func} writes into a constant of {tensor.dtype}")
+        for call in calls:
+            self.add(*call)
 
     def _note(self, func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Tensor]) -> None:
         results = _tensors(out)
         sources = {storage_of(tensor) for tensor in reads}
         if func._schema.is_mutable and not self.is_dynamic(args[0]):
-            raise NotRecordableError(f"{func} writes into a constant")
+            self._begin_writing(func, args[0])
         if not results:
             raise NotRecordableError(f"{func} gives Python a value")
         if not func._schema.is_mutable and all(storage_of(result) in sources for result in results):
             return  # a view
-        factors = args[-2:] if func in PRODUCTS else ()
-        if factors and self.is_dynamic(factors[0]) and not any(self.is_dynamic(t) for t in (factors[1], *args[:-2])):
-            calls = product_calls(self._weights, args, out)
-        else:
-            calls = native_calls(func, args, kwargs, out)
+        calls = self._product(args, out) if func in PRODUCTS and not kwargs else None
+        if func not in PRODUCTS:
+            calls = elementwise_calls(func, args, kwargs, out) or moving_calls(func, args, kwargs, out)
         for call in calls or [_by_torch(func, args, kwargs, out, reads)]:
             self.add(*call)
+
+    def _product(self, args: Any, out: Any) -> list[Call] | None:
+        """A product with a constant matrix on either side, and with constant biases."""
+        *biases, left, right = (self.is_dynamic(tensor) for tensor in args)
+        if any(biases) or left == right:
+            return None
+        return product_calls(self._weights, args, out) if left else left_product_calls(self._weights, args, out)
 
 
 def _by_torch(func: Any, args: Any, kwargs: Any, out: Any, reads: list[torch.Tensor]) -> tuple[Any, Tensors, Tensors]:

@@ -42,6 +42,10 @@ static void load_floats(float *to, const char *from, int64_t dtype, int64_t coun
         memcpy(to, from, (size_t)count * 4);
         return;
     }
+    if (dtype == BYTES) { /* truth values */
+        for (int64_t i = 0; i < count; i++) to[i] = (float)(from[i] != 0);
+        return;
+    }
     const uint16_t *values = (const uint16_t *)from;
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) vf_store(to + i, vf_load_bf16(values + i));
@@ -54,10 +58,14 @@ static void load_floats(float *to, const char *from, int64_t dtype, int64_t coun
     }
 }
 
-/* `count` floats to contiguous float32 or, rounded to nearest even, bfloat16. */
+/* `count` floats to contiguous float32 or, rounded to nearest even, bfloat16; or to truth values. */
 static void store_floats(char *to, int64_t dtype, const float *from, int64_t count) {
     if (dtype == F32) {
         memcpy(to, from, (size_t)count * 4);
+        return;
+    }
+    if (dtype == BYTES) {
+        for (int64_t i = 0; i < count; i++) to[i] = from[i] != 0.0f;
         return;
     }
     uint16_t *values = (uint16_t *)to;

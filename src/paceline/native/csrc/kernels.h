@@ -5,6 +5,7 @@
 #include "quantized.h"
 #include "quantize.h"
 #include "map.h"
+#include "reduce.h"
 #include "pack.h"
 #include "frame.h"
 #include "product.h"

@@ -1,4 +1,4 @@
-/* Elementwise functions over strided views, and reductions of rows: what a model does between its products.
+/* Elementwise functions over strided views: what a model does between its products.
  *
  * Values are computed in float32 and rounded once to the result's dtype, in blocks that are filled up to whole
  * vectors: a value's bits do not depend on where it stands. */
@@ -6,7 +6,8 @@
 
 enum function {
     COPY, NEGATE, EXP, SIGMOID, SILU, TANH, GELU, GELU_TANH, RELU, RSQRT, SQRT, COS, SIN, SQUARE, CUBE, RECIPROCAL,
-    ADD, SUBTRACT, MULTIPLY, DIVIDE
+    LOG, LOG1P, EXPM1, SOFTPLUS, FLOOR, ABSOLUTE, ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, LESS, LESS_EQUAL,
+    GREATER, GREATER_EQUAL, EQUAL, NOT_EQUAL, WHERE
 };
 
 #define BLOCK 256
@@ -58,7 +59,7 @@ static inline vf vf_gelu_tanh(vf x) {
     return vf_fma(half, vf_tanh(vf_mul(inner, vf_set1(0.797884561f))), half);
 }
 
-static void apply(int64_t function, float *a, const float *b, int64_t count) {
+static void apply(int64_t function, float *a, const float *b, const float *c, int64_t count) {
     const vf zero = vf_set1(0.0f), one = vf_set1(1.0f);
 #define EACH(expression)                           \
     for (int64_t i = 0; i < count; i += LANES) {   \
@@ -71,6 +72,9 @@ static void apply(int64_t function, float *a, const float *b, int64_t count) {
         const vf x = vf_load(a + i), y = vf_load(b + i); \
         vf_store(a + i, expression);                     \
     }                                                    \
+    break
+#define EACH_PLACE(expression)                                            \
+    for (int64_t i = 0; i < count; i++) a[i] = (float)(expression);       \
     break
     switch (function) {
         case NEGATE: EACH(vf_sub(vf_set1(-0.0f), x));
@@ -86,21 +90,33 @@ static void apply(int64_t function, float *a, const float *b, int64_t count) {
         case SQUARE: EACH(vf_mul(x, x));
         case CUBE: EACH(vf_mul(vf_mul(x, x), x));
         case RECIPROCAL: EACH(vf_div(one, x));
+        case LOG: EACH(vf_log(x));
+        case LOG1P: EACH(vf_log1p(x));
+        case EXPM1: EACH(vf_expm1(x));
+        case SOFTPLUS: EACH(vf_softplus(x));
+        case FLOOR: EACH(vf_floor(x));
+        case ABSOLUTE: EACH(vf_abs(x));
         case ADD: EACH_PAIR(vf_add(x, y));
         case SUBTRACT: EACH_PAIR(vf_sub(x, y));
         case MULTIPLY: EACH_PAIR(vf_mul(x, y));
         case DIVIDE: EACH_PAIR(vf_div(x, y));
         /* Angles grow with the position: the library reduces them without loss. */
-        case COS:
-            for (int64_t i = 0; i < count; i++) a[i] = cosf(a[i]);
-            break;
-        case SIN:
-            for (int64_t i = 0; i < count; i++) a[i] = sinf(a[i]);
-            break;
+        case COS: EACH_PLACE(cosf(a[i]));
+        case SIN: EACH_PLACE(sinf(a[i]));
+        case MAXIMUM: EACH_PLACE(a[i] > b[i] || a[i] != a[i] ? a[i] : b[i]); /* NaN, if one of them is */
+        case MINIMUM: EACH_PLACE(a[i] < b[i] || a[i] != a[i] ? a[i] : b[i]);
+        case LESS: EACH_PLACE(a[i] < b[i]);
+        case LESS_EQUAL: EACH_PLACE(a[i] <= b[i]);
+        case GREATER: EACH_PLACE(a[i] > b[i]);
+        case GREATER_EQUAL: EACH_PLACE(a[i] >= b[i]);
+        case EQUAL: EACH_PLACE(a[i] == b[i]);
+        case NOT_EQUAL: EACH_PLACE(a[i] != b[i]);
+        case WHERE: EACH_PLACE(c[i] != 0.0f ? a[i] : b[i]);
         default: break;
     }
 #undef EACH
 #undef EACH_PAIR
+#undef EACH_PLACE
 }
 
 /* Blocks of a row. */
@@ -109,15 +125,17 @@ static int64_t blocks_of(const Op *op) { return (op->shape[op->ndim - 1] + BLOCK
 /* Items: blocks, row by row. */
 static int64_t map_items(const Op *op) { return outer_of(op) * blocks_of(op); }
 
+#define PLACE_VIEWS 4 /* result, two arguments, what WHERE chooses by */
+
 /* A row of several views at once, and where it is in the dimensions before the last. */
 typedef struct {
-    char *rows[3];
+    char *rows[PLACE_VIEWS];
     int64_t index[MAX_DIMS];
 } Place;
 
 static Place place_of(const Op *op, int64_t outer) {
-    Place place = {{NULL, NULL, NULL}, {0}};
-    for (int v = 0; v < 3; v++)
+    Place place = {{NULL}, {0}};
+    for (int v = 0; v < PLACE_VIEWS; v++)
         if (op->views[v].data != NULL) place.rows[v] = (char *)row_of(&op->views[v], op, outer);
     for (int64_t d = op->ndim - 2; d >= 0; outer /= op->shape[d], d--) place.index[d] = outer % op->shape[d];
     return place;
@@ -127,7 +145,7 @@ static Place place_of(const Op *op, int64_t outer) {
 static void advance(Place *place, const Op *op) {
     for (int64_t d = op->ndim - 2; d >= 0; d--) {
         const int is_last = ++place->index[d] == op->shape[d];
-        for (int v = 0; v < 3; v++) {
+        for (int v = 0; v < PLACE_VIEWS; v++) {
             const View *view = &op->views[v];
             const int64_t step = is_last ? 1 - op->shape[d] : 1;
             if (view->data != NULL) place->rows[v] += step * view->strides[d] * width_of(view->dtype);
@@ -137,101 +155,86 @@ static void advance(Place *place, const Op *op) {
     }
 }
 
-/* views: result, first, second or none; one shape for all (a stride of 0 repeats). Without a second view, the second
- * argument is number[0]; the second argument is multiplied by number[1] first. */
+/* An element of a view as an integer; of floats, the part before the point. */
+static int64_t integer_at(const char *row, int64_t dtype, int64_t index) {
+    if (dtype == I64) return ((const int64_t *)row)[index];
+    if (dtype == BYTES) return row[index] != 0;
+    float value;
+    load_floats(&value, row + index * width_of(dtype), dtype, 1);
+    return value >= 9.2e18f ? INT64_MAX : value > -9.2e18f ? (int64_t)value : INT64_MIN;
+}
+
+/* Wraps around as PyTorch's integers do. A quotient is rounded down; by 0 it is 0. */
+static int64_t integer_of(int64_t function, int64_t a, int64_t b, int64_t c) {
+    const uint64_t x = (uint64_t)a, y = (uint64_t)b;
+    switch (function) {
+        case NEGATE: return (int64_t)(0 - x);
+        case ADD: return (int64_t)(x + y);
+        case SUBTRACT: return (int64_t)(x - y);
+        case MULTIPLY: return (int64_t)(x * y);
+        case DIVIDE: return b == 0 ? 0 : b == -1 ? (int64_t)(0 - x) : a / b - (a % b != 0 && (a < 0) != (b < 0));
+        case MAXIMUM: return a > b ? a : b;
+        case MINIMUM: return a < b ? a : b;
+        case LESS: return a < b;
+        case LESS_EQUAL: return a <= b;
+        case GREATER: return a > b;
+        case GREATER_EQUAL: return a >= b;
+        case EQUAL: return a == b;
+        case NOT_EQUAL: return a != b;
+        case WHERE: return c ? a : b;
+        default: return a;
+    }
+}
+
+/* `count` values of a row from place `first` on, computed in integers. */
+static void map_integers(const Op *op, const Place *place, int64_t first, int64_t count) {
+    const int64_t last = op->ndim - 1;
+    const View *views = op->views;
+    for (int64_t i = first; i < first + count; i++) {
+        int64_t given[PLACE_VIEWS] = {0, 0, (int64_t)op->number[0], 0};
+        for (int v = 1; v < PLACE_VIEWS; v++)
+            if (views[v].data != NULL) given[v] = integer_at(place->rows[v], views[v].dtype, i * views[v].strides[last]);
+        const int64_t second = integer_of(MULTIPLY, given[2], (int64_t)op->number[1], 0);
+        const int64_t value = integer_of(op->function, given[1], second, given[3]);
+        char *to = place->rows[0] + i * views[0].strides[last] * width_of(views[0].dtype);
+        const float rounded = (float)value;
+        if (views[0].dtype == I64) memcpy(to, &value, sizeof value);
+        else store_floats(to, views[0].dtype, &rounded, 1);
+    }
+}
+
+/* `count` values of a row from place `first` on, computed in float32. */
+static void map_floats(const Op *op, const Place *place, int64_t first, int64_t count) {
+    const View *out = &op->views[0], *left = &op->views[1], *right = &op->views[2], *choice = &op->views[3];
+    const int64_t last = op->ndim - 1;
+    const float scale = (float)op->number[1];
+    float a[BLOCK], b[BLOCK], c[BLOCK];
+    load_block(a, left, place->rows[1], left->strides[last], first, count);
+    if (right->data != NULL) {
+        load_block(b, right, place->rows[2], right->strides[last], first, count);
+        for (int64_t j = 0; scale != 1.0f && j < count; j++) b[j] *= scale;
+    } else {
+        const float number = (float)op->number[0] * scale;
+        for (int64_t j = 0; op->function >= ADD && j < count; j++) b[j] = number;
+    }
+    if (choice->data != NULL) load_block(c, choice, place->rows[3], choice->strides[last], first, count);
+    for (int64_t j = count; j < round_up(count, LANES); j++) a[j] = b[j] = c[j] = 1.0f;
+    apply(op->function, a, b, c, count);
+    store_block(a, out, place->rows[0], out->strides[last], first, count);
+}
+
+/* views: result, first, second or none, what WHERE chooses by; one shape for all (a stride of 0 repeats). Without a
+ * second view, the second argument is number[0]; the second argument is multiplied by number[1] first. In integers if
+ * size[0] is set. */
 static void map(const Op *op, Worker *worker, Range items) {
     (void)worker;
-    const View *out = &op->views[0], *left = &op->views[1], *right = &op->views[2];
-    const int64_t last = op->ndim - 1, inner = op->shape[last], blocks = blocks_of(op);
-    const float scale = (float)op->number[1];
+    const int64_t inner = op->shape[op->ndim - 1], blocks = blocks_of(op);
     Place place = place_of(op, items.first / blocks);
     int64_t first = items.first % blocks * BLOCK;
-    float a[BLOCK] = {0}, b[BLOCK];
-    if (right->data == NULL) for (int i = 0; i < BLOCK; i++) b[i] = (float)op->number[0] * scale;
     for (int64_t i = items.first; i < items.end; i++) {
         const int64_t count = inner - first < BLOCK ? inner - first : BLOCK;
-        load_block(a, left, place.rows[1], left->strides[last], first, count);
-        if (right->data != NULL) {
-            load_block(b, right, place.rows[2], right->strides[last], first, count);
-            for (int64_t j = 0; scale != 1.0f && j < count; j++) b[j] *= scale;
-        }
-        for (int64_t j = count; j < round_up(count, LANES); j++) {
-            a[j] = 1.0f;
-            if (right->data != NULL) b[j] = 1.0f;
-        }
-        apply(op->function, a, b, count);
-        store_block(a, out, place.rows[0], out->strides[last], first, count);
+        (op->size[0] ? map_integers : map_floats)(op, &place, first, count);
         first += count;
         if (first == inner && i + 1 < items.end) first = 0, advance(&place, op);
-    }
-}
-
-/* The sum of n contiguous or strided floats, in lanes and then across: one order for a given n. */
-static float sum_of(const View *view, const char *row, int64_t stride, int64_t n, float shift, int squared) {
-    WideSum total;
-    for (int v = 0; v < SUM_VECS; v++) total.lanes[v] = vf_set1(0.0f);
-    for (int64_t first = 0; first < n; first += BLOCK) {
-        float block[BLOCK];
-        const int64_t count = n - first < BLOCK ? n - first : BLOCK;
-        load_block(block, view, row, stride, first, count);
-        for (int64_t i = count; i < round_up(count, MAX_LANES); i++) block[i] = shift;
-        for (int64_t i = 0; i < count; i += MAX_LANES) {
-            UNROLL for (int v = 0; v < SUM_VECS; v++) {
-                const vf x = vf_sub(vf_load(block + i + v * LANES), vf_set1(shift));
-                total.lanes[v] = squared ? vf_fma(x, x, total.lanes[v]) : vf_add(total.lanes[v], x);
-            }
-        }
-    }
-    return sum_across(total);
-}
-
-/* views: result (..., 1), x (..., N): the mean of the last dimension, or with function 1 its sum. */
-static void mean(const Op *op, Worker *worker, Range items) {
-    (void)worker;
-    const View *out = &op->views[0], *x = &op->views[1];
-    const int64_t last = op->ndim - 1, n = op->shape[last];
-    for (int64_t row = items.first; row < items.end; row++) {
-        const float sum = sum_of(x, row_of(x, op, row), x->strides[last], n, 0.0f, 0);
-        const float value = op->function ? sum : sum / (float)n;
-        store_floats((char *)row_of(out, op, row), out->dtype, &value, 1);
-    }
-}
-
-/* views: result, x, weight (N) or none, bias (N) or none; number[0] is epsilon: the last dimension normalised. */
-static void layer_norm(const Op *op, Worker *worker, Range items) {
-    (void)worker;
-    const View *out = &op->views[0], *x = &op->views[1], *weight = &op->views[2], *bias = &op->views[3];
-    const int64_t last = op->ndim - 1, n = op->shape[last];
-    for (int64_t row = items.first; row < items.end; row++) {
-        const char *from = row_of(x, op, row);
-        const float center = sum_of(x, from, x->strides[last], n, 0.0f, 0) / (float)n;
-        const float variance = sum_of(x, from, x->strides[last], n, center, 1) / (float)n;
-        const float scale = 1.0f / sqrtf(variance + (float)op->number[0]);
-        for (int64_t first = 0; first < n; first += BLOCK) {
-            float a[BLOCK] = {0}, w[BLOCK], b[BLOCK] = {0};
-            const int64_t count = n - first < BLOCK ? n - first : BLOCK;
-            for (int i = 0; i < BLOCK; i++) w[i] = 1.0f;
-            load_block(a, x, from, x->strides[last], first, count);
-            if (weight->data != NULL) load_block(w, weight, weight->data, 1, first, count);
-            if (bias->data != NULL) load_block(b, bias, bias->data, 1, first, count);
-            for (int64_t i = 0; i < count; i += LANES) {
-                const vf normal = vf_mul(vf_sub(vf_load(a + i), vf_set1(center)), vf_set1(scale));
-                vf_store(a + i, vf_fma(normal, vf_load(w + i), vf_load(b + i)));
-            }
-            store_block(a, out, (char *)row_of(out, op, row), out->strides[last], first, count);
-        }
-    }
-}
-
-/* views: result (M, K), tokens (M) int64, table (V, K): rows of a table by token. shape M, K; size: V.
- * A token outside [0, V) reads the nearest row. */
-static void gather(const Op *op, Worker *worker, Range items) {
-    (void)worker;
-    const View *out = &op->views[0], *tokens = &op->views[1], *table = &op->views[2];
-    const int64_t width = width_of(table->dtype);
-    for (int64_t r = items.first; r < items.end; r++) {
-        const int64_t token = clamped(((const int64_t *)tokens->data)[r * tokens->strides[0]], op->size[0]);
-        memcpy(out->data + r * out->strides[0] * width, table->data + token * table->strides[0] * width,
-               (size_t)(op->shape[1] * width));
     }
 }
