@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from paceline.native.ops import PackedWeight
 from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import emit, emit_shared
 
 _PACK_HINT = 16  # rows that oneDNN lays the weight out for
+
+
+class PackedValues(torch.Tensor):
+    """A weight as its model's code knows it: of a shape and a dtype, and unpacked when somebody computes with it."""
+
+    _unpack: Callable[[], torch.Tensor]
+    _held: weakref.ref[torch.Tensor] | None
+
+    def __new__(cls, unpack: Callable[[], torch.Tensor], shape: tuple[int, int], dtype: torch.dtype) -> PackedValues:
+        """A tensor without memory; `unpack` gives its values."""
+        made: PackedValues = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
+        made._unpack, made._held = unpack, None
+        return made
+
+    def values(self) -> torch.Tensor:
+        """The plain tensor; the same one for as long as anybody has it."""
+        found = self._held() if self._held is not None else None
+        if found is None:
+            found = self._unpack()
+            self._held = weakref.ref(found)
+        return found
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """Any operation, on the plain tensor."""
+
+        def plain(leaf: Any) -> Any:
+            return leaf.values() if isinstance(leaf, PackedValues) else leaf
+
+        return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
 
 
 class NativeLinear(nn.Module):
@@ -20,6 +55,7 @@ class NativeLinear(nn.Module):
         self.packed = weight
         self.bias = bias.detach() if bias is not None else None
         self.in_features, self.out_features = weight.k, weight.num_columns
+        self.weight = PackedValues(weight.values, (weight.num_columns, weight.k), weight.dtype)
 
     def weights(self) -> list[torch.Tensor]:
         """All that it computes with, as it lies in memory."""
@@ -78,6 +114,8 @@ class OneDNNLinear(nn.Module):
         inner = weight.float() if upcast else weight
         self._packed = torch.ops.mkldnn._reorder_linear_weight(inner.detach().contiguous(), _PACK_HINT)
         self._bias = bias.detach().to(inner.dtype) if bias is not None else None
+        self.bias = bias.detach() if bias is not None else None
+        self.weight = PackedValues(self._values, (weight.shape[0], weight.shape[1]), weight.dtype)
         self.num_bytes = inner.numel() * inner.element_size()
 
     def weights(self) -> list[torch.Tensor]:
@@ -89,3 +127,7 @@ class OneDNNLinear(nn.Module):
         inner = x.float() if self._upcast else x
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inner, self._packed, self._bias, "none", [], "")
         return out.to(self._dtype)
+
+    def _values(self) -> torch.Tensor:
+        values: torch.Tensor = self._packed.to_dense().to(self._dtype)
+        return values

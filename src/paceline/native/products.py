@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from paceline.native.elementwise import Call
 from paceline.native.library import library
+from paceline.native.mapping import Call, Function, map_calls
 from paceline.native.ops import FLOATS, PackedWeight
 
-PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-Weights = dict[tuple[int, tuple[int, ...]], PackedWeight]  # by the address and strides of what was packed
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
+
+
+class Packed(NamedTuple):
+    """A constant matrix, kept so that its address is no other's, and what was packed of it."""
+
+    matrix: torch.Tensor
+    weight: PackedWeight
+
+
+Weights = dict[tuple[Any, ...], Packed]  # by the address, shape and strides of the matrix
 
 
 def product_calls(weights: Weights, args: Any, out: torch.Tensor) -> list[Call] | None:
     """`x @ matrix`, and a bias before them in `args`, as a native linear; the packed matrix is kept in `weights`."""
-    *biases, x, matrix = args
-    found = library()
-    if found is None or matrix.dtype not in FLOATS or x.dtype != matrix.dtype or x.stride(1) != 1:
+    *biases, x, matrix = (_flat(tensor) for tensor in args)
+    out = _flat(out)
+    if x.ndim != 2 or not _fits(matrix, x) or x.stride(1) != 1:
         return None
     if any(bias.shape != out.shape[1:] or not bias.is_contiguous() for bias in biases):
         return None
-    key = (matrix.data_ptr(), matrix.stride())
+    packed = _packed(weights, matrix.t())
+    return [(packed.linear, [out], [x, *biases])] if packed is not None else None
+
+
+def left_product_calls(weights: Weights, args: Any, out: torch.Tensor) -> list[Call] | None:
+    """`matrix @ x`, a matrix of a constant by columns that depend on the inputs: the linear of each column."""
+    *biases, matrix, x = (_flat(tensor) for tensor in args)
+    if biases or x.ndim != 2 or not _fits(matrix, x):
+        return None
+    packed = _packed(weights, matrix)
+    if packed is None:
+        return None
+    rows, products = torch.empty(x.t().shape, dtype=x.dtype), torch.empty(_flat(out).t().shape, dtype=out.dtype)
+    before = map_calls(Function.COPY, rows, x.t())
+    after = map_calls(Function.COPY, _flat(out), products.t())
+    if before is None or after is None:
+        return None
+    return [*before, (packed.linear, [products], [rows]), *after]
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """A batch of one as its only matrix."""
+    return tensor[0] if tensor.ndim == 3 and len(tensor) == 1 else tensor
+
+
+def _fits(matrix: torch.Tensor, x: torch.Tensor) -> bool:
+    return matrix.ndim == 2 and matrix.dtype in FLOATS and x.dtype == matrix.dtype
+
+
+def _packed(weights: Weights, weight: torch.Tensor) -> PackedWeight | None:
+    """A constant weight (N, K), packed once."""
+    found = library()
+    if found is None:
+        return None
+    key = (weight.data_ptr(), weight.shape, weight.stride())
     if key not in weights:
-        weights[key] = PackedWeight(found, matrix.detach().t())
-    return [(weights[key].linear, [out], [x, *biases])]
+        weights[key] = Packed(weight, PackedWeight(found, weight.detach()))
+    return weights[key].weight
