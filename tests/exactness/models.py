@@ -64,10 +64,51 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+_GATED_DELTA = {
+    "head_dim": 24,
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 13,
+    "linear_value_head_dim": 19,
+}
+_SMALL_MAMBA = {"hidden_size": 63, "num_attention_heads": 3, "num_key_value_heads": 1, "num_hidden_layers": 3}
+
+# Layers with a state: short convolutions, the gated delta rule, Mamba in both of its kinds; alone and beside attention.
+RECURRENT: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3-next": ("Qwen3Next", {**_GATED_DELTA, "mlp_only_layers": [0, 1, 2], "num_experts": 0}),
+    "qwen3.5": ("Qwen3_5Text", {**_GATED_DELTA, "linear_num_key_heads": 4}),
+    "lfm2": (
+        "Lfm2",
+        {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    ),
+    "bamba": (
+        "Bamba",
+        {
+            **_SMALL_MAMBA,
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 6,
+            "mamba_d_head": 21,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 18,
+        },
+    ),
+    "mamba2": (
+        "Mamba2",
+        {**_SMALL_MAMBA, "num_heads": 6, "head_dim": 21, "n_groups": 2, "state_size": 18, "chunk_size": 16},
+    ),
+    "mamba": ("Mamba", {"hidden_size": 50, "num_hidden_layers": 2, "state_size": 11}),
+    "jamba": (
+        "Jamba",
+        {"num_hidden_layers": 3, "attn_layer_offset": 1, "attn_layer_period": 3, "num_experts": 1, "mamba_d_state": 11},
+    ),
+}
+
 
 def build(architecture: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model; `changes` override its configuration."""
-    kind, own = {**ARCHITECTURES, **EXPERTS}[architecture]
+    kind, own = {**ARCHITECTURES, **EXPERTS, **RECURRENT}[architecture]
     settings = own if kind == "GPT2" else {**_DENSE, **own}
     config = getattr(transformers, f"{kind}Config")(**{**settings, **changes})
     return from_config(config, dtype, seed)

@@ -6,6 +6,7 @@ They share the pages of what they have in common, so nothing about a page says w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -18,7 +19,7 @@ from paceline.model.rows import _Blocks
 from paceline.native.library import VARIABLE, library
 
 
-def load_with(setting: str, architecture: str, **changes: int) -> Subject:
+def load_with(setting: str, architecture: str, **changes: Any) -> Subject:
     """A model loaded with the native kernels or without."""
     with patch.dict("os.environ", {VARIABLE: setting}):
         library.cache_clear()

@@ -45,13 +45,18 @@ class WholeVectors(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The activation of `x`, of any shape."""
-        if is_recording():
-            return self._activation(x)  # type: ignore[no-any-return]
-        flat, size = x.reshape(-1), x.numel()
-        if size % _VECTOR:
-            flat = nn.functional.pad(flat, (0, -size % _VECTOR))
-        pieces = [self._activation(piece) for piece in torch.split(flat, _SERIAL)]
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:size].view(x.shape)
+        return in_whole_vectors(self._activation, x)
+
+
+def in_whole_vectors(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """An elementwise function of `x`, never given a vector's odd end; see `WholeVectors`."""
+    if is_recording():
+        return function(x)
+    flat, size = x.reshape(-1), x.numel()
+    if size % _VECTOR:
+        flat = nn.functional.pad(flat, (0, -size % _VECTOR))
+    pieces = [function(piece) for piece in torch.split(flat, _SERIAL)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[:size].view(x.shape)
 
 
 def has_odd_end(size: int) -> bool:

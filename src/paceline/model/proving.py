@@ -26,6 +26,7 @@ from paceline.model.states import state_pool
 
 PROBE_PAGES = 16
 _PROBE_SECONDS = 1.5
+_COMMITTED = 4  # tokens of the sample
 
 Pages = Callable[[PreTrainedModel, inspect.Anatomy], int]  # of the pool that a model gets
 
@@ -68,7 +69,7 @@ def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
     decoder.row_counts = proof.row_counts
     most = REFERENCE if decoder.is_exact_by_construction else decoder.max_rows
     decoder.row_counts = (Random().choice([n for n in proof.row_counts if inspect.SAMPLE <= n <= most]),)
-    is_same = digest_of(_logits(decoder, [0])[0]) == proof.digest
+    is_same = digest_of(_logits(decoder, 0)) == proof.digest
     decoder.row_counts = proof.row_counts
     return decoder if is_same else None
 
@@ -115,18 +116,20 @@ def _shortened_decoder(decoder: Decoder, parts: inspect.Anatomy, num_layers: int
 
 
 def _stable_logits(decoder: Decoder) -> NDArray[np.float32] | None:
-    """(7, V) logits of a few tokens by the whole model; None if the last has other bits in a forward of its own."""
-    together, alone = _logits(decoder, [0, inspect.SAMPLE - 1])
-    return together if np.array_equal(together[-1:], alone) else None
+    """(7, V) logits of a few tokens by the whole model; None if the last have other bits behind committed ones."""
+    together, behind = _logits(decoder, 0), _logits(decoder, _COMMITTED)
+    return together if np.array_equal(together[_COMMITTED:], behind) else None
 
 
-def _logits(decoder: Decoder, firsts: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Logits of the sample's tokens in a forward of those from each of `firsts` on; those before are stored by then."""
+def _logits(decoder: Decoder, num_committed: int) -> NDArray[np.float32]:
+    """Logits of the sample's tokens in one forward, but for the first, which are committed before it."""
     tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
     sequence = decoder.pool.reserve(len(tokens))
     assert sequence is not None
     try:
-        parents = range(-1, len(tokens) - 1)
-        return [decoder.forward([TreeWork(sequence, tokens, parents, first)]) for first in firsts]
+        if num_committed:
+            decoder.feed_chain(sequence, tokens[:num_committed])
+        rest = tokens[num_committed:]
+        return decoder.forward([TreeWork(sequence, rest, range(-1, len(rest) - 1))])
     finally:
         decoder.pool.release(sequence)

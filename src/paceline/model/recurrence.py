@@ -23,6 +23,7 @@ from transformers.activations import ACT2FN
 
 from paceline.errors import ModelError
 from paceline.model.interface import current_step
+from paceline.model.numerics import in_whole_vectors
 from paceline.model.scanning import Scan
 
 _MARK = "_paceline_original"
@@ -61,7 +62,7 @@ def _convolve(
     step = current_step()
     assert step is not None
     out = step.convolve(hidden_states[0].t(), weight, bias).t().unsqueeze(0)
-    return out if activation is None else ACT2FN[activation](out)
+    return out if activation is None else in_whole_vectors(ACT2FN[activation], out)
 
 
 def _scan(rows: Scan, dtype: torch.dtype) -> torch.Tensor:
@@ -118,7 +119,7 @@ def _mamba2(
         raise ModelError("this model gates inside its scan (z), which Paceline's scan does not know")
     x, step = hidden_states[0].float(), dt[0]
     step = step if dt_bias is None else step + dt_bias.to(dt.dtype)
-    step = functional.softplus(step) if dt_softplus else step
+    step = in_whole_vectors(functional.softplus, step) if dt_softplus else step
     if tuple(dt_limit) != (0.0, float("inf")):
         step = torch.clamp(step, min=dt_limit[0], max=dt_limit[1])
     step = step.float()
@@ -144,7 +145,7 @@ def _mamba(
     """(1, J, R) with `dt` (1, J, R), `A` (J, I), `B` and `C` (1, I, R) to (1, J, R)."""
     x, step = hidden_states[0].t(), dt[0].t()
     step = step if delta_bias is None else step + delta_bias.to(dt.dtype)
-    step = (functional.softplus(step) if delta_softplus else step).float()
+    step = (in_whole_vectors(functional.softplus, step) if delta_softplus else step).float()
     rows = Scan(
         query=C[0].t().unsqueeze(1).float(),
         key=B[0].t().unsqueeze(1).float(),
@@ -154,7 +155,7 @@ def _mamba(
     )
     out = _scan(rows, torch.float32)[:, 0]
     out = out if D is None else out + x.float() * D.float()
-    out = out if z is None else out * functional.silu(z[0].t().float())
+    out = out if z is None else out * in_whole_vectors(functional.silu, z[0].t().float())
     return out.to(hidden_states.dtype).t().unsqueeze(0)
 
 

@@ -20,7 +20,7 @@ import torch
 from paceline.model.prefix import PAGE_SIZE
 from paceline.native.states import state_size
 
-_MOST = 64  # states of either kind
+_LEAST, _MOST = 4, 64  # states of either kind; a probe holds three at once
 NUM_TRACES = PAGE_SIZE  # rows of a tree, at most
 
 
@@ -160,11 +160,11 @@ def state_pool(shapes: StateShapes, free_bytes: int, device: torch.device) -> St
     if not state:
         return None
     counts = [free_bytes // 8 // size for size in (state + traces, state)]
-    return StatePool(shapes, *(min(max(count, 1), _MOST) for count in counts), device)
+    return StatePool(shapes, *(min(max(count, _LEAST), _MOST) for count in counts), device)
 
 
 class StatePool:
-    """All recurrent layers' states: of sequences, and behind them those kept for the prefix cache, the newest of them."""
+    """All recurrent layers' states: of sequences, and behind them those that are kept for the prefix cache."""
 
     def __init__(self, shapes: StateShapes, num_slots: int, num_kept: int, device: torch.device) -> None:
         total = num_slots + num_kept

@@ -11,27 +11,27 @@ typedef struct {
 
 static void gather_history(const Op *op, const StateFrame *frame, const StateRows *rows, Range channels, History *h) {
     const View *x = &op->views[1], *states = &op->views[4], *traces = &op->views[5];
-    const int64_t width = width_of(x->dtype), count = channels.end - channels.first, taps = op->shape[2];
+    const int64_t count = channels.end - channels.first, taps = op->shape[2];
     int64_t place = 0;
     for (int64_t t = 0; t + 1 < taps; t++, place++) {
         const int64_t from = rows->slot * states->strides[0] + t * states->strides[1] + channels.first;
         if (rows->is_fresh) memset(h->inputs[place], 0, sizeof h->inputs[place]);
-        else load_floats(h->inputs[place], states->data + from * width, states->dtype, count);
+        else load_floats(h->inputs[place], states->data + from * 4, F32, count);
     }
     for (int64_t i = 0; i < rows->num_accepted; i++, place++) {
-        const char *from = trace_of(traces, rows, 1, frame->table[rows->accepted + i]) + channels.first * width;
-        load_floats(h->inputs[place], from, traces->dtype, count);
+        const char *from = trace_of(traces, rows, 1, frame->table[rows->accepted + i]) + channels.first * 4;
+        load_floats(h->inputs[place], from, F32, count);
     }
     h->before = place;
     for (int64_t r = 0; r < rows->first + rows->num_rows; r++, place++) {
-        char *trace = trace_of(traces, rows, 0, r) + channels.first * width;
+        char *trace = trace_of(traces, rows, 0, r) + channels.first * 4;
         if (r < rows->first) {
-            load_floats(h->inputs[place], trace, traces->dtype, count);
+            load_floats(h->inputs[place], trace, F32, count);
             continue;
         }
         const char *from = element(x, rows->first_row + r - rows->first, channels.first, 0);
         load_strided(h->inputs[place], from, x->dtype, x->strides[1], count);
-        store_floats(trace, traces->dtype, h->inputs[place], count);
+        store_floats(trace, F32, h->inputs[place], count);
     }
 }
 
@@ -40,8 +40,7 @@ static void store_last(const Op *op, const StateRows *rows, Range channels, cons
     const View *states = &op->views[4];
     for (int64_t t = 0; t + 1 < op->shape[2]; t++) {
         const int64_t to = rows->slot * states->strides[0] + t * states->strides[1] + channels.first;
-        store_floats(states->data + to * width_of(states->dtype), states->dtype,
-                     h->inputs[end - op->shape[2] + 1 + t], channels.end - channels.first);
+        store_floats(states->data + to * 4, F32, h->inputs[end - op->shape[2] + 1 + t], channels.end - channels.first);
     }
 }
 
@@ -69,8 +68,8 @@ static int64_t channel_blocks(const Op *op) { return (op->shape[1] + CHANNELS - 
 /* Items: blocks of channels of a sequence. */
 static int64_t convolve_items(const Op *op) { return state_frame_of(op).num_sequences * channel_blocks(op); }
 
-/* views: result (R, C), x (R, C), weight (K, C) and bias (C) or none in float32, states (slots, K - 1, C) and traces
- * (slots, 2, PAGE, C) in the dtype of x. shape R, C, K; size: address of the header. */
+/* views: result (R, C), x (R, C), weight (K, C) and bias (C) or none, states (slots, K - 1, C) and traces
+ * (slots, 2, PAGE, C) in float32. shape R, C, K; size: address of the header. */
 static void convolve(const Op *op, Worker *worker, Range items) {
     (void)worker;
     const StateFrame frame = state_frame_of(op);

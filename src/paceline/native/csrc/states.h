@@ -30,11 +30,11 @@ static StateFrame state_frame_of(const Op *op) {
     return frame;
 }
 
-/* Place of a trace: `traces` is (slots, 2, PAGE, floats). */
+/* Place of a trace: `traces` is (slots, 2, PAGE, floats), float32. */
 INLINE char *trace_of(const View *traces, const StateRows *rows, int64_t is_other, int64_t row) {
     const int64_t half = is_other ? 1 - rows->half : rows->half;
     const int64_t place = rows->slot * traces->strides[0] + half * traces->strides[1] + row * traces->strides[2];
-    return traces->data + place * width_of(traces->dtype);
+    return traces->data + place * 4;
 }
 
 /* The state has to be written before the rows: nothing was there, or rows have been accepted. */
