@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,32 @@ class Case:
     padding: int
     seed: int
     sinks: float = 0.0  # how large those of the heads are; 0 is none
+    relative: str = ""  # "slopes" or "distances": what is added to scores
+    chunk: int = 0
 
     @property
     def how(self) -> dict[str, Any]:
-        how = {"scaling": self.shape.key_dim**-0.5, "window": self.window, "softcap": self.softcap}
-        if not self.sinks:
-            return how
-        drawn = torch.randn(self.shape.num_kv_heads * self.group, generator=torch.Generator().manual_seed(self.seed))
-        return {**how, "sinks": (drawn * self.sinks).to(self.dtype)}
+        how = {"scaling": self.shape.key_dim**-0.5, "window": self.window, "softcap": self.softcap, "chunk": self.chunk}
+        return {**how, **self.added}
+
+    @cached_property
+    def added(self) -> dict[str, torch.Tensor]:
+        """Sinks (H,), slopes (H,) or distances (H, n)."""
+        heads, generator = self.shape.num_kv_heads * self.group, torch.Generator().manual_seed(self.seed)
+        found = {}
+        if self.sinks:
+            found["sinks"] = (torch.randn(heads, generator=generator) * self.sinks).to(self.dtype)
+        if self.relative == "slopes":
+            found["slopes"] = torch.rand(heads, generator=generator) * 0.1
+        if self.relative == "distances":
+            found["distances"] = torch.randn(heads, 1 + self.seed * 37 % 150, generator=generator)
+        return found
+
+    def visible(self, position: int) -> int:
+        """The first position that a row sees."""
+        if self.chunk:
+            return position // self.chunk * self.chunk
+        return max(0, position + 1 - self.window) if self.window else 0
 
 
 class Scene:
@@ -101,11 +120,17 @@ class Scene:
 
 def reference(case: Case, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> np.ndarray:
     """Plain softmax attention in float64: query (H, D) over keys (T, H_kv, D) and values (T, H_kv, D_v)."""
-    seen = slice(max(0, len(keys) - case.window) if case.window else 0, None)
+    seen = slice(case.visible(len(keys) - 1), None)
     wide_keys, wide_values = (np.repeat(t[seen].double().numpy(), case.group, 1) for t in (keys, values))
     scores = np.einsum("hd,thd->ht", query.double().numpy() * case.how["scaling"], wide_keys)
     if case.softcap:
         scores = np.tanh(scores / case.softcap) * case.softcap
+    ahead = np.arange(len(keys))[::-1][seen]
+    if "slopes" in case.added:
+        scores = scores - case.added["slopes"].double().numpy()[:, None] * ahead
+    if "distances" in case.added:
+        table = case.added["distances"].double().numpy()
+        scores = scores + table[:, np.minimum(ahead, table.shape[1] - 1)]
     if case.sinks:
         scores = np.concatenate([scores, case.how["sinks"].double().numpy()[:, None]], 1)
     weights = np.exp(scores - scores.max(1, keepdims=True))

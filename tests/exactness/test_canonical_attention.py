@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,15 +31,20 @@ def trees(draw: st.DrawFn, max_rows: int = 12) -> tuple[int, tuple[int, ...]]:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     heads, dim = draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([4, 12, 20, 36, 64]))
+    window, chunk = draw(
+        st.sampled_from([(0, 0), (0, 0), (1, 0), (37, 0), (64, 0), (65, 0), (130, 0), (0, 50), (0, 128)])
+    )
     return Case(
         shape=LayerShape(heads, dim, draw(st.sampled_from([dim, dim, 24]))),
         group=draw(st.sampled_from([1, 2, 3, 8])),
         trees=tuple(draw(st.lists(trees(), min_size=1, max_size=4))),
-        window=draw(st.sampled_from([0, 0, 1, 37, 64, 65, 130])),
+        window=window,
         softcap=draw(st.sampled_from([0.0, 0.0, 2.0])),
         dtype=draw(st.sampled_from([torch.float32, torch.bfloat16])),
         padding=draw(st.integers(0, 5)),
         seed=draw(st.integers(0, 99)),
+        relative=draw(st.sampled_from(["", "slopes", "distances"])),
+        chunk=chunk,
         sinks=draw(st.sampled_from([0.0, 0.0, 2.0, 200.0])),
     )
 
@@ -69,6 +75,10 @@ def test_a_row_alone_on_its_committed_path_has_the_same_bits(case: Case):
 @pytest.mark.parametrize("start", [0, 64, 128, 256])
 def test_a_chunk_of_a_prompt_is_softmax_attention_too(start: int, window: int):
     case = Case(LayerShape(2, 20, 12), 3, ((start, (-1,)),), window, 0.0, torch.float32, 0, 5)
+    if window == 66:
+        case = replace(case, window=0, chunk=66)
+    elif window in (37, 100):
+        case = replace(case, relative="slopes" if window == 37 else "distances")
     scene = Scene(case)
     sequence = scene.work[0].sequence
     scene.fill(sequence, np.arange(start, start + PAGE_SIZE))

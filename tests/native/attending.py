@@ -21,6 +21,7 @@ from paceline.native.ops import run
 Way = Callable[[Scene, Sequence[TreeWork], torch.Tensor], torch.Tensor]  # ... -> (R, H, D_v) float32
 
 LENGTHS = (0, 1, 62, 63, 64, 65, 127, 300, 448, 511, 512, 513, 575, 1100)
+CHUNKS = (1, 37, 64, 100, 500)
 WINDOWS = (0, 0, 0, 1, 63, 64, 65, 100, 700)
 
 
@@ -60,16 +61,21 @@ def random_case(seed: int, way: Way) -> Case:
     rng = random.Random(seed)
     is_odd = way is by_kernels
     heads, group = rng.choice([(1, 1), (2, 3), (5, 1), (3, 2), (1, 8), (1, 7), (1, 70)][: 7 if is_odd else 5])
+    window, chunk = rng.choice(WINDOWS), 0
+    if rng.random() < 0.2:
+        window, chunk = 0, rng.choice(CHUNKS)
     dim = rng.choice([1, 5, 16, 20, 33, 64, 80, 96] if is_odd else [4, 12, 20, 36, 64])
     return Case(
         shape=LayerShape(heads, dim, rng.choice([dim, dim, 24, 5, 72][: 5 if is_odd else 3])),
         group=group,
         trees=tuple(random_tree(rng) for _ in range(rng.choice([1, 1, 2, 3, 9]))),
-        window=rng.choice(WINDOWS),
+        window=window,
         softcap=rng.choice([0.0, 0.0, 2.0]),
         dtype=rng.choice([torch.float32, torch.bfloat16]),
         padding=0,
         seed=seed,
+        relative=rng.choice(["", "slopes", "distances"]),
+        chunk=chunk,
         sinks=rng.choice([0.0, 0.0, 2.0, 200.0]),
     )
 

@@ -22,8 +22,10 @@ ways = pytest.mark.parametrize("way", WAYS)
 ROUNDING = 1e-5
 
 
-def make(*trees: tuple[int, tuple[int, ...]], window: int = 0, dtype: torch.dtype = torch.float32) -> Scene:
-    return Scene(Case(LayerShape(2, 20, 12), 3, trees, window, 0.0, dtype, 0, 3))
+def make(
+    *trees: tuple[int, tuple[int, ...]], window: int = 0, dtype: torch.dtype = torch.float32, relative: str = ""
+) -> Scene:
+    return Scene(Case(LayerShape(2, 20, 12), 3, trees, window, 0.0, dtype, 0, 3, relative=relative))
 
 
 def chain(count: int) -> tuple[int, ...]:
@@ -112,7 +114,8 @@ def test_the_thread_count_changes_no_bit(seed: int):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("start", "count"), [(0, 64), (0, 130), (63, 2), (64, 37), (449, 200), (1000, 1)])
 def test_a_chunk_of_any_length_has_the_bits_of_decoding(start: int, count: int, dtype: torch.dtype, window: int):
-    scene = make((start + count, (-1,)), window=window, dtype=dtype)
+    relative = ("", "slopes", "distances")[(start + count + window) % 3]
+    scene = make((start + count, (-1,)), window=window, dtype=dtype, relative=relative)
     query = scene.normal(count, 6, 20)
     sequence, frame = scene.work[0].sequence, Frame(library(), scene.pool.num_pages)
     sequence.length = start
@@ -217,7 +220,15 @@ def test_operations_refuse_what_does_not_fit():
         {"value_pool": values[:, :1]},
         {"frame": Frame(library(), 10)},
         {"window": -1},
+        {"chunk": -1},
+        {"chunk": 5, "window": 5},
         {"softcap": -1.0},
+        {"slopes": torch.zeros(5)},
+        {"slopes": torch.zeros(6, dtype=torch.bfloat16)},
+        {"slopes": torch.zeros(6), "distances": torch.zeros(6, 9)},
+        {"distances": torch.zeros(5, 9)},
+        {"distances": torch.zeros(6, 0)},
+        {"distances": torch.zeros(9, 6).t()},
     ):
         with pytest.raises(ValueError, match=r"."):
             attend_ops(**{**good, **change})

@@ -17,12 +17,16 @@ with groups and blocks of 64 rows. Whether the library's products keep their bit
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
 from paceline.model.pool import LayerCache
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TAIL, Rows, Shared
 
+Added = Callable[[torch.Tensor], torch.Tensor]  # by distances (..., 1, T): what is added to scores (..., G, T)
 Partial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # maximum (..., 1), sum (..., 1), values (..., D_v)
 _LOWEST = torch.finfo(torch.float32).min  # stands in for the maximum of a tile that a row does not see
 
@@ -35,22 +39,59 @@ def batch_invariant_attention(
     window: int = 0,
     softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
+    slopes: torch.Tensor | None = None,
+    distances: torch.Tensor | None = None,
+    chunk: int = 0,
 ) -> torch.Tensor:
     """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
 
     `window` is the number of positions seen, itself included (0: all); `softcap` bounds scores (0: none). `sinks`
-    (H,) are scores of keys without values: they are in the sum of exponentials and nowhere else.
+    (H,) are scores of keys without values: they are in the sum of exponentials and nowhere else. To a score are added
+    `slopes` (H,) times the key's position less the row's (ALiBi), or `distances` (H, n) at the row's
+    position less the key's, the last one beyond (T5). With a `chunk`, a row sees its chunk of so many positions
+    from the beginning on.
     """
     scaled = query.float() * scaling
-    partial = _tail(scaled, cache, rows, window, softcap)
-    shared = rows.shared(window)
+    seen = -chunk if chunk else window
+    scores = _Scores(softcap, _added(slopes, distances, cache.shape.num_kv_heads))
+    partial = _tail(scaled, cache, rows, seen, scores)
+    shared = rows.shared(seen)
     if shared is not None:
-        partial = _combine(_shared(scaled, cache, rows, shared, softcap), partial)
+        partial = _combine(_shared(scaled, cache, rows, shared, scores), partial)
     _, total, out = partial if sinks is None else _with_sinks(partial, sinks.float().view(-1, 1))
     return out / total
 
 
-def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, softcap: float) -> Partial:
+@dataclass(frozen=True)
+class _Scores:
+    """What becomes of scores: the bound (0: none), and what is added by distance."""
+
+    softcap: float
+    added: Added | None
+
+    def bias(self, bias: torch.Tensor, distances: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A bias (B, 1, g, 1, T) with what is added by distance: (B, H_kv, g, G, T)."""
+        return bias if self.added is None else bias + self.added(distances())
+
+
+def _added(slopes: torch.Tensor | None, distances: torch.Tensor | None, num_kv_heads: int) -> Added | None:
+    """From distances (B, 1, g, 1, T) to what is added to scores (B, H_kv, g, G, T); None if nothing is."""
+    if slopes is not None:
+        factors = slopes.view(num_kv_heads, 1, -1, 1)
+        return lambda ahead: factors * -ahead.float()
+    if distances is not None:
+        table = distances.view(num_kv_heads, -1, distances.shape[1])
+        return lambda ahead: _looked_up(table, ahead.clamp(0, distances.shape[1] - 1))
+    return None
+
+
+def _looked_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Values of `table` (H_kv, G, n) at `index` (B, 1, g, 1, T): (B, H_kv, g, G, T)."""
+    found = table[:, :, index[:, 0, :, 0]]  # (H_kv, G, B, g, T)
+    return found.permute(2, 0, 3, 1, 4)
+
+
+def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, made: _Scores) -> Partial:
     """The tail's partial result per row: (R, H, 1), (R, H, 1), (R, H, D_v)."""
     heads, g = cache.shape.num_kv_heads, rows.rows_per_group
     keys, values = cache.read(rows.tail_index(heads))
@@ -60,14 +101,14 @@ def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, softc
         grouped,
         keys.view(-1, heads, TAIL, dim),
         values.view(-1, heads, TAIL, cache.shape.value_dim),
-        rows.tail_bias(window),
-        softcap,
+        made.bias(rows.tail_bias(window), rows.tail_distances),
+        made.softcap,
     )
     top, total, out = (t.transpose(1, 2).reshape(num_rows, num_heads, -1) for t in partial)
     return top, total, out
 
 
-def _shared(query: torch.Tensor, cache: LayerCache, rows: Rows, shared: Shared, softcap: float) -> Partial:
+def _shared(query: torch.Tensor, cache: LayerCache, rows: Rows, shared: Shared, made: _Scores) -> Partial:
     """The earlier tiles' partial results per row: (R, tiles, H, ...) each."""
     heads, tiles = cache.shape.num_kv_heads, shared.num_tiles
     keys, values = cache.read_pages(shared.pages)
@@ -77,7 +118,8 @@ def _shared(query: torch.Tensor, cache: LayerCache, rows: Rows, shared: Shared, 
     blocked = blocked.view(num_blocks, 1, block, heads, num_heads // heads, dim).transpose(2, 3)
     blocked = blocked.expand(-1, tiles, -1, -1, -1, -1).reshape(-1, heads, block, num_heads // heads, dim)
     bias = shared.bias.expand(num_blocks, tiles, -1, -1).flatten(0, 1)[:, None, :, None, :]
-    partial = _attend(blocked, keys, values, bias, softcap)
+    ahead = shared.distances.flatten(0, 1)[:, None, :, None, :]
+    partial = _attend(blocked, keys, values, made.bias(bias, lambda: ahead), made.softcap)
     return tuple(_by_row(t, tiles, num_blocks * block, rows) for t in partial)  # type: ignore[return-value]
 
 

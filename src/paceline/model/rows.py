@@ -29,11 +29,15 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Shared:
-    """Tiles read for blocks of rows: pages (blocks * tiles,), bias broadcastable to (blocks, tiles, rows, 64)."""
+    """Tiles read for blocks of rows: pages (blocks * tiles,), bias broadcastable to (blocks, tiles, rows, 64).
+
+    `distances` (blocks, tiles, rows, 64) int64: how far before its row each position is.
+    """
 
     num_tiles: int
     pages: torch.Tensor
     bias: torch.Tensor
+    distances: torch.Tensor
 
 
 @dataclass
@@ -81,11 +85,23 @@ class Rows:
         """(N, 1, g, 1, 128) float32: 0 where a row sees the position, -inf elsewhere. `window` 0 is none."""
 
         def make() -> torch.Tensor:
-            keys = (self.tiles[:, None] - 1) * PAGE_SIZE + np.arange(TAIL)
-            visible = _sees(self.positions.reshape(len(self.tiles), -1, 1), keys[:, None, :], window)
+            visible = _sees(self.positions.reshape(len(self.tiles), -1, 1), self._tail_keys(), window)
             return self._bias(visible[:, None, :, None, :])
 
         return self._once("tail_bias", window, make)
+
+    def tail_distances(self) -> torch.Tensor:
+        """(N, 1, g, 1, 128) int64: how far before its row each position of the tail is."""
+
+        def make() -> torch.Tensor:
+            ahead = self.positions.reshape(len(self.tiles), -1, 1) - self._tail_keys()
+            return torch.from_numpy(ahead[:, None, :, None, :]).to(self.device)
+
+        return self._once("tail_distances", 0, make)
+
+    def _tail_keys(self) -> Ints:
+        """(N, 1, 128) positions of the tails."""
+        return ((self.tiles[:, None] - 1) * PAGE_SIZE + np.arange(TAIL))[:, None, :]
 
     def shared(self, window: int) -> Shared | None:
         """The tiles before the tail that a layer with this window reads; None if no row has any."""
@@ -94,8 +110,8 @@ class Rows:
     def _make_shared(self, window: int) -> Shared | None:
         # The first tile and the count depend on a row's own tile alone, so that every forward sums alike.
         last = np.maximum(self.block_tiles - 1, 0)
-        lowest = self.block_tiles * PAGE_SIZE - window + 1  # position that the first row of a tile sees
-        first = np.clip(lowest // PAGE_SIZE, 0, last) if window else np.zeros_like(last)
+        lowest = first_seen(self.block_tiles * PAGE_SIZE, window)  # that the first row of a tile sees
+        first = np.minimum(lowest // PAGE_SIZE, last)
         count = last - first
         num_tiles = int(count.max())
         if num_tiles == 0:
@@ -107,9 +123,11 @@ class Rows:
         pages = np.stack([np.where(u, table[np.where(u, t, 0)], 0) for table, t, u in tables])
         keys = tile[:, :, None, None] * PAGE_SIZE + np.arange(PAGE_SIZE)
         visible = used[:, :, None, None]
+        rows = self.positions[self.blocks][:, None, :, None]
         if window:
-            visible = visible & _sees(self.positions[self.blocks][:, None, :, None], keys, window)
-        return Shared(num_tiles, torch.from_numpy(pages.reshape(-1)).to(self.device), self._bias(visible))
+            visible = visible & _sees(rows, keys, window)
+        distances = torch.from_numpy(rows - keys).to(self.device)
+        return Shared(num_tiles, torch.from_numpy(pages.reshape(-1)).to(self.device), self._bias(visible), distances)
 
     def block_index(self) -> torch.Tensor:
         """(blocks * rows,) the rows of each block."""
@@ -128,9 +146,15 @@ class Rows:
         return cast(Made, self._cache[name, key])
 
 
+def first_seen(rows: Ints, window: int) -> Ints:
+    """The first positions that rows see. A negative window is a chunk's length: its row sees it from the beginning."""
+    if window < 0:
+        return rows - rows % -window
+    return np.maximum(rows - window + 1, 0) if window else np.zeros_like(rows)
+
+
 def _sees(rows: Ints, keys: Ints, window: int) -> NDArray[np.bool_]:
-    visible = (keys <= rows) & (keys >= 0)
-    return visible & (keys > rows - window) if window else visible
+    return (keys <= rows) & (keys >= first_seen(rows, window))
 
 
 @dataclass(frozen=True)

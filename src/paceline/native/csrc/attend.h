@@ -56,8 +56,8 @@ static int64_t walk(const Attention *a, Range part, const Scratch *s) {
     return count;
 }
 
-/* views: out, query (R, H, D), keys pool, values pool, frame; shape R, H, D, H_kv, D_v; size: window; number:
- * scaling, softcap. */
+/* views: out, query (R, H, D), keys pool, values pool, frame, one of combine's, then slopes or distances or none; shape
+ * R, H, D, H_kv, D_v; size: window, distances of a head (0: slopes); number: scaling, softcap. */
 static Attention attention_of(const Op *op) {
     const int64_t value_dim = op->shape[4], heads = op->shape[3];
     const Attention a = {
@@ -65,6 +65,7 @@ static Attention attention_of(const Op *op) {
         op->shape[2], value_dim, round_up(value_dim, LANES),
         heads, op->shape[1] / heads, op->size[0],
         (float)op->number[0], (float)op->number[1],
+        &op->views[6], op->size[1],
         frame_of(&op->views[4], op->shape[0]),
     };
     return a;

@@ -5,7 +5,8 @@
  * through the tiles of a chunk in ascending order and keeps a running maximum, sum and weighted values; combine.h
  * adds up the chunks. A score is one sum over the dimensions in ascending order, in a lane of its key; values are
  * added in the order of their positions. How many queries and keys share registers changes no sum. What a query
- * does not see is never multiplied: a slot there may hold NaN.
+ * does not see is never multiplied: a slot there may hold NaN. What is added to a score by distance is a function of
+ * the query's head, its position and the key's.
  *
  * An item of work is a chunk of one key head for some rows of one sequence. It loads a tile's keys, transposed to
  * float32, and its values once for all its queries. Keys that are not committed stand anywhere in the pool and are on
@@ -16,6 +17,8 @@ typedef struct {
     int64_t dim, value_dim, width; /* width: value_dim in whole vectors */
     int64_t num_kv_heads, group, window;
     float scaling, softcap;
+    const View *relative;  /* slopes (H) or distances (H, num_distances), float32; no data: nothing */
+    int64_t num_distances; /* 0: slopes */
     Frame frame;
 } Attention;
 
@@ -67,17 +70,35 @@ INLINE int64_t draft_at(const Attention *a, const Item *item, int64_t query, int
 
 static const float places[MAX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+/* Adds to a query's scores of places `range`, whole vectors, what follows from how far the keys are. `ahead`: of the
+ * tile's first place, how far it is behind the query; keys after the query are counted as its own place. */
+static void add_relative(const Attention *a, int64_t head, int64_t ahead, Range range, float *scores) {
+    if (a->num_distances == 0) {
+        const vf slope = vf_set1(*(const float *)element(a->relative, head, 0, 0));
+        for (int64_t i = range.first; i < range.end; i += LANES) {
+            const vf distance = vf_add(vf_load(places), vf_set1((float)(i - ahead)));
+            vf_store(scores + i, vf_add(vf_load(scores + i), vf_mul(slope, distance)));
+        }
+        return;
+    }
+    const float *added = (const float *)element(a->relative, head, 0, 0);
+    for (int64_t i = range.first; i < range.end; i++)
+        scores[i] += added[least(most(ahead - i, 0), a->num_distances - 1)];
+}
+
 /* Turns a query's scores in a tile into weights, and brings its partial result to the new maximum. */
-static void weigh(const Attention *a, Range seen, float *scores, float *partial) {
+static void weigh(const Attention *a, Range seen, int64_t head, int64_t ahead, float *scores, float *partial) {
     const int64_t first = seen.first / MAX_LANES * MAX_LANES, end = round_up(seen.end, MAX_LANES);
     const vf lowest = vf_set1(-INFINITY);
     vf top = lowest;
+    for (int64_t i = first; a->softcap > 0.0f && i < end; i += LANES) {
+        const vf cap = vf_set1(a->softcap);
+        vf_store(scores + i, vf_mul(vf_tanh(vf_div(vf_load(scores + i), cap)), cap));
+    }
+    const Range whole = {first, end};
+    if (a->relative->data != NULL) add_relative(a, head, ahead, whole, scores);
     for (int64_t i = first; i < end; i += LANES) {
         vf score = vf_load(scores + i);
-        if (a->softcap > 0.0f) {
-            const vf cap = vf_set1(a->softcap);
-            score = vf_mul(vf_tanh(vf_div(score, cap)), cap);
-        }
         if (i < seen.first || i + LANES > seen.end) {
             const vf place = vf_add(vf_load(places), vf_set1((float)i));
             score = vf_select_less(place, vf_set1((float)seen.first), lowest, score);
@@ -159,8 +180,10 @@ static void attend_group(const Attention *a, const Item *item, const Tile *tile,
         float *scores = s->scores + r * PAGE;
         for (int64_t i = most(seen.first, tile->committed); i < seen.end; i++)
             scores[i] = s->draft_scores[(query + r) * PAGE + draft_at(a, item, query + r, tile->start + i)];
+        const int64_t head = item->head * a->group + (query + r) % a->group;
+        const int64_t ahead = item->rows[(query + r) / a->group].position - tile->start;
         if (seen.first < seen.end)
-            weigh(a, seen, scores, item->partials + (query + r) * partial_floats(a->value_dim));
+            weigh(a, seen, head, ahead, scores, item->partials + (query + r) * partial_floats(a->value_dim));
     }
     add_values(a, item, tile, s, query, rows, joint);
 }

@@ -26,8 +26,10 @@ INLINE int64_t partial_index(const Frame *frame, int64_t kv_head, int64_t chunk,
     return (kv_head * frame->header->chunks + chunk) * frame->header->num_rows + row;
 }
 
-/* The first position that a row sees. `window` counts its own position; 0 is none. */
+/* The first position that a row sees. `window` counts its own position; 0 is none. A negative one is a chunk's length:
+ * the row sees its chunk from the beginning on. */
 INLINE int64_t first_seen(int64_t position, int64_t window) {
+    if (window < 0) return position - position % -window;
     return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
