@@ -12,7 +12,7 @@ import torch
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
 from paceline.bundled.grow import SIZES, Growth, inflate
 from paceline.errors import ConfigError
-from paceline.model.loading import read_model
+from paceline.model.pretrained import read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"
 _GROWN = {INFLATED: SIZES["134m"], f"{INFLATED}-1b": SIZES["1b"]}

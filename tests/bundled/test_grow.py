@@ -10,7 +10,7 @@ import paceline
 from paceline.bundled import DEFAULT_TARGET, bundled_path
 from paceline.bundled.grow import SIZES, Growth, inflate, inflated_config, num_parameters
 from paceline.errors import ConfigError
-from paceline.model.loading import read_model
+from paceline.model.pretrained import read_model
 
 WIDER = Growth(hidden_size=1024, num_layers=9, num_heads=12, num_kv_heads=6, intermediate_size=700)
 PROMPTS = [

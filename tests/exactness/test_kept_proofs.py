@@ -16,10 +16,11 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from exactness.models import ARCHITECTURES, build
-from paceline.model import inspect, numerics, proof, proving
+from paceline.model import agreement, inspect, numerics, proof, proving
 from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
 from paceline.model.hf import Decoder, HFTarget
-from paceline.model.loading import load_target, read_model
+from paceline.model.loading import load_target
+from paceline.model.pretrained import read_model
 from paceline.model.proof import proof_file, read_proof
 from paceline.model.rows import TreeWork
 from paceline.model.shallow import num_different_layers, shortened
@@ -66,7 +67,7 @@ def counted() -> Iterator[dict[str, int]]:
 
     with (
         patch.object(inspect, "anatomy", counting("anatomy", inspect.anatomy)),
-        patch.object(inspect, "eager_logits", counting("eager", inspect.eager_logits)),
+        patch.object(agreement, "eager_logits", counting("eager", agreement.eager_logits)),
         patch.object(proving, "proven_row_counts", counting("probe", proving.proven_row_counts)),
         patch.object(Decoder, "forward", counting("forward", Decoder.forward)),
     ):

@@ -59,7 +59,8 @@ def step(
     from paceline.bench.step import StepPlan, bench_step
     from paceline.bench.step_report import step_table
     from paceline.console import progress, show, write_json
-    from paceline.model.loading import parse_device, parse_dtype, read_model
+    from paceline.model.loading import parse_device, parse_dtype
+    from paceline.model.pretrained import read_model
     from paceline.provenance import provenance
 
     if model is not None and shape is not None:

@@ -21,7 +21,8 @@ from paceline.console import progress
 from paceline.drafters import available
 from paceline.engine.request import fresh_tenant
 from paceline.llm import LLM
-from paceline.model.loading import parse_device, parse_dtype, read_model
+from paceline.model.loading import parse_device, parse_dtype
+from paceline.model.pretrained import read_model
 from paceline.pacing import FixedPacer
 
 _LOOKUP_TOKENS = 10

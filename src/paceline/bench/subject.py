@@ -18,7 +18,8 @@ from paceline.console import progress
 from paceline.drafters.base import automatic
 from paceline.engine.request import Environment
 from paceline.llm import LLM
-from paceline.model.loading import parse_device, parse_dtype, read_model
+from paceline.model.loading import parse_device, parse_dtype
+from paceline.model.pretrained import read_model
 
 BUNDLED, INFLATED = "bundled", "inflated"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

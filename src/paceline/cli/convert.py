@@ -59,7 +59,8 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 def _write(name: str, part: Path, kind: str | None, bar: ProgressBar) -> None:
     from paceline.formats.gguf import writer
-    from paceline.model.loading import parse_device, read_model
+    from paceline.model.loading import parse_device
+    from paceline.model.pretrained import read_model
 
     writer.gguf_package()
     bar.update(0.0, f"loading {name}")

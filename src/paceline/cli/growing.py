@@ -19,7 +19,8 @@ def grow(size: str, dtype: str, bar: ProgressBar) -> tuple[Any, int]:
     """
     from paceline.bundled.grow import SIZES, inflate, inflated_config, num_parameters
     from paceline.model.hf import SCRATCH
-    from paceline.model.loading import parse_device, parse_dtype, read_model
+    from paceline.model.loading import parse_device, parse_dtype
+    from paceline.model.pretrained import read_model
 
     if size not in SIZES:
         raise ConfigError(f"--size is {size!r}; allowed: {', '.join(SIZES)}")

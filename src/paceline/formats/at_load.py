@@ -15,9 +15,10 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from paceline.architectures import auto_class
 from paceline.cache import cache_folder, cache_key
 from paceline.errors import ModelError, first_line
 from paceline.formats.blocks import BLOCKS, BlockRows, BlockType
@@ -200,7 +201,7 @@ def _rows(shape: tuple[int, int], block_type: BlockType) -> tuple[int, int]:
 def _matrices(config: PreTrainedConfig) -> dict[str, tuple[tuple[int, int], bool]]:
     """By parameter name the shape (N, K) of each matrix of a linear or embedding, and whether it is stored (K, N)."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto_class(config).from_config(config)
     found: dict[str, tuple[tuple[int, int], bool]] = {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for module in model.modules():

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from paceline.architectures import auto_class
 from paceline.errors import ModelError
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.checkpoint import Checkpoint, StoredWeight
@@ -50,7 +51,7 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredKind], None] | None
         raise ModelError(f"quantised weights need the native kernels: install with a C compiler, without {VARIABLE}=0")
     with _without_memory():
         config, dtype = deepcopy(checkpoint.config), checkpoint.float_dtype or torch.float32
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+        model = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
     for stored in checkpoint.weights():
         become = _place(model, found if checkpoint.float_dtype is None else None, stored)
         if on_weight is not None:

@@ -5,6 +5,7 @@ Everything here refuses by `ModelError` in one sentence that names the part.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from paceline.model import recurrence
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
-from paceline.model.quantized import is_quantized, quickly
+from paceline.model.quantized import quickly
 from paceline.model.scanning import Scan
 from paceline.model.states import ConvolutionShape, StateShapes
 from paceline.native.library import library
@@ -24,9 +25,19 @@ from paceline.native.ops import FLOATS
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
-# An input that rounding decides otherwise by its last bit is another int8 value; keys and values are bfloat16.
-_QUANTIZED_TOLERANCE = 5e-2
+# What configurations call the longest context, the most usual first.
+_LIMITS = (
+    *("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "max_sequence_length"),
+    *("n_ctx", "model_max_length", "context_length", "seq_length", "max_seq_length"),
+)
+_MIX_NOTHING = ("mlp", "moe")  # types of layers in which a token sees itself alone
+_WINDOWED = ("sliding_attention", "hybrid_sliding")
+_RECURRENT = re.compile(
+    r"(Mamba\w*|Bamba|H1)Mixer|MambaLayer|ShortConv|DeltaNet|DeltaAttention|RecurrentBlock|LightningAttention|"
+    "RwkvSelfAttention|LSTMLayer"
+)
+_ATTENTION = re.compile("Attention|Mixer")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
 
 
@@ -74,7 +85,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     recurrence.install(model)
     recorder = _Recorder()
     logits = _record(model, recorder, sample_tokens(config.vocab_size))
-    _check_calls(config, recorder)
+    _check_calls(model, config, recorder)
     max_length, note = _context(config)
     return Anatomy(
         recorder.layers,
@@ -105,36 +116,6 @@ def sample_tokens(vocab_size: int) -> list[int]:
     return [(i * 2_654_435_761 + 17) % vocab_size for i in range(SAMPLE)]
 
 
-def eager_logits(model: PreTrainedModel) -> torch.Tensor:
-    """(7, V) float32 logits of `sample_tokens` by the model's own eager attention."""
-    tokens = sample_tokens(model.config.get_text_config().vocab_size)
-    model.config._attn_implementation = "eager"
-    with torch.inference_mode():
-        ids = torch.tensor([tokens], device=model.device)
-        return model(input_ids=ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
-
-
-def tolerance_of(model: PreTrainedModel) -> float:
-    """How far its logits may be from eager ones, relative to their size."""
-    return _QUANTIZED_TOLERANCE if is_quantized(model) else _TOLERANCE[model.dtype]
-
-
-def check_agreement(ours: torch.Tensor, eager: torch.Tensor, tolerance: float, has_experts: bool) -> None:
-    """Refuse a model whose logits through batch-invariant attention are not those of its own attention, up to rounding.
-
-    Rounding may send a row to other experts, where a router is nearly undecided: then the median row counts.
-    """
-    if has_experts:
-        error = float(((ours - eager).norm(dim=1) / eager.norm(dim=1).clamp(min=1e-12)).median())
-    else:
-        error = float((ours - eager).norm() / eager.norm().clamp(min=1e-12))
-    if not error <= tolerance:
-        raise ModelError(
-            f"the logits through batch-invariant attention differ from the model's eager attention by {error:.2g} "
-            f"(relative; allowed {tolerance:.0e}): its attention does something that Paceline does not know"
-        )
-
-
 def refuse_by_config(model: PreTrainedModel) -> None:
     """Refuse a model that says of itself that it cannot be decoded exactly."""
     config, name = model.config.get_text_config(), type(model).__name__
@@ -150,12 +131,14 @@ def refuse_by_config(model: PreTrainedModel) -> None:
         )
     if getattr(config, "attention_chunk_size", None) or "chunked_attention" in (_layer_types(config) or ()):
         raise ModelError(f"{name} uses chunked attention masks, which would be lost")
-    if model.dtype not in _TOLERANCE:
+    if model.dtype not in _DTYPES:
         raise ModelError(f"{name} has dtype {model.dtype}; allowed: float32, bfloat16, float16")
 
 
 def num_experts(config: Any) -> str:
     """How many experts a layer has, as `name=number` of the configuration; empty if it has none."""
+    if not getattr(config, "is_moe", True):
+        return ""
     name = next((a for a in _EXPERTS if (getattr(config, a, 0) or 0) > 1), None)
     return f"{name}={getattr(config, name)}" if name else ""
 
@@ -169,19 +152,37 @@ def _layer_types(config: Any) -> list[str] | None:
     return getattr(config, "layer_types", None)
 
 
-def _check_calls(config: Any, recorder: _Recorder) -> None:
-    if not recorder.layers and not recorder.states.scans and not recorder.states.convolutions:
-        raise ModelError("no layer calls the registered attention or scan: private ones cannot be decoded exactly")
-    types = [t for t in _layer_types(config) or () if t in ("sliding_attention", "full_attention")]
+def _check_calls(model: PreTrainedModel, config: Any, recorder: _Recorder) -> None:
+    """Refuse layers that mix tokens in a way that nothing answers. A layer may call more than once."""
+    types = _layer_types(config)
+    scans = max(len(recorder.states.scans), len(recorder.states.convolutions))
+    layers = config.num_hidden_layers if types is None else sum(kind not in _MIX_NOTHING for kind in types)
+    if len(recorder.layers) + scans < layers:
+        recurrent, private = _names(model, _RECURRENT), _names(model, _ATTENTION)
+        what = f"{recurrent} keeps a state of its own" if recurrent else f"{private or type(model).__name__} is its own"
+        raise ModelError(
+            f"{len(recorder.layers)} of {layers} layers call the registered attention and {scans} a scan: {what} and "
+            "would have to be written anew"
+        )
     wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    sliding = [t == "sliding_attention" if types else bool(wanted) for t in types or recorder.windows]
-    if [w > 0 for w in recorder.windows] != sliding:
+    sliding = [t in _WINDOWED if types else bool(wanted) for t in types or recorder.windows]
+    if not _are_alike(sliding, [w > 0 for w in recorder.windows]):
         raise ModelError("layers with sliding windows do not pass their window to the attention; it would be lost")
+
+
+def _are_alike(layers: list[bool], calls: list[bool]) -> bool:
+    """True if what holds for layers holds for calls: one for one, or as far as can be told where some call again."""
+    return calls == layers if len(calls) == len(layers) else {*calls} == {*layers}
+
+
+def _names(model: PreTrainedModel, pattern: re.Pattern[str]) -> str:
+    """The first class of module that a pattern matches; empty if none does."""
+    return next((name for module in model.modules() if pattern.search(name := type(module).__name__)), "")
 
 
 def _context(config: Any) -> tuple[int, str]:
     """Context length, cut where rotary scaling would begin to depend on the longest neighbour."""
-    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2**20)
+    limit = next((int(n) for name in _LIMITS if isinstance(n := getattr(config, name, None), int) and n > 0), 2**20)
     for rope in _rope_settings(config):
         kind = rope.get("rope_type", rope.get("type"))
         if kind in _LENGTH_DEPENDENT:

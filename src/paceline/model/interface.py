@@ -17,6 +17,13 @@ from paceline.errors import ModelError
 from paceline.model.scanning import Scan
 
 ATTENTION_NAME = "paceline"
+_KNOWN = ("scaling", "sliding_window", "softcap", "s_aux")
+# What changes no value where there is no cache, no padding and no training, by how it begins. Position ids were read
+# before: queries and keys come rotated.
+_HARMLESS = (
+    *("dropout", "is_causal", "position_ids", "cu_seq_lens", "max_length", "output_", "use_cache", "return_dict"),
+    *("deterministic", "logits_to_keep", "cache_position"),
+)
 
 
 class ForwardStep(Protocol):
@@ -51,9 +58,12 @@ def paceline_attention(
     """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
     if attention_mask is not None:
         raise ModelError("this model gives its attention a mask of its own, which batch-invariant attention would lose")
-    if kwargs.get("s_aux") is not None:
-        raise ModelError("this model's attention has sinks (s_aux), which batch-invariant attention does not support")
-    scaling, step = kwargs.get("scaling"), current_step()
+    unknown = sorted(n for n, v in kwargs.items() if v is not None and not n.startswith(_HARMLESS) and n not in _KNOWN)
+    if unknown:
+        raise ModelError(f"{type(module).__name__} asks for attention by {', '.join(unknown)}, which would be lost")
+    if kwargs.get("is_causal") is False and query.shape[2] > 1:
+        raise ModelError(f"{type(module).__name__} lets a token see what follows it: it is part of an encoder")
+    scaling, sinks, step = kwargs.get("scaling"), kwargs.get("s_aux"), current_step()
     if step is None:
         raise ModelError(f"the attention {ATTENTION_NAME!r} was called outside of Paceline's forwards")
     out = step.attend(
@@ -63,6 +73,7 @@ def paceline_attention(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         window=int(kwargs.get("sliding_window") or 0),
         softcap=float(kwargs.get("softcap") or 0.0),
+        **({} if sinks is None else {"sinks": sinks.flatten()}),
     )
     return out.unsqueeze(0), None
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
 from paceline.bundled import bundled_path
-from paceline.errors import ConfigError, ModelError, first_line
+from paceline.errors import ConfigError, ModelError, PacelineError, first_line
 from paceline.formats.at_load import FloatCheckpoint, FloatFolder, FloatModel, Floats, QuantizedAtLoad
 from paceline.formats.checkpoint import Checkpoint, is_checkpoint
 from paceline.formats.contents import StoredKind
@@ -27,6 +26,7 @@ from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
 from paceline.model.numerics import apply, free_memory, num_weights, shared_copy
 from paceline.model.prefix import PAGE_SIZE
+from paceline.model.pretrained import read_model
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
 from paceline.model.proving import PROBE_PAGES, candidates, page_pool, prove, trust
 from paceline.model.quantized import cache_dtype
@@ -90,8 +90,14 @@ def load_target(
     model = factory()
     weights = num_weights(model)
     is_known = not isinstance(source, PreTrainedModel) and not trust_remote_code
-    decoder, proof = _proven(model, factory, proof_file(model) if is_known else None, cache_tokens)
-    decoder.prepare()
+    try:
+        decoder, proof = _proven(model, factory, proof_file(model) if is_known else None, cache_tokens)
+        decoder.prepare()
+    except PacelineError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"{type(model).__name__} does not run over rows of a page pool: {what}") from error
     parts = proof.parts
     target = HFTarget(decoder, parts.vocab_size, parts.max_length, proof.path)
     memory = target.memory()
@@ -122,28 +128,6 @@ def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     decoder = Decoder(model, pool, ROW_COUNTS, parts.max_length)
     decoder.prepare()
     return HFTarget(decoder, parts.vocab_size, parts.max_length, path.name)
-
-
-def read_model(
-    source: str | os.PathLike[str], dtype: torch.dtype | str, device: torch.device, **options: Any
-) -> PreTrainedModel:
-    """A bundled model, a folder or a hub name, as transformers loads it with these options.
-
-    Raises:
-        ModelError: there is no such model, or it cannot be read.
-    """
-    folder = bundled_path(str(source)) or source
-    looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
-    if looks_local and not (Path(folder) / "config.json").is_file():
-        raise ModelError(f"no model in the folder {str(source)!r}: it has no config.json")
-    transformers_logging.disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
-    except Exception as error:
-        raise ModelError(f"cannot load the model {str(source)!r}: {first_line(error)}") from error
-    finally:
-        transformers_logging.enable_progress_bar()
-    return model.to(device).eval()
 
 
 def read_reference(source: str, dtype: str, device: torch.device) -> PreTrainedModel:

@@ -128,7 +128,7 @@ class _Elementwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         is_elementwise = torch.Tag.pointwise in func.tags and isinstance(out, torch.Tensor) and out.is_floating_point()
-        if is_elementwise and has_odd_end(out.numel()):
+        if is_elementwise and out.ndim and has_odd_end(out.numel()):
             kinds = [(a.dtype, a.ndim > 0) if isinstance(a, torch.Tensor) else a for a in args]
             key = f"{func} {kinds} {kwargs} {out.device} {torch.get_num_threads()}"
             if key not in self._known:

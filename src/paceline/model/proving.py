@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
-from paceline.model import inspect
+from paceline.model import agreement, inspect
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import Decoder
 from paceline.model.interface import ATTENTION_NAME
@@ -40,7 +40,8 @@ def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages:
         ModelError: there is no such path, or the model does something that cannot be decoded exactly.
     """
     parts = inspect.anatomy(model)
-    eager, tolerance = inspect.eager_logits(model), inspect.tolerance_of(model)
+    eager = agreement.eager_logits(model)
+    agreement.check_far(model, parts)
     tried, num_pages = candidates(model), pages(model, parts)
     for index, path in enumerate(tried):
         decoder = _decoder(factory() if index else model, parts, path, num_pages)
@@ -48,7 +49,7 @@ def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages:
         logits = _stable_logits(decoder) if decoder.row_counts else None
         if logits is not None:
             ours = torch.from_numpy(logits).to(eager.device)
-            inspect.check_agreement(ours, eager, tolerance, parts.has_experts)
+            agreement.check_agreement(decoder.model, ours, eager, parts.has_experts)
             return decoder, Proof(parts, path.name, decoder.row_counts, digest_of(logits))
     raise ModelError(
         f"{type(model).__name__} gives a row different bits beside different neighbours on every numeric path "

@@ -41,6 +41,8 @@ def shortened(model: nn.Module, num_layers: int, depth: int) -> Iterator[None]:
 
 def _stack(model: nn.Module, depth: int) -> nn.ModuleList | None:
     """The list of the model's layers, if one alone is as long as there are layers."""
+    if getattr(getattr(model, "config", None), "num_hidden_layers", depth) != depth:
+        return None  # a layer calls more than once
     found = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
     return found[0] if len(found) == 1 else None
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from paceline.architectures import auto_class
 from paceline.errors import ModelError, first_line
 from paceline.formats.blocks import BlockRows
 from paceline.formats.checkpoint import StoredWeight
@@ -26,7 +27,7 @@ class Names:
     def __init__(self, config: PreTrainedConfig) -> None:
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)
+                model = auto_class(config).from_config(config)
         except Exception as error:
             raise ModelError(f"transformers makes no model of {config.model_type}: {first_line(error)}") from error
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -1,0 +1,39 @@
+"""Which class of transformers a checkpoint's configuration asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+
+from paceline.errors import ModelError
+
+_OTHER_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The auto class that makes the language model of a configuration: for text alone, or for pictures and text.
+
+    Where both know it, what the checkpoint was saved as decides: one of both kinds holds all weights under its names.
+
+    Raises:
+        ModelError: it is no decoder with a language-model head.
+    """
+    name = _saved_as(config)
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"{name} is an encoder-decoder model; only decoder-only models are supported: "
+            "its decoder alone would not see the source"
+        )
+    if name.endswith(_OTHER_HEADS):
+        raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
+    if type(config) not in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    text = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    is_text = text is not None and name == text.__name__
+    return AutoModelForCausalLM if is_text else AutoModelForMultimodalLM
+
+
+def _saved_as(config: PreTrainedConfig) -> str:
+    return str((getattr(config, "architectures", None) or [config.model_type])[0])
