@@ -31,6 +31,7 @@ _LIMITS = (
     *("n_ctx", "model_max_length", "context_length", "seq_length", "max_seq_length"),
 )
 _MIX_NOTHING = ("mlp", "moe")  # types of layers in which a token sees itself alone
+_RECUR = ("linear_attention", "conv", "mamba")  # in which it sees a state
 _WINDOWED = ("sliding_attention", "hybrid_sliding")
 _RECURRENT = re.compile(
     r"(Mamba\w*|Bamba|H1)Mixer|MambaLayer|ShortConv|DeltaNet|DeltaAttention|RecurrentBlock|LightningAttention|"
@@ -165,7 +166,8 @@ def _check_calls(model: PreTrainedModel, config: Any, recorder: _Recorder) -> No
             "would have to be written anew"
         )
     wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    sliding = [t in _WINDOWED if types else bool(wanted) for t in types or recorder.windows]
+    attend = [kind for kind in types or () if kind not in _RECUR]
+    sliding = [t in _WINDOWED if types else bool(wanted) for t in attend or recorder.windows]
     if not _are_alike(sliding, [w > 0 for w in recorder.windows]):
         raise ModelError("layers with sliding windows do not pass their window to the attention; it would be lost")
 
