@@ -20,9 +20,9 @@ ENCODER_DECODER = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_layers": 1, "num_
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "encoder-decoder": ("T5", {"vocab_size": VOCAB, **ENCODER_DECODER}, "encoder-decoder"),
     "recurrent": (
-        "Mamba",
+        "Rwkv",
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2},
-        "0 of 2 layers .*MambaMixer keeps a recurrent state",
+        "0 of 2 layers .*RwkvSelfAttention keeps a state of its own",
     ),
     "hybrid": (
         "RecurrentGemma",
@@ -33,7 +33,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "private attention": (
         "Bloom",
         {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 2},
-        r"0 of 2 layers .*its own \(BloomAttention\)",
+        "0 of 2 layers .*BloomAttention is its own",
     ),
     "needs a mask": ("Falcon", {**SIZES, "alibi": True}, "do not run with the registered attention"),
 }

@@ -22,7 +22,7 @@ from paceline.model.rows import TreeWork, tree_rows
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
 # An input that rounding decides otherwise by its last bit is another int8 value; keys and values are bfloat16.
 _QUANTIZED_TOLERANCE = 5e-2
-_FIRST = 4  # of the sample's tokens are read before the others
+_FIRST = inspect.SAMPLE - 1  # tokens that are read before the last, which follows as in generation
 _FURTHEST = 65_521  # where contexts are longer: models that scale by position begin to at 8,192 or 16,384
 
 
@@ -41,14 +41,15 @@ class _LayerFarIn(DynamicLayer):  # type: ignore[misc]
 
 
 def eager_logits(model: PreTrainedModel) -> torch.Tensor:
-    """(7, V) float32 logits of `sample_tokens` by the model's own eager attention, in two parts, as it generates.
+    """(7, V) float32 logits of `sample_tokens` by eager attention: of a prompt and of a step, as the model generates.
 
     Where it keeps no cache, all at once.
     """
     try:
         first = _run(model, _sample(model)[:_FIRST], use_cache=True)
-        name = _cache_name(model)
-        rest = _run(model, _sample(model)[_FIRST:], use_cache=True, **{name: getattr(first, name)})
+        name, rest_of = _cache_name(model), _sample(model)[_FIRST:]
+        kept = {name: getattr(first, name), **_positions(model, _FIRST, len(rest_of))}
+        rest = _run(model, rest_of, use_cache=True, **kept)
         return torch.cat([first.logits[0], rest.logits[0]]).float()
     except Exception:  # it has no cache, or another
         return _run(model, _sample(model), use_cache=False).logits[0].float()  # type: ignore[no-any-return]
@@ -58,6 +59,13 @@ def _run(model: PreTrainedModel, tokens: list[int], **how: Any) -> Any:
     model.config._attn_implementation = "eager"
     with torch.inference_mode():
         return model(input_ids=torch.tensor([tokens], device=model.device), **how)
+
+
+def _positions(model: PreTrainedModel, start: int, count: int) -> dict[str, torch.Tensor]:
+    """As `generate` hands them over: a model whose first layer keeps a state counts none by itself."""
+    if "position_ids" not in signature(model.forward).parameters:
+        return {}
+    return {"position_ids": torch.arange(start, start + count, device=model.device).unsqueeze(0)}
 
 
 def _cache_name(model: PreTrainedModel) -> str:

@@ -70,11 +70,11 @@ class _Recorder:
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         self.states.convolutions.append(ConvolutionShape(*weight.shape))
-        return torch.zeros_like(x)
+        return x.new_zeros(x.shape)
 
     def scan(self, given: Scan) -> torch.Tensor:
         self.states.scans.append(given.shape)
-        return torch.zeros_like(given.value)
+        return given.value.new_zeros(given.value.shape)
 
 
 def anatomy(model: PreTrainedModel) -> Anatomy:

@@ -64,6 +64,7 @@ class NativeLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., K) to (..., N), in the dtype of the weight."""
         rows = x.reshape(-1, x.shape[-1])
+        rows = rows if rows.stride(1) == 1 else rows.contiguous()
         out = torch.empty(len(rows), self.packed.num_columns, dtype=self.packed.dtype)
         bias = () if self.bias is None else (self.bias,)
         emit(self.packed.library, self.packed.linear, [out], [inputs_of(self.packed, rows), *bias])

@@ -61,8 +61,9 @@ def _convolve(
     """(1, C, R) and (C, K) to (1, C, R)."""
     step = current_step()
     assert step is not None
-    out = step.convolve(hidden_states[0].t(), weight, bias).t().unsqueeze(0)
-    return out if activation is None else in_whole_vectors(ACT2FN[activation], out)
+    out = step.convolve(hidden_states[0].t(), weight, bias)
+    out = out if activation is None else in_whole_vectors(ACT2FN[activation], out)
+    return out.t().unsqueeze(0)
 
 
 def _scan(rows: Scan, dtype: torch.dtype) -> torch.Tensor:

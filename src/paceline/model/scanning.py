@@ -51,14 +51,14 @@ class ScannedRows:
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(R, C) of `x` (R, C) and `weight` (C, K)."""
-        layer, out = next(self._convolutions), torch.zeros_like(x)
+        layer, out = next(self._convolutions), x.new_zeros(x.shape)
         for rows in self._sequences:
             _convolve(layer, rows, x, weight.float(), bias, out)
         return out
 
     def scan(self, given: Scan) -> torch.Tensor:
         """(R, H, J) float32."""
-        layer, out = next(self._scans), torch.zeros_like(given.value)
+        layer, out = next(self._scans), given.value.new_zeros(given.value.shape)
         for rows in self._sequences:
             _scan(layer, rows, given, out)
         return out
