@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -45,12 +46,18 @@ def predicted(outputs: Sequence[tuple[int, ...]]) -> list[Hints]:
     return [Hints(prediction=(*o[: len(o) // 2], VOCAB - 1, *o[len(o) // 2 + 1 :])) for o in outputs]
 
 
+@cache
+def plain_of(kind: str) -> list[tuple[int, ...]]:
+    """Each request decoded alone."""
+    target = target_of(VOCAB)
+    return [decode(target, [request])[0] for request in requests_of(KINDS[kind])]
+
+
 @pytest.mark.parametrize("pacing", PACINGS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_tokens_are_those_of_plain_decoding(name: str, kind: str, pacing: str) -> None:
-    target = target_of(VOCAB)
-    plain = [decode(target, [request])[0] for request in requests_of(KINDS[kind])]
+    target, plain = target_of(VOCAB), plain_of(kind)
     engine, drafters, hints = PACINGS[pacing](target), [DRAFTERS[name](target)], predicted(plain)
     for _ in range(2):  # the second time for those who learn from the first
         assert decode(target, requests_of(KINDS[kind], drafters, hints), engine=engine) == plain
