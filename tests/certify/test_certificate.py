@@ -221,7 +221,7 @@ def test_an_engine_with_a_fault_fails_with_exit_code_1(tmp_path: Path, monkeypat
     monkeypatch.setattr(certify_run, "load", spoilt)
     monkeypatch.setattr(certify_run, "run_controls", lambda *args: [])
     out = tmp_path / "c.html"
-    code = command("certify", "--drafters", "none", "--max-tokens", "24", "--seconds", "1", "--out", str(out))
+    code = command("certify", "--drafters", "none", "--max-tokens", "16", "--seconds", "0.5", "--out", str(out))
     assert code == 1
     said = capsys.readouterr().out
     assert said.startswith("FAIL")
