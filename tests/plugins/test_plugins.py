@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import paceline
 from paceline import ConfigError
 from paceline.drafters import automatic, available, base, make
 from paceline.engine.request import Environment
+from paceline.pacing import FixedPacer
 from plugins.installing import pip_install, python_with, write_package
 
 EXAMPLE = Path(__file__).parent / "example_drafter"
@@ -31,31 +33,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     monkeypatch.setattr(base, "_PACKAGES", {})
     yield tmp_path
-    for path in tmp_path.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    for name in ("example_drafter", *(path.stem for path in tmp_path.glob("*.py"))):
+        sys.modules.pop(name, None)
 
 
-def test_an_installed_drafter_is_used_as_any_other(installed: Path) -> None:
-    done = python_with(
-        installed,
-        "-W",
-        "error",
-        "-c",
-        """
-import paceline
-from paceline.pacing import FixedPacer
-
-with paceline.load(drafters=["auto", "example:period=3"]) as llm:
-    plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
-    drafted = llm.generate("Once upon a time", max_tokens=40, pacer=FixedPacer(7))
-assert drafted.token_ids == plain.token_ids
-example = drafted.stats.drafters["example"]
-assert example.num_proposals > 0 and example.num_failures == 0
-assert len(drafted.stats.drafters) > 1
-print("used")
-""",
-    )
-    assert (done.returncode, done.stdout) == (0, "used\n"), done.stderr
+def test_an_installed_drafter_is_used_as_any_other(
+    installed: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    with paceline.load(drafters=["auto", "example:period=3"]) as llm:
+        plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
+        drafted = llm.generate("Once upon a time", max_tokens=40, pacer=FixedPacer(7))
+    assert drafted.token_ids == plain.token_ids
+    example = drafted.stats.drafters["example"]
+    assert example.num_proposals > 0
+    assert example.num_failures == 0
+    assert len(drafted.stats.drafters) > 1
 
 
 def test_an_installed_drafter_is_listed_with_its_package(installed: Path) -> None:
