@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,9 @@ def others(name: str) -> Iterator[Path]:
             yield path
 
 
-def imports_of(tree: ast.Module) -> Iterator[str]:
+def imports_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Everything that a file imports, as full names."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -40,9 +40,9 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def chosen_in(tree: ast.Module) -> Iterator[str]:
+def chosen_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Drafters that a file chooses by name."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             values = [*node.args] if called in CALLS else []
@@ -56,8 +56,8 @@ def chosen_in(tree: ast.Module) -> Iterator[str]:
 @functools.cache
 def facts(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     """What a file imports, and which drafters it chooses."""
-    tree = ast.parse(path.read_text())
-    return frozenset(imports_of(tree)), frozenset(chosen_in(tree))
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    return frozenset(imports_of(nodes)), frozenset(chosen_in(nodes))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,9 +80,9 @@ make("sixth")
 print("seventh", {"eighth": 3})
 Facts(drafters={"ninth": 3})
 """
-    tree = ast.parse(code)
-    assert {f"paceline.drafters.{name}" for name in ("first", "second", "third")} <= set(imports_of(tree))
-    assert set(chosen_in(tree)) == {"fourth", "fifth", "sixth"}
+    nodes = list(ast.walk(ast.parse(code)))
+    assert {f"paceline.drafters.{name}" for name in ("first", "second", "third")} <= set(imports_of(nodes))
+    assert set(chosen_in(nodes)) == {"fourth", "fifth", "sixth"}
 
 
 def registered(folder: Path) -> list[str]:
