@@ -231,31 +231,9 @@ if (child := os.fork()) == 0:
     llm.close()
     os._exit(0)
 os.waitpid(child, 0)
-print(len(llm.generate("Once", max_tokens=2).tokens))
-"""
+print(len(llm.generate("Once", max_tokens=2).tokens), flush=True)
+llm.close()
 
-
-@pytest.fixture(scope="module")
-def said_by_a_process_of_its_own() -> list[str]:
-    """Where nobody else starts threads or forks: threads more after four callers, then what a forked child is told."""
-    if not os.path.isdir("/proc/self/task"):
-        pytest.skip("needs Linux's list of threads")
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", OWN_PROCESS]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert len(done.stdout.splitlines()) == 3, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_four_python_threads_that_decode_add_no_thread_of_the_system(said_by_a_process_of_its_own: list[str]) -> None:
-    """The callers' own four are over by then."""
-    assert said_by_a_process_of_its_own[0] == "0"
-
-
-def test_the_memory_is_back_after_close() -> None:
-    """In a process of its own: a third of a gigabyte, most of it given back."""
-    code = """
-import torch, paceline
 from transformers import LlamaConfig, LlamaForCausalLM
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 def model(num_layers):
@@ -269,12 +247,31 @@ stream = llm.stream([1, 2], max_tokens=3)
 list(stream)
 held = resident() - before
 llm.close()
-print(held, resident() - before, stream.output.token_ids != ())
+print(held, resident() - before, stream.output.token_ids != (), flush=True)
+os._exit(0)
 """
-    if not os.path.isfile("/proc/self/statm"):
-        pytest.skip("needs Linux's account of memory")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    held, left, is_kept = done.stdout.split() or pytest.fail(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def said_by_a_process_of_its_own() -> list[str]:
+    """Where nobody else starts threads, forks or takes memory: what is said of each, a line for each test below."""
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("needs Linux's list of threads and its account of memory")
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", OWN_PROCESS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert len(done.stdout.splitlines()) == 4, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_four_python_threads_that_decode_add_no_thread_of_the_system(said_by_a_process_of_its_own: list[str]) -> None:
+    """The callers' own four are over by then."""
+    assert said_by_a_process_of_its_own[0] == "0"
+
+
+def test_the_memory_is_back_after_close(said_by_a_process_of_its_own: list[str]) -> None:
+    """A third of a gigabyte, most of it given back."""
+    held, left, is_kept = said_by_a_process_of_its_own[3].split()
     assert float(held) > 250
     assert float(left) < 0.1 * float(held)
     assert is_kept == "True"
@@ -307,7 +304,7 @@ def test_a_long_prompt_is_given_up_at_its_next_chunk(bundled: LLM) -> None:
 
 
 def test_another_process_is_told_to_load_its_own(said_by_a_process_of_its_own: list[str]) -> None:
-    _, child, parent = said_by_a_process_of_its_own
+    _, child, parent, _ = said_by_a_process_of_its_own
     assert child == "this LLM belongs to the process that loaded it; load the model in each process"
     assert parent == "2"
 
