@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
+from here import Here
 
-from paceline.bench import busy
+from paceline.bench import busy, busy_sides
 from paceline.bench.busy import BusyPlan, BusyRun, busy_table
 from paceline.bench.fresh import FreshProcess
 from paceline.bench.names import AUTO, GENERATE, PLAIN
@@ -23,8 +25,9 @@ from paceline.bench.subject import SubjectOptions
 from paceline.errors import StateError
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from paceline.bench.spinning import busy_processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
 with busy_processes(2) as ids:
     print(*ids, flush=True)
     time.sleep(600)
@@ -44,6 +47,14 @@ def serve(fail="", place=""):
         return {"doubled": 2 * count, "mark": os.environ.get("MARK")}
     yield {"ready": True}, answer
     if place: open(place, "w").write("closed")
+"""
+SIDES = """
+from contextlib import contextmanager
+from paceline.errors import ConfigError
+@contextmanager
+def paceline_side(model, **settings):
+    raise ConfigError(f"no model in the folder {model!r}")
+    yield
 """
 
 
@@ -163,7 +174,12 @@ def test_all_sides_take_turns_beside_busy_processes(
         beside.append(count)
         return busy_processes(count)
 
+    def half_fresh(serve: str, *how: Any) -> Any:
+        return (FreshProcess if "paceline_side" in serve else Here)(serve, *how)
+
     monkeypatch.setattr(busy, "busy_processes", counted)
+    monkeypatch.setattr(busy, "FreshProcess", half_fresh)
+    monkeypatch.setattr(busy_sides.transformers_logging, "set_verbosity_error", lambda: None)  # of the whole process
     file = tmp_path / "busy.json"
     small = ("--max-tokens", 6, "--repeats", 2, "--beside", "1", "--threads", 1)
     result = bench("busy", "--model", tiny, *small, "--json", file)
@@ -186,7 +202,12 @@ def test_mistakes_are_said(bench: Callable[..., Result], args: list[str], said: 
     assert said in str(result.exception)
 
 
-def test_a_side_that_cannot_be_had_is_named(bench: Callable[..., Result], tmp_path: Path) -> None:
-    result = bench("busy", "--model", tmp_path)
+def test_a_side_that_cannot_be_had_is_named(
+    bench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sides.py").write_text(SIDES)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
+    monkeypatch.setattr(busy, "_SIDES", "sides")
+    result = bench("busy", "--model", "nowhere")
     assert isinstance(result.exception, StateError)
-    assert "paceline_side failed: no model in the folder" in str(result.exception)
+    assert "paceline_side failed: no model in the folder 'nowhere'" in str(result.exception)

@@ -1,4 +1,4 @@
-"""`paceline bench pacer --cold`: its arithmetic on made-up visits, and a tiny run in real processes."""
+"""`paceline bench pacer --cold`: its arithmetic on made-up visits, and a tiny run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from here import Here
 from pacer_runs import prompt, sample
 from transformers import AutoConfig
 
@@ -107,7 +108,10 @@ def test_the_six_texts_are_among_the_bundled_tasks() -> None:
     )
 
 
-def test_first_requests_from_end_to_end(bench: Callable[..., Result], tiny: str, tmp_path: Path) -> None:
+def test_first_requests_from_end_to_end(
+    bench: Callable[..., Result], tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold, "FreshProcess", Here)
     tasks, file = tmp_path / "tasks.jsonl", tmp_path / "cold.json"
     lines = [{"task": "list", "prompt": "1, 2, 3, 1, 2, 3, 1, 2,"}, {"task": "list", "prompt": "not asked"}]
     tasks.write_text("\n".join(map(json.dumps, lines)))

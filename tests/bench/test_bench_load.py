@@ -1,4 +1,4 @@
-"""`paceline bench load`: fresh processes, kept proofs in the second alone, errors told in one sentence."""
+"""`paceline bench load`: fresh processes, kept proofs in the last alone, errors told in one sentence."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def random_tiny() -> torch.nn.Module:
 
 
 def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The round that is not counted asks no process; that there is one is tested below."""
+    """What a process says, whatever it begins with: the round that is not counted and the later load ask none."""
     asked: list[str] = []
     real = load._first_token
 
     def token(name: str, *how: Any) -> tuple[float, int]:
         asked.append(name)
-        return real(name, *how) if len(asked) > len(NAMES) else (1.0, 1)
+        return real(name, *how) if len(asked) > len(NAMES) and name != LATER else (1.0, 2 * 10**7)
 
     monkeypatch.setattr(load, "_first_token", token)
     file = tmp_path / "load.json"
@@ -61,6 +61,8 @@ def test_each_round_begins_without_what_earlier_ones_kept(monkeypatch: pytest.Mo
     assert run.beside(LATER).value == pytest.approx(8.5 / 6.5)
 
 
-def test_a_process_without_a_token_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"transformers gave no token: .*"):
-        bench_load(str(tmp_path), "auto", 1, lambda: None)
+@pytest.mark.parametrize("code", ["raise SystemExit('out of luck')", "print('token 7'); raise SystemExit('out of luck')"])
+def test_a_process_without_a_token_is_an_error(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_THEIRS", code)
+    with pytest.raises(ModelError, match=r"^transformers gave no token: out of luck$"):
+        bench_load("model", "auto", 1, lambda: None)
