@@ -11,13 +11,17 @@ import time
 
 
 class Terminal:
-    """`paceline` with arguments, as it looks on a terminal that also is the one it is controlled by."""
+    """`paceline` with arguments, as it looks on a terminal that also is the one it is controlled by.
 
-    def __init__(self, *args: str, columns: int = 80, **env: str) -> None:
+    `code` runs in its place, with the same arguments.
+    """
+
+    def __init__(self, *args: str, columns: int = 80, code: str = "", **env: str) -> None:
+        start = ("-c", code) if code else ("-m", "paceline")
         self._own, theirs = pty.openpty()
         size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", sys.executable, "-m", "paceline", *args],
+            ["setsid", "--ctty", sys.executable, *start, *args],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

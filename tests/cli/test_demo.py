@@ -68,19 +68,31 @@ def test_without_a_terminal_it_prints_plain_lines(run) -> None:
     assert re.match(r"Same bytes, (\d+\.\d\d times sooner|but no sooner: \d+\.\d\d times as long)\.", lines[-1])
 
 
-@pytest.mark.parametrize(
-    ("columns", "setting"), [(80, {}), (130, {"NO_COLOR": "1"})], ids=["narrow", "wide, no colour"]
-)
-def test_on_a_terminal_both_texts_grow(columns: int, setting: dict[str, str]) -> None:
-    terminal = Terminal("demo", *SMALL, columns=columns, **setting)
+TWICE = """
+import os, sys
+from contextlib import suppress
+from paceline.cli import main
+with suppress(SystemExit):
+    main()
+print("AND AGAIN", flush=True)
+os.environ |= {"COLUMNS": "130", "NO_COLOR": "1"}
+main()
+"""
+
+
+def test_on_a_terminal_both_texts_grow() -> None:
+    """One below the other, then, without colours, beside each other."""
+    terminal = Terminal("demo", *SMALL, code=TWICE)
     assert terminal.end() == 0, terminal.seen
-    assert MOVES.search(terminal.seen)  # it is drawn again and again
-    assert bool(COLOURS.search(terminal.seen)) == (not setting)
-    last = terminal.seen[terminal.seen.rindex("plain decoding ·") :]  # the last drawing
-    assert (" Paceline ·" in last.splitlines()[0]) == (columns == 130)
-    assert "9 tokens in" in last
-    assert "Same bytes, " in last
-    assert "\x1b[?25h" in terminal.seen  # the cursor is back
+    narrow, wide = terminal.seen.split("AND AGAIN")
+    for seen, is_wide in ((narrow, False), (wide, True)):
+        assert MOVES.search(seen)  # it is drawn again and again
+        assert bool(COLOURS.search(seen)) == (not is_wide)
+        last = seen[seen.rindex("plain decoding ·") :]  # the last drawing
+        assert (" Paceline ·" in last.splitlines()[0]) == is_wide
+        assert "9 tokens in" in last
+        assert "Same bytes, " in last
+        assert "\x1b[?25h" in seen  # the cursor is back
 
 
 def test_json_is_one_object(run) -> None:
