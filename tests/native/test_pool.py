@@ -85,7 +85,7 @@ def model(kernels: Library, rows: int, width: int, dtype: torch.dtype, seed: int
     return bits
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     rows=st.integers(1, 70),
     width=st.integers(1, 300),
@@ -107,7 +107,7 @@ def test_no_bit_depends_on_who_computes_it(rows: int, width: int, dtype: torch.d
         dawdle(0)
 
 
-@pytest.mark.parametrize("seed", range(400, 410))
+@pytest.mark.parametrize("seed", range(400, 405))
 def test_attention_by_dawdling_workers_has_the_same_bits(kernels: Library, seed: int):
     torch.set_num_threads(1)
     scene = Scene(random_case(seed, by_kernels))
