@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -77,8 +77,8 @@ def test_every_row_count_is_exact(llama: Subject):
 
 
 @pytest.mark.parametrize("architecture", RECORDED)
-def test_a_whole_forward_is_one_native_call(architecture: str):
-    forward = Subject(architecture).decoder._forward
+def test_a_whole_forward_is_one_native_call(subjects: Callable[..., Subject], architecture: str):
+    forward = subjects(architecture).decoder._forward
     assert isinstance(forward, RecordedForward)
     assert forward.is_exact_by_construction
 
@@ -108,8 +108,10 @@ def test_a_stale_path_is_found_out(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("length", [5, 127, 300, 560])
 @pytest.mark.parametrize("architecture", ["llama-odd", "llama-multi-query", "gemma2", "mistral", "gpt2"])
-def test_native_attention_is_the_reference_up_to_rounding(architecture: str, length: int):
-    decoder, rng = Subject(architecture).decoder, np.random.default_rng(length)
+def test_native_attention_is_the_reference_up_to_rounding(
+    subjects: Callable[..., Subject], architecture: str, length: int
+):
+    decoder, rng = subjects(architecture).decoder, np.random.default_rng(length)
     tokens, parents = [int(t) for t in rng.integers(0, 200, length + 40)], [-1, *((i - 1) // 3 for i in range(1, 40))]
     shapes = [layer.shape for layer in decoder.pool.layers]
     pool = PagePool(shapes, 16, decoder.model.dtype, decoder.model.device)
@@ -120,4 +122,5 @@ def test_native_attention_is_the_reference_up_to_rounding(architecture: str, len
         sequence = one.pool.reserve(length + 64)
         one.prefill(sequence, tokens[:length])
         rows.append(one.forward([TreeWork(sequence, tokens[length:], parents)]))
+        one.pool.release(sequence)
     np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=2e-5 * np.abs(rows[1]).max())

@@ -84,7 +84,7 @@ def faulty_counts(decoder: Decoder, vocab_size: int) -> set[int]:
     decoder.row_counts = (REFERENCE,)
     target = HFTarget(decoder, vocab_size, 640, "unproven")
     plain = PlainRuns(target)
-    jobs = [job(100, 1, 30), job(70, 2, 30, temperature=1.0)]
+    jobs = [job(100, 1, 20), job(70, 2, 20, temperature=1.0)]
     known = [plain[one] for one in jobs]
     assert all(known)
     faulty = set()
