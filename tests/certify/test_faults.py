@@ -1,4 +1,7 @@
-"""Each planted fault fails the check that must find it, for its own reason; the same tools without a fault pass."""
+"""The tools that plant faults pass without one, and find none where none is.
+
+That each fault is found for its own reason is seen in a certificate: test_certificate.py.
+"""
 
 from __future__ import annotations
 
@@ -27,33 +30,10 @@ from paceline.testing import Recorder
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
 
-CAUSES = {
-    "attention in slot order": "arithmetic",
-    "a stale cache row": "state",
-    "penalties frozen over the draft": "law",
-    "noise re-used at the wrong index": "law",
-    "argmax fallback": "law",
-    "a wrong page of the prefix cache": "state",
-    "a sequence known by its first page": "state",
-}
-
-
 @pytest.fixture(scope="module")
 def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:
     plan = CertifyPlan("paceline-tiny", "float32", "cpu", (), ("unused",), max_tokens=16)
     return FaultBench(llm, plan, cases_for(llm.target.vocab_size, prompts), prompts)
-
-
-def test_every_fault_has_a_cause_here(bench: FaultBench):
-    assert bench.all().keys() == CAUSES.keys()
-
-
-@pytest.mark.parametrize("name", CAUSES)
-def test_a_planted_fault_is_found_with_its_cause(name: str, bench: FaultBench):
-    control = bench.all()[name]()
-    assert control.is_caught, control
-    assert control.cause == CAUSES[name]
-    assert control.name == name
 
 
 def test_the_same_tools_with_nothing_broken_pass(bench: FaultBench, llm: LLM, monkeypatch: pytest.MonkeyPatch):
