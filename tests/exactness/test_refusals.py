@@ -76,6 +76,30 @@ def test_a_mask_of_the_models_own_is_refused(monkeypatch: pytest.MonkeyPatch):
         Subject("llama")
 
 
+def test_an_argument_of_attention_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch):
+    attention = transformers.models.llama.modeling_llama.LlamaAttention
+    forward = attention.forward
+    monkeypatch.setattr(attention, "forward", lambda self, *args, **how: forward(self, *args, **how, block_indices=[3]))
+    with pytest.raises(paceline.ModelError, match="LlamaAttention asks for attention by block_indices, which would be"):
+        Subject("llama")
+
+
+def test_positions_that_are_counted_by_the_cache_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """As Llama 4 does: from some position on, and by how many rows there are and were."""
+    attention = transformers.models.llama.modeling_llama.LlamaAttention
+    forward = attention.forward
+
+    def scaled(self, hidden_states, *args, **how):
+        cache = how.get("cache") or how.get("past_key_values")
+        start = cache.get_seq_length(self.layer_idx) if cache is not None else 0
+        scale = torch.log1p((torch.arange(hidden_states.shape[1]) + start) // 512)
+        return forward(self, hidden_states * (1 + scale[:, None]), *args, **how)
+
+    monkeypatch.setattr(attention, "forward", scaled)
+    with pytest.raises(paceline.ModelError, match=r"from position 631 on .*counts positions by something else"):
+        Subject("llama")
+
+
 @pytest.mark.parametrize(("architecture", "kind"), [("mistral", "Mistral"), ("gemma2", "Gemma2")])
 def test_a_window_that_never_reaches_the_attention_is_refused(architecture, kind, monkeypatch: pytest.MonkeyPatch):
     modeling = getattr(transformers.models, architecture)

@@ -23,7 +23,7 @@ VOCAB = 131  # odd, and no multiple of any vector width
 WINDOW = 37
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
-    "hidden_size": 60,
+    "hidden_size": 56,
     "intermediate_size": 76,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ def read_model(
     except ModelError:
         raise
     except Exception as error:
+        lost = _not_converted(error)
+        if lost:
+            raise ModelError(f"weights in {str(source)!r} do not make up what they belong to: {_some(lost)}") from error
         raise ModelError(f"cannot load the model {str(source)!r}: {first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -57,6 +61,16 @@ def _read(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     return auto_class(config).from_pretrained(folder, **how, **options)  # type: ignore[no-any-return]
+
+
+def _not_converted(error: Exception) -> list[str]:
+    """Weights that transformers could not stack, of experts as a rule: a part is missing, or named otherwise.
+
+    It says so in its log alone, and names them in the frame that raised.
+    """
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = [getattr(frame.get("loading_info"), "conversion_errors", None) for frame in frames]
+    return sorted({name for names in found for name in names or ()})
 
 
 def check_weights(model: PreTrainedModel, found: dict[str, Any]) -> None:
