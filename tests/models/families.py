@@ -77,12 +77,13 @@ def kernels(setting: str) -> Iterator[None]:
 class Loaded:
     """A model behind an `LLM`, and what plain decoding of single jobs gives."""
 
-    def __init__(self, model: PreTrainedModel, **options: Any) -> None:
+    def __init__(self, model: PreTrainedModel, source: str | None = None, vocab: int | None = None) -> None:
+        """`source` is a folder to load in the model's place; prompts are of tokens below `vocab`."""
         self.model = model
-        self.llm = paceline.load(model, cache_tokens=4096, **options)
+        self.llm = paceline.load(source or model, cache_tokens=4096)
         self.target = self.llm.target
         self.plain = PlainRuns(self.target)
-        self.vocab = model.config.get_text_config().vocab_size
+        self.vocab = vocab or model.config.get_text_config().vocab_size
 
     def job(self, length: int, seed: int, max_tokens: int = 12, after: Sequence[int] = (), **options: Any) -> Job:
         """A request with a random prompt of `length` tokens behind those of another."""

@@ -1,0 +1,95 @@
+"""Which architectures of transformers decode exactly, each as a tiny random model, each in a process of its own.
+
+usage: scripts/coverage sweep OUT.jsonl [NAME ...] [--changed] [--again VERDICT ...] [--under COMMAND]
+       scripts/coverage one NAME ...          the verdicts, here and now
+       scripts/coverage table OUT.jsonl       writes docs/coverage.md and the verdicts that `--changed` goes by
+
+A sweep goes on where it stopped: the last line of a name counts, and names that have one are left out but for those
+of a verdict given after `--again`. Exit code 1 with `--changed`: a verdict is another than docs/coverage.jsonl says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from paceline.console import progress
+from sweeping.entries import entries
+from sweeping.table import KEPT, kept_verdicts, read_sweep, write_page
+
+_LIMIT = 240.0  # seconds of one entry
+
+
+def main() -> int:
+    """Exit code."""
+    given = _parsed()
+    if given.command == "table":
+        write_page(read_sweep(given.out))
+        return 0
+    if given.command == "one":
+        from sweeping.judge import judge
+
+        for name in given.names:
+            print(json.dumps(judge(name)))
+        return 0
+    _sweep(given)
+    return _changed(read_sweep(given.out)) if given.changed else 0
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/coverage", description=__doc__.split("\n", 1)[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    sweep = commands.add_parser("sweep")
+    sweep.add_argument("out", type=Path)
+    sweep.add_argument("names", nargs="*")
+    sweep.add_argument("--changed", action="store_true")
+    sweep.add_argument("--again", nargs="+", default=[])
+    sweep.add_argument("--under", default="", help="a command that each entry's process is run by")
+    commands.add_parser("one").add_argument("names", nargs="+")
+    commands.add_parser("table").add_argument("out", type=Path)
+    return parser.parse_args()
+
+
+def _sweep(given: argparse.Namespace) -> None:
+    found = read_sweep(given.out) if given.out.exists() else {}
+    done = {name for name, line in found.items() if line["verdict"] not in given.again}
+    wanted = [name for name in given.names or entries() if name not in done]
+    with given.out.open("a", encoding="utf-8") as out, progress("entries", len(wanted)) as bar:
+        for name in wanted:
+            out.write(json.dumps(_judged(name, shlex.split(given.under))) + "\n")
+            out.flush()
+            bar()
+
+
+def _judged(name: str, under: list[str]) -> dict[str, Any]:
+    """The verdict of a process of its own: one that dies or does not end is a crash."""
+    command = [*under, sys.executable, "-m", "sweeping.commands", "one", name]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"name": name, "verdict": "crash", "why": f"no end after {_LIMIT:.0f} s"}
+    try:
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return {"name": name, "verdict": "crash", "why": f"exit code {done.returncode}: {last}"}
+
+
+def _changed(found: dict[str, dict[str, Any]]) -> int:
+    """Tell which verdicts differ from those kept; 1 if any does."""
+    kept = kept_verdicts()
+    changed = [name for name, line in found.items() if kept.get(name) != line["verdict"]]
+    for name in changed:
+        print(f"{name}: {found[name]['verdict']} ({found[name]['why']}), where {KEPT.name} says {kept.get(name)}")
+    return int(bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

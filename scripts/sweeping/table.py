@@ -1,0 +1,107 @@
+"""A sweep as docs/coverage.md, and the verdicts kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from paceline._version import __version__
+from sweeping.entries import MAPPINGS
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, KEPT = DOCS / "coverage.md", DOCS / "coverage.jsonl"
+VERDICTS = {
+    "exact-native": "exact, native kernels",
+    "exact-modules": "exact, the model's own modules",
+    "refused": "refused",
+    "wrong": "wrong",
+    "crash": "crash",
+    "not-built": "not built here",
+}
+
+Sweep = dict[str, dict[str, Any]]
+
+
+def read_sweep(file: Path) -> Sweep:
+    """By name the last line of a sweep's file."""
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {line["name"]: line for line in lines}
+
+
+def kept_verdicts() -> dict[str, str]:
+    """The verdicts of the sweep that docs/coverage.md shows."""
+    return {name: line["verdict"] for name, line in read_sweep(KEPT).items()}
+
+
+def write_page(found: Sweep) -> None:
+    """Write docs/coverage.md and docs/coverage.jsonl."""
+    kept = [{name: line[name] for name in ("name", "verdict", "why")} for _, line in sorted(found.items())]
+    KEPT.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    PAGE.write_text("\n".join(_page(found)) + "\n", encoding="utf-8")
+
+
+def _page(found: Sweep) -> list[str]:
+    day = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    return [
+        "# Which architectures decode exactly",
+        "",
+        f"Swept on {day}: Paceline {__version__}, transformers {transformers.__version__}, torch {torch.__version__}, "
+        "float32, one thread.",
+        "Made by `scripts/coverage`; do not edit. `.ci/nightly` fails where a verdict has changed.",
+        "",
+        *_INTRODUCTION,
+        "",
+        *_counts(found),
+        "",
+        *(line for name in MAPPINGS for line in _of_mapping(name, found)),
+        *_reasons(found),
+    ]
+
+
+_INTRODUCTION = """\
+Each entry is a model type of transformers' mappings, as a tiny random model whose every parameter counts, saved and
+loaded as a user would. *Exact* means: greedy text is that of `generate`; with random draft trees, greedy and at
+temperatures, in batches whose prompts part after a page, and from the prefix cache, tokens and logits are those of
+plain decoding, bit for bit. Prompts are up to three pages of 64 positions long, windows 16. Composite checkpoints
+(pictures, sound) are asked for text. *Native* is the path of the kernels in C, *modules* PyTorch's.
+What it does not show: trained weights, bfloat16, several threads, long contexts, a GPU.""".splitlines()
+
+
+def _counts(found: Sweep) -> list[str]:
+    rows = ["| | " + " | ".join(MAPPINGS) + " |", "|---|" + "---|" * len(MAPPINGS)]
+    for verdict, words in VERDICTS.items():
+        counts = [sum(found.get(n, {}).get("verdict") == verdict for n in mapping) for mapping in MAPPINGS.values()]
+        rows.append(f"| {words} | " + " | ".join(map(str, counts)) + " |")
+    return rows
+
+
+def _of_mapping(mapping: str, found: Sweep) -> list[str]:
+    lines = [f"## {mapping.capitalize()}", ""]
+    for verdict, words in VERDICTS.items():
+        names = sorted(name for name in MAPPINGS[mapping] if found.get(name, {}).get("verdict") == verdict)
+        if names:
+            lines += [f"- **{words}** ({len(names)}): {', '.join(names)}."]
+    return [*lines, ""]
+
+
+def _reasons(found: Sweep) -> list[str]:
+    """What is not exact, and why, in the words of the refusal."""
+    rest = {name: line for name, line in sorted(found.items()) if not line["verdict"].startswith("exact")}
+    counted = Counter(line["verdict"] for line in rest.values())
+    lines = [
+        "## Why",
+        "",
+        *(["Not one is wrong and none crashes.", ""] if not counted["wrong"] + counted["crash"] else []),
+    ]
+    lines += ["| type | verdict | why |", "|---|---|---|"]
+    return [*lines, *(f"| {name} | {line['verdict']} | {_cell(line['why'])} |" for name, line in rest.items())]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
