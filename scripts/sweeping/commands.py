@@ -23,7 +23,8 @@ from paceline.console import progress
 from sweeping.entries import entries
 from sweeping.table import KEPT, kept_verdicts, read_sweep, write_page
 
-_LIMIT = 240.0  # seconds of one entry
+_LIMIT = 120  # seconds of one entry
+_STOPPED = 124  # what `timeout` says then
 
 
 def main() -> int:
@@ -69,15 +70,14 @@ def _sweep(given: argparse.Namespace) -> None:
 
 def _judged(name: str, under: list[str]) -> dict[str, Any]:
     """The verdict of a process of its own: one that dies or does not end is a crash."""
-    command = [*under, sys.executable, "-m", "sweeping.commands", "one", name]
+    command = [*under, "timeout", "-k", "5", str(_LIMIT), sys.executable, "-m", "sweeping.commands", "one", name]
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    try:
-        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=_LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "verdict": "crash", "why": f"no end after {_LIMIT:.0f} s"}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     try:
         return dict(json.loads(done.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError):
+        if done.returncode == _STOPPED:
+            return {"name": name, "verdict": "crash", "why": f"no end after {_LIMIT} s"}
         last = (done.stderr.strip().splitlines() or [""])[-1]
         return {"name": name, "verdict": "crash", "why": f"exit code {done.returncode}: {last}"}
 

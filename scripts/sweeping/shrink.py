@@ -68,6 +68,7 @@ _BY_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_t
 
 _GEMMA3N = {"intermediate_size": 96, "num_kv_shared_layers": 1, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}
 _PICTURES = {"<image>": 281, "IMGIMG": 282, "<|visual token 000000|>": 283, "<|extra_200|>": 284}
+_THREE = {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}}
 _ATTENDING = {"layer_types": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
 # What a type needs besides: lists by layer, sizes that have to fit together, features that only checkpoints turn on.
 EXTRA: dict[str, dict[str, Any]] = {
@@ -93,6 +94,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "glm5_next": {"text_config": {"num_key_value_heads": 4}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni"), _THREE),
     "zamba": _ATTENDING,
     "zamba2": _ATTENDING,
 }
@@ -125,6 +127,10 @@ def _shrunk(config: PreTrainedConfig, extra: dict[str, Any], is_tower: bool) -> 
         size = _size_of(name, value, sizes)
         if size is not None:
             settings[known.get(name, name)] = size
+    if getattr(config, "kv_lora_rank", None):  # latent attention: all heads have keys of their own
+        settings["num_key_value_heads"] = sizes["num_attention_heads"]
+        if getattr(config, "head_dim", 0) == getattr(config, "qk_rope_head_dim", -1):
+            settings["head_dim"] = sizes["qk_rope_head_dim"]
     settings |= _tokens(config)
     settings |= extra
     return type(config)(**settings)
