@@ -30,12 +30,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "1 of 3 layers .*RecurrentGemmaRecurrentBlock keeps",
     ),
     "chunked": ("Llama4Text", {**LAYERS, "num_local_experts": 1, "attention_chunk_size": 16}, "chunked attention"),
-    "private attention": (
-        "Bloom",
-        {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 2},
-        "0 of 2 layers .*BloomAttention is its own",
-    ),
-    "needs a mask": ("Falcon", {**SIZES, "alibi": True}, "do not run with the registered attention"),
+    "private attention": ("RoFormer", {**LAYERS, "is_decoder": True}, "0 of 2 layers .*RoFormerAttention is its own"),
 }
 
 

@@ -88,9 +88,11 @@ def check_far(model: PreTrainedModel, parts: Anatomy) -> None:
     if start <= 0:
         return
     try:
-        cache = {_cache_name(model): _cache_far_in(model, start)}
-        eager = _run(model, tokens, use_cache=True, **cache).logits[0].float()
+        cache = _cache_far_in(model, start)
+        eager = _run(model, tokens, use_cache=True, **{_cache_name(model): cache}).logits[0].float()
     except Exception:  # its cache is of its own kind
+        return
+    if cache.get_seq_length() == start:  # it keeps none
         return
     model.config._attn_implementation = ATTENTION_NAME
     ours = _FarForward(model, PagePool(parts.layers, 3, cache_dtype(model), model.device), start).logits_of(tokens)

@@ -17,6 +17,7 @@ from paceline.model import recurrence
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
+from paceline.model.private import adapt
 from paceline.model.quantized import quickly
 from paceline.model.scanning import Scan
 from paceline.model.states import ConvolutionShape, StateShapes
@@ -81,6 +82,7 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     """What `model` stores per layer, its vocabulary and its context; refuses what cannot be decoded exactly."""
     config = model.config.get_text_config()
     refuse_by_config(model)
+    adapt(model)
     for experts in (module for module in model.modules() if is_experts(module)):
         experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
     recurrence.install(model)
@@ -168,7 +170,7 @@ def _check_calls(model: PreTrainedModel, config: Any, recorder: _Recorder) -> No
     wanted = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     attend = [kind for kind in types or () if kind not in _RECUR]
     sliding = [t in _WINDOWED if types else bool(wanted) for t in attend or recorder.windows]
-    if not _are_alike(sliding, [w > 0 for w in recorder.windows]):
+    if any(sliding) and not _are_alike(sliding, [w > 0 for w in recorder.windows]):
         raise ModelError("layers with sliding windows do not pass their window to the attention; it would be lost")
 
 
@@ -185,6 +187,9 @@ def _names(model: PreTrainedModel, pattern: re.Pattern[str]) -> str:
 def _context(config: Any) -> tuple[int, str]:
     """Context length, cut where rotary scaling would begin to depend on the longest neighbour."""
     limit = next((int(n) for name in _LIMITS if isinstance(n := getattr(config, name, None), int) and n > 0), 2**20)
+    kept = int(getattr(config, "keep_window_size", 0) or 0)  # Doge's
+    if 0 < kept < limit:
+        return kept, f"beyond {kept} positions a token would pick its keys; the context is pinned to {kept}"
     for rope in _rope_settings(config):
         kind = rope.get("rope_type", rope.get("type"))
         if kind in _LENGTH_DEPENDENT:

@@ -41,6 +41,8 @@ class ForwardStep(Protocol):
 
 _current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
 
+_positions: ContextVar[torch.Tensor] = ContextVar("paceline_positions_of_rows")
+
 
 def current_step() -> ForwardStep | None:
     """Who runs the current forward; None outside of ours."""
@@ -78,20 +80,40 @@ def paceline_attention(
     return out.unsqueeze(0), None
 
 
+def is_running() -> bool:
+    """True while `run_rows` runs a model: its attention is answered from outside then."""
+    return current_step() is not None
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+    """For attention classes that do not ask the registered one: (1, H, R, D) in, (1, R, H, D_v) out."""
+    rows = (part[0].transpose(0, 1) for part in (query, key, value))
+    step = current_step()
+    assert step is not None
+    return step.attend(*rows, **{"window": 0, "softcap": 0.0, **how}).unsqueeze(0)
+
+
+def positions() -> torch.Tensor:
+    """(1, R) the rows' positions, for code that would count them from a cache."""
+    return _positions.get()
+
+
 AttentionInterface.register(ATTENTION_NAME, paceline_attention)
 
 
 def run_rows(model: PreTrainedModel, step: ForwardStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
     """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
-    token = _current.set(step)
+    device = model.device
+    places = torch.as_tensor(positions).unsqueeze(0).to(device)
+    token, place_token = _current.set(step), _positions.set(places)
     try:
-        device = model.device
         out = model(
             input_ids=torch.as_tensor(tokens).unsqueeze(0).to(device),
-            position_ids=torch.as_tensor(positions).unsqueeze(0).to(device),
+            position_ids=places,
             use_cache=False,
             **kwargs,
         )
     finally:
         _current.reset(token)
+        _positions.reset(place_token)
     return out[0][0]  # type: ignore[no-any-return]

@@ -29,6 +29,8 @@ from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import is_recording
 
 _VECTOR = 64  # a multiple of every vector width and of its unrolling, in elements of any dtype
+_LINEARS = ("FalconLinear",)  # subclasses that compute what a linear does
+_ACTIVATIONS = ("BloomGelu",)  # functions of values, outside transformers' own list
 _SERIAL = 16_384  # most elements that every elementwise kernel leaves to one thread (gelu's is the least)
 
 
@@ -149,8 +151,8 @@ def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
 
 
 def _replacement(module: nn.Module, replace: Replace | None) -> nn.Module | None:
-    if replace is not None and type(module) is nn.Linear:
-        return replace(module.weight, module.bias)
+    if replace is not None and (type(module) is nn.Linear or type(module).__name__ in _LINEARS):
+        return replace(module.weight, module.bias)  # type: ignore[arg-type]
     if replace is not None and isinstance(module, Conv1D):
         return replace(module.weight.t(), module.bias)
     if isinstance(module, QuantizedLinear):
@@ -159,6 +161,7 @@ def _replacement(module: nn.Module, replace: Replace | None) -> nn.Module | None
         return NativeEmbedding(module.packed, module.scale)
     home = type(module).__module__
     elementwise = home in ("transformers.activations", "torch.nn.modules.activation")
+    elementwise |= type(module).__name__ in _ACTIVATIONS
     if elementwise and not list(module.parameters()) and next(module.parameters(), None) is None:
         return WholeVectors(module)
     return None

@@ -17,6 +17,7 @@ from paceline.model.hf import Decoder
 from paceline.model.interface import ATTENTION_NAME
 from paceline.model.numerics import NumericPath, apply, free_memory, paths
 from paceline.model.pool import PagePool
+from paceline.model.private import adapt
 from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.model.proof import Proof, digest_of
 from paceline.model.quantized import cache_dtype, is_quantized
@@ -83,6 +84,7 @@ def candidates(model: PreTrainedModel) -> list[NumericPath]:
 
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
     model.config._attn_implementation = ATTENTION_NAME
+    adapt(model)
     apply(model, path)
     return Decoder(model, page_pool(model, parts, num_pages), (REFERENCE,), parts.max_length)
 

@@ -1,0 +1,56 @@
+"""What some families compute in code of their own, where others ask the registered attention or experts.
+
+One small file a family, of *adapters*: functions that take a method's place on our own copy of a model's modules. They
+do what it does between its projections by `attend`, the canonical attention. While no rows are run, as when the model's
+own logits are asked for, the method is what it was. A new family is a file here, called as transformers calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from paceline.model.interface import is_running
+from paceline.model.private.adapters import Adapter, registered
+
+_CLASSES = re.compile(r"transformers\.models\.(\w+)\.modeling_\w+")
+_MARK = "_paceline_adapted"
+
+
+def adapt(model: PreTrainedModel) -> None:
+    """Put the adapters of a model's family in place, in a model that is ours to change; once is enough."""
+    for module in model.modules():
+        found = _adapters_of(type(module).__module__, type(module).__name__)
+        if found and not hasattr(module, _MARK):
+            setattr(module, _MARK, True)
+            for adapter in found:
+                _install(module, adapter)
+
+
+def _install(module: nn.Module, adapter: Adapter) -> None:
+    original = getattr(module, adapter.method)
+    setattr(module, adapter.method, partial(_call, adapter, module, original))
+
+
+def _call(adapter: Adapter, module: nn.Module, original: Any, *args: Any, **kwargs: Any) -> Any:
+    if is_running():
+        return adapter.function(module, original, *args, **kwargs)
+    if adapter.outside is not None:
+        return adapter.outside(module, original, *args, **kwargs)
+    return original(*args, **kwargs)
+
+
+@cache
+def _adapters_of(home: str, name: str) -> list[Adapter]:
+    """The adapters of a class of modules: of transformers' own alone, not of another that has its name."""
+    family = _CLASSES.fullmatch(home)
+    if family is None or find_spec(f"{__name__}.{family[1]}") is None:
+        return []
+    import_module(f"{__name__}.{family[1]}")
+    return registered(f"{family[1]}.{name}")

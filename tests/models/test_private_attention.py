@@ -1,0 +1,54 @@
+"""Families whose attention is code of their own: exact as those that ask the registered one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models.families import Loaded, check, kernels, tiny
+
+_HEADS = {"hidden_size": 60, "num_attention_heads": 5}
+_FALCON = {"hidden_size": 60, "num_attention_heads": 5, "ffn_hidden_size": 76}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_neo": (
+        "gpt_neo",
+        {"num_layers": 2, "num_heads": 5, "attention_types": [[["global", "local"], 1]], "window_size": 37},
+    ),
+    "bloom": ("bloom", {"n_layer": 2, "n_head": 5}),
+    "mpt": ("mpt", {"d_model": 60, "n_layers": 2, "n_heads": 5, "max_seq_len": 640, "attn_config": {"clip_qkv": 1.5}}),
+    "falcon": ("falcon", {**_FALCON, "multi_query": True}),
+    "falcon-heads": ("falcon", {**_FALCON, "multi_query": False, "bias": True, "parallel_attn": False}),
+    "falcon-new": (
+        "falcon",
+        {"new_decoder_architecture": True, "hidden_size": 72, "num_attention_heads": 6, "num_kv_heads": 2},
+    ),
+    "falcon-alibi": ("falcon", {**_FALCON, "alibi": True, "multi_query": False}),
+    "openai-gpt": ("openai-gpt", {"n_embd": 60, "n_layer": 2, "n_head": 5, "n_positions": 640}),
+    "xglm": ("xglm", {"d_model": 60, "num_layers": 2, "attention_heads": 5, "ffn_dim": 76}),
+    "gpt_neox_japanese": ("gpt_neox_japanese", {**_HEADS, "intermediate_multiple_size": 2}),
+    "doge": ("doge", {"hidden_size": 56, "keep_window_size": 640}),
+}
+
+
+def loaded(name: str) -> Loaded:
+    kind, settings = FAMILIES[name]
+    model = tiny(kind, **settings)
+    if name == "falcon-alibi":
+        model.config._attn_implementation = "sdpa"  # transformers' eager one adds ALiBi twice
+    return Loaded(model)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_is_exact(name: str):
+    found = loaded(name)
+    check(found)
+    found.llm.close()
+
+
+@pytest.mark.parametrize("name", ["gpt_neo", "bloom", "falcon", "falcon-alibi", "doge"])
+def test_it_is_exact_without_native_kernels(name: str):
+    with kernels("0"):
+        found = loaded(name)
+        check(found)
+        found.llm.close()
