@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ExpertsInterface
 
-from paceline.model.linears import inputs_of
+from paceline.model.grouped import Group, PackedLinears, mixed, packed
 from paceline.native.library import Library
-from paceline.native.ops import PackedWeight, run
 from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import emit_call
 
@@ -42,54 +41,29 @@ class NativeExperts(nn.Module):
 
     def __init__(self, library: Library, experts: Any) -> None:
         super().__init__()
-        self._library = library
         name = "gate_up_proj" if experts.has_gate else "up_proj"
-        self._up = self._pack(experts, name)
-        self._down = self._pack(experts, "down_proj")
-        self._up_bias = getattr(experts, f"{name}_bias", None) if experts.has_bias else None
-        self._down_bias = experts.down_proj_bias if experts.has_bias else None
+        self._up = self._pack(library, experts, name)
+        self._down = self._pack(library, experts, "down_proj")
         experts.config._experts_implementation = EXPERTS_NAME
 
-    def _pack(self, experts: Any, name: str) -> list[PackedWeight | QuantizedWeight]:
+    def _pack(self, library: Library, experts: Any, name: str) -> PackedLinears:
+        biases = getattr(experts, f"{name}_bias", None) if experts.has_bias else None
         if name not in experts._parameters:
-            return getattr(experts, name).weights  # type: ignore[no-any-return]  # of a BlockExperts
+            return PackedLinears(library, getattr(experts, name).weights, biases)  # of a BlockExperts
         weights = experts._parameters.pop(name).detach()  # (experts, out, in), or transposed
-        return [PackedWeight(self._library, w.t() if experts.is_transposed else w) for w in weights]
-
-    def weights(self) -> list[torch.Tensor]:
-        """All that it computes with but the biases, as it lies in memory."""
-        return [weight.data for weight in (*self._up, *self._down)]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes in memory."""
-        return sum(weight.num_bytes for weight in (*self._up, *self._down))
+        return PackedLinears(library, packed(library, [w.t() if experts.is_transposed else w for w in weights]), biases)
 
     def compute(
         self, experts: Any, out: torch.Tensor, x: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
     ) -> None:
         """Fill `out` (R, H) with the experts `index` (R, k) of each row of `x` (R, H), weighted by `weights` (R, k)."""
-        chosen = index.flatten().tolist()
-        parts = torch.empty(len(chosen), x.shape[1], dtype=x.dtype)
-        for expert in sorted(set(chosen)):
-            places = torch.tensor([i for i, other in enumerate(chosen) if other == expert])
-            rows = x.index_select(0, places // index.shape[1])
-            up = self._linear(self._up[expert], rows, self._up_bias, expert)
-            inner = experts._apply_gate(up) if experts.has_gate else experts.act_fn(up)
-            down = self._linear(self._down[expert], inner.contiguous(), self._down_bias, expert)
-            parts.index_copy_(0, places, experts.post_expert_norm(down) if experts.has_post_expert_norm else down)
-        weighted = parts.view(*index.shape, -1) * weights.unsqueeze(-1)
-        total = weighted[:, 0]
-        for rank in range(1, index.shape[1]):
-            total = total + weighted[:, rank]
-        out.copy_(total)
 
-    def _linear(
-        self, weight: PackedWeight | QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None, expert: int
-    ) -> torch.Tensor:
-        out = torch.empty(len(x), weight.num_columns, dtype=weight.dtype)
-        run(self._library, [weight.linear(out, inputs_of(weight, x), None if bias is None else bias[expert].detach())])
-        return out
+        def down(groups: Sequence[Group], inner: torch.Tensor) -> torch.Tensor:
+            values = self._down(groups, inner)
+            return experts.post_expert_norm(values) if experts.has_post_expert_norm else values  # type: ignore[no-any-return]
+
+        gate = experts._apply_gate if experts.has_gate else experts.act_fn
+        out.copy_(mixed(self._up, down, gate, x, index, weights))
 
 
 def paceline_experts(

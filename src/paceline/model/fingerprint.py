@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from transformers import PreTrainedModel
 
-from paceline.model.experts import NativeExperts
+from paceline.model.grouped import PackedLinears
 from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 from paceline.model.proof import settings_of
 
@@ -49,7 +49,7 @@ def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers that a checkpoint has, and what stands in for those that were laid out anew."""
     yield from model.state_dict().items()
     for name, module in model.named_modules():
-        if isinstance(module, (NativeLinear, NativeEmbedding, NativeExperts, OneDNNLinear)):
+        if isinstance(module, (NativeLinear, NativeEmbedding, PackedLinears, OneDNNLinear)):
             yield from ((f"{name}.{index}", tensor) for index, tensor in enumerate(module.weights()))
 
 

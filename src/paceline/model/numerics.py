@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from paceline.model.experts import BlockExperts, NativeExperts, is_experts
+from paceline.model.grouped import PackedLinears
 from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 from paceline.model.quantized import QuantizedEmbedding, QuantizedLinear
 from paceline.native.library import Library, library
@@ -178,7 +179,7 @@ def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights that are alive: its parameters, and weights laid out anew."""
     parameters = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     native = {m.packed for m in model.modules() if isinstance(m, (NativeLinear, NativeEmbedding))}
-    packed = [m for m in model.modules() if isinstance(m, (OneDNNLinear, NativeExperts))]
+    packed = [m for m in model.modules() if isinstance(m, (OneDNNLinear, PackedLinears))]
     return sum(parameters.values()) + sum(int(item.num_bytes) for item in (*native, *packed))
 
 
