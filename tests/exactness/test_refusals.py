@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {**LAYERS, "num_hidden_layers": 3, "lru_width": 32},
         "1 of 3 layers .*RecurrentGemmaRecurrentBlock keeps",
     ),
-    "chunked": ("Llama4Text", {**LAYERS, "num_local_experts": 1, "attention_chunk_size": 16}, "chunked attention"),
+    "chunked": ("Llama", {**LAYERS, "attention_chunk_size": 16}, "chunked attention"),
     "private attention": ("RoFormer", {**LAYERS, "is_decoder": True}, "0 of 2 layers .*RoFormerAttention is its own"),
 }
 
@@ -113,3 +113,15 @@ def test_a_window_that_never_reaches_the_attention_is_refused(architecture, kind
     monkeypatch.setattr(attention, "forward", without_window)
     with pytest.raises(paceline.ModelError, match="sliding windows"):
         Subject(architecture)
+
+
+def test_layers_that_want_a_mask_are_refused(monkeypatch: pytest.MonkeyPatch):
+    layer = transformers.models.llama.modeling_llama.LlamaDecoderLayer
+    forward = layer.forward
+
+    def with_a_mask(self, hidden_states, attention_mask=None, **how):
+        return forward(self, hidden_states + 0 * attention_mask.sum(), attention_mask, **how)
+
+    monkeypatch.setattr(layer, "forward", with_a_mask)
+    with pytest.raises(paceline.ModelError, match="do not run with the registered attention"):
+        Subject("llama")

@@ -17,7 +17,7 @@ from paceline.model import recurrence
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import LayerShape
-from paceline.model.private import adapt
+from paceline.model.private import adapt, has_experts
 from paceline.model.quantized import quickly
 from paceline.model.scanning import Scan
 from paceline.model.states import ConvolutionShape, StateShapes
@@ -66,7 +66,7 @@ class _Recorder:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         self.layers.append(LayerShape(key.shape[1], key.shape[2], value.shape[2]))
-        self.windows.append(how["window"])
+        self.windows.append(how["window"] or how.get("chunk", 0))
         return query.new_zeros(*query.shape[:2], value.shape[2])
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -132,7 +132,8 @@ def refuse_by_config(model: PreTrainedModel) -> None:
             f"{name} has mixture-of-experts layers ({experts}), whose products change shape with the neighbours; "
             "only the native kernels (on a CPU, in float32 or bfloat16) have a row-invariant path for them"
         )
-    if getattr(config, "attention_chunk_size", None) or "chunked_attention" in (_layer_types(config) or ()):
+    is_chunked = getattr(config, "attention_chunk_size", None) or "chunked_attention" in (_layer_types(config) or ())
+    if is_chunked and config.model_type != "llama4_text":  # whose chunks model/private/llama4.py hands on
         raise ModelError(f"{name} uses chunked attention masks, which would be lost")
     if model.dtype not in _DTYPES:
         raise ModelError(f"{name} has dtype {model.dtype}; allowed: float32, bfloat16, float16")
@@ -142,13 +143,14 @@ def num_experts(config: Any) -> str:
     """How many experts a layer has, as `name=number` of the configuration; empty if it has none."""
     if not getattr(config, "is_moe", True):
         return ""
+    config = getattr(config, "ffn_config", config)  # DBRX's
     name = next((a for a in _EXPERTS if (getattr(config, a, 0) or 0) > 1), None)
     return f"{name}={getattr(config, name)}" if name else ""
 
 
 def can_run_experts(model: PreTrainedModel) -> bool:
     """True if the native kernels are there and the model leaves its experts to transformers' interface."""
-    return library() is not None and any(is_experts(module) for module in model.modules())
+    return library() is not None and any(is_experts(m) or has_experts(m) for m in model.modules())
 
 
 def _layer_types(config: Any) -> list[str] | None:

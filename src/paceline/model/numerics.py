@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from paceline.model.experts import BlockExperts, NativeExperts, is_experts
 from paceline.model.grouped import PackedLinears
 from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
+from paceline.model.private import pack_experts
 from paceline.model.quantized import QuantizedEmbedding, QuantizedLinear
 from paceline.native.library import Library, library
 from paceline.native.ops import FLOATS, PackedWeight
@@ -136,6 +137,7 @@ def apply(model: PreTrainedModel, path: NumericPath) -> None:
     if path.library is not None:
         for experts in [module for module in model.modules() if is_experts(module)]:
             experts.packed = NativeExperts(path.library, experts)
+        pack_experts(model, path.library)
     for parent, name, child in _children(model):
         if child in heads:
             setattr(parent, name, NativeEmbedding(heads[child]))

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from paceline.model.interface import is_running
-from paceline.model.private.adapters import Adapter, registered
+from paceline.model.private.adapters import Adapter, registered, registered_packer
+from paceline.native.library import Library
 
 _CLASSES = re.compile(r"transformers\.models\.(\w+)\.modeling_\w+")
 _MARK = "_paceline_adapted"
@@ -26,7 +27,7 @@ _MARK = "_paceline_adapted"
 def adapt(model: PreTrainedModel) -> None:
     """Put the adapters of a model's family in place, in a model that is ours to change; once is enough."""
     for module in model.modules():
-        found = _adapters_of(type(module).__module__, type(module).__name__)
+        found = registered(_name(type(module).__module__, type(module).__name__))
         if found and not hasattr(module, _MARK):
             setattr(module, _MARK, True)
             for adapter in found:
@@ -46,11 +47,25 @@ def _call(adapter: Adapter, module: nn.Module, original: Any, *args: Any, **kwar
     return original(*args, **kwargs)
 
 
+def has_experts(module: nn.Module) -> bool:
+    """True for a module whose experts `pack_experts` packs."""
+    return registered_packer(_name(type(module).__module__, type(module).__name__)) is not None
+
+
+def pack_experts(model: PreTrainedModel, library: Library) -> None:
+    """Pack experts that are not behind transformers' interface, in the place of their parameters."""
+    for module in list(model.modules()):
+        pack = registered_packer(_name(type(module).__module__, type(module).__name__))
+        if pack is not None:
+            pack(module, library)
+
+
 @cache
-def _adapters_of(home: str, name: str) -> list[Adapter]:
-    """The adapters of a class of modules: of transformers' own alone, not of another that has its name."""
+def _name(home: str, name: str) -> str:
+    """A class of modules as it is registered, its family's file read; empty if it is no class of transformers'."""
     family = _CLASSES.fullmatch(home)
-    if family is None or find_spec(f"{__name__}.{family[1]}") is None:
-        return []
-    import_module(f"{__name__}.{family[1]}")
-    return registered(f"{family[1]}.{name}")
+    if family is None:
+        return ""
+    if find_spec(f"{__name__}.{family[1]}") is not None:
+        import_module(f"{__name__}.{family[1]}")
+    return f"{family[1]}.{name}"

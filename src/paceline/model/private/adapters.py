@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from paceline.model.interface import attend
+from paceline.native.library import Library
 
 Function = Callable[..., Any]  # of the module, its own method, and what that was called with
 
@@ -20,7 +21,10 @@ class Adapter(NamedTuple):
     outside: Function | None
 
 
+Packer = Callable[[Any, Library], None]  # of a module's weights, for the native kernels
+
 _adapters: dict[str, list[Adapter]] = {}
+_packers: dict[str, Packer] = {}
 
 
 def adapter(name: str, method: str = "forward", outside: Function | None = None) -> Callable[[Function], Function]:
@@ -31,6 +35,21 @@ def adapter(name: str, method: str = "forward", outside: Function | None = None)
         return function
 
     return register
+
+
+def packer(name: str) -> Callable[[Packer], Packer]:
+    """Register what packs the experts of transformers' class `family.Class`, in the place of its parameters."""
+
+    def register(function: Packer) -> Packer:
+        _packers[name] = function
+        return function
+
+    return register
+
+
+def registered_packer(name: str) -> Packer | None:
+    """The packer of a class `family.Class`."""
+    return _packers.get(name)
 
 
 def registered(name: str) -> list[Adapter]:
