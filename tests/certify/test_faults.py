@@ -6,7 +6,6 @@ That each fault is found for its own reason is seen in a certificate: test_certi
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import paceline
 from certify.support import fresh
 from paceline.certify import attention_faults, faults
 from paceline.certify.bytes import BytesCheck, comparisons
-from paceline.certify.controls import FaultyPacer, StaleRow, SteppedLaw
+from paceline.certify.controls import StaleRow, SteppedLaw
 from paceline.certify.faults import FaultBench
 from paceline.certify.harness import Harness, Tally
 from paceline.certify.law import LawCheck
@@ -29,6 +28,7 @@ from paceline.pacing import FixedPacer
 from paceline.testing import Recorder
 
 ANY = next(name for name in available() if name in ("suffix", "recycle", "history"))  # one that needs no model
+
 
 @pytest.fixture(scope="module")
 def bench(llm: LLM, prompts: list[tuple[int, ...]]) -> FaultBench:

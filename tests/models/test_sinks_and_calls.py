@@ -16,7 +16,7 @@ WINDOWED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full
 FAMILIES: dict[str, dict[str, Any]] = {
     "granite_swa": {**WINDOWED, "head_dim": 12},
     "diffllama": {"hidden_size": 56},
-    "dory": {"seed": 3, "num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
+    "dory": {"seed": 1, "num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
     "hrm_text": {"hidden_size": 56, "num_hidden_layers": 1, "H_cycles": 1},
 }
 # PyTorch computes the gates between an expert's products: whole vectors.

@@ -22,7 +22,7 @@ from paceline.model.rows import TreeWork, tree_rows
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
 # An input that rounding decides otherwise by its last bit is another int8 value; keys and values are bfloat16.
 _QUANTIZED_TOLERANCE = 5e-2
-_FIRST = inspect.SAMPLE - 1  # tokens that are read before the last, which follows as in generation
+_FIRST = 4  # of the sample's tokens are read before the others
 _FURTHEST = 65_521  # where contexts are longer: models that scale by position begin to at 8,192 or 16,384
 
 
@@ -40,16 +40,18 @@ class _LayerFarIn(DynamicLayer):  # type: ignore[misc]
         return super().get_seq_length() + query_length, self._start
 
 
-def eager_logits(model: PreTrainedModel) -> torch.Tensor:
-    """(7, V) float32 logits of `sample_tokens` by eager attention: of a prompt and of a step, as the model generates.
+def eager_logits(model: PreTrainedModel, parts: Anatomy) -> torch.Tensor:
+    """(7, V) float32 logits of `sample_tokens` by the model's own eager attention, in two parts, as it generates.
 
-    Where it keeps no cache, all at once.
+    Where it keeps no cache, all at once. Where it keeps a state, the second part is a step: several tokens begin anew
+    in some scans. Its positions are named, which layers with a state do not count.
     """
     try:
-        first = _run(model, _sample(model)[:_FIRST], use_cache=True)
-        name, rest_of = _cache_name(model), _sample(model)[_FIRST:]
-        kept = {name: getattr(first, name), **_positions(model, _FIRST, len(rest_of))}
-        rest = _run(model, rest_of, use_cache=True, **kept)
+        num_read = inspect.SAMPLE - 1 if parts.states else _FIRST
+        first = _run(model, _sample(model)[:num_read], use_cache=True)
+        name = _cache_name(model)
+        how = {name: getattr(first, name), **(_position(model, num_read) if parts.states else {})}
+        rest = _run(model, _sample(model)[num_read:], use_cache=True, **how)
         return torch.cat([first.logits[0], rest.logits[0]]).float()
     except Exception:  # it has no cache, or another
         return _run(model, _sample(model), use_cache=False).logits[0].float()  # type: ignore[no-any-return]
@@ -61,11 +63,11 @@ def _run(model: PreTrainedModel, tokens: list[int], **how: Any) -> Any:
         return model(input_ids=torch.tensor([tokens], device=model.device), **how)
 
 
-def _positions(model: PreTrainedModel, start: int, count: int) -> dict[str, torch.Tensor]:
-    """As `generate` hands them over: a model whose first layer keeps a state counts none by itself."""
+def _position(model: PreTrainedModel, position: int) -> dict[str, torch.Tensor]:
+    """A token's, as `generate` hands it over."""
     if "position_ids" not in signature(model.forward).parameters:
         return {}
-    return {"position_ids": torch.arange(start, start + count, device=model.device).unsqueeze(0)}
+    return {"position_ids": torch.tensor([[position]], device=model.device)}
 
 
 def _cache_name(model: PreTrainedModel) -> str:

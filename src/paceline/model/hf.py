@@ -58,8 +58,9 @@ class Decoder:
 
     def drafting(self) -> Drafting | None:
         """What grows draft trees in one native call each; None where forwards are no native calls."""
-        is_recorded = isinstance(self._forward, RecordedForward) and self.pool.states is None
-        return self._forward.drafting(self.row_counts) if is_recorded else None
+        if not isinstance(self._forward, RecordedForward) or self.pool.states is not None:
+            return None
+        return self._forward.drafting(self.row_counts)
 
     def prepare(self) -> None:
         """Do now what would otherwise hold up the first forward of a row count."""

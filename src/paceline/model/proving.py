@@ -27,7 +27,7 @@ from paceline.model.states import state_pool
 
 PROBE_PAGES = 16
 _PROBE_SECONDS = 1.5
-_COMMITTED = 4  # tokens of the sample
+_COMMITTED = inspect.SAMPLE - 1  # tokens of the sample, so that the last is alone
 
 Pages = Callable[[PreTrainedModel, inspect.Anatomy], int]  # of the pool that a model gets
 
@@ -41,7 +41,7 @@ def prove(model: PreTrainedModel, factory: Callable[[], PreTrainedModel], pages:
         ModelError: there is no such path, or the model does something that cannot be decoded exactly.
     """
     parts = inspect.anatomy(model)
-    eager = agreement.eager_logits(model)
+    eager = agreement.eager_logits(model, parts)
     agreement.check_far(model, parts)
     tried, num_pages = candidates(model), pages(model, parts)
     for index, path in enumerate(tried):

@@ -32,8 +32,8 @@ class Scan:
     @property
     def shape(self) -> ScanShape:
         """What a layer keeps for it."""
-        heads, values = self.value.shape[1:]
-        return ScanShape(heads, *self.key.shape[1:], values, self.decay.shape[2], self.beta is not None)
+        (heads, values), (key_heads, keys) = self.value.shape[1:], self.key.shape[1:]
+        return ScanShape(heads, key_heads, keys, values, self.decay.shape[2], self.beta is not None)
 
     @property
     def traces(self) -> torch.Tensor:

@@ -18,7 +18,7 @@ from paceline.model.linears import NativeEmbedding, NativeLinear
 def num_different_layers(model: nn.Module, parts: Anatomy) -> int:
     """How many of the first layers show every kind; all of them where it cannot be told."""
     stack = _stack(model, len(parts.layers))
-    if stack is None or parts.states.scans or parts.states.convolutions:
+    if stack is None or parts.states:
         return len(parts.layers)
     kinds = [(_kind(layer), parts.layers[i], parts.windows[i]) for i, layer in enumerate(stack)]
     return 1 + max(kinds.index(kind) for kind in kinds)

@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -63,6 +63,9 @@ class StateShapes:
 
     convolutions: list[ConvolutionShape] = field(default_factory=list)
     scans: list[ScanShape] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.convolutions or self.scans)
 
     @property
     def num_bytes(self) -> tuple[int, int]:
@@ -133,6 +136,13 @@ class SequenceState:
         return StateRows(first_row, self.slot, self._half, first, parents, accepted, is_fresh, is_kept)
 
 
+class LayerState(Protocol):
+    """What a layer keeps of all sequences."""
+
+    states: torch.Tensor  # (slots, ...)
+    traces: torch.Tensor  # (slots, 2, 64, ...)
+
+
 class ConvolutionState:
     """One layer's last inputs (slots, width - 1, C), oldest first, and traces (slots, 2, 64, C), float32."""
 
@@ -156,11 +166,11 @@ def state_pool(shapes: StateShapes, free_bytes: int, device: torch.device) -> St
 
     None for a model without recurrent layers.
     """
-    state, traces = shapes.num_bytes
-    if not state:
+    if not shapes:
         return None
-    counts = [free_bytes // 8 // size for size in (state + traces, state)]
-    return StatePool(shapes, *(min(max(count, _LEAST), _MOST) for count in counts), device)
+    state, traces = shapes.num_bytes
+    slots, kept = (min(max(free_bytes // 8 // size, _LEAST), _MOST) for size in (state + traces, state))
+    return StatePool(shapes, slots, kept, device)
 
 
 class StatePool:
@@ -170,6 +180,7 @@ class StatePool:
         total = num_slots + num_kept
         self.convolutions = [ConvolutionState(shape, total, num_slots, device) for shape in shapes.convolutions]
         self.scans = [ScanState(shape, total, num_slots, device) for shape in shapes.scans]
+        self._layers: list[LayerState] = [*self.convolutions, *self.scans]
         self._shapes = shapes
         self.num_slots = num_slots
         self._free = list(range(num_slots - 1, -1, -1))
@@ -183,7 +194,7 @@ class StatePool:
     @property
     def tensors(self) -> list[torch.Tensor]:
         """All memory."""
-        return [t for layer in (*self.convolutions, *self.scans) for t in (layer.states, layer.traces)]
+        return [t for layer in self._layers for t in (layer.states, layer.traces)]
 
     @property
     def num_bytes(self) -> int:
@@ -222,5 +233,5 @@ class StatePool:
         state.restored()
 
     def _copy(self, source: int, destination: int) -> None:
-        for layer in (*self.convolutions, *self.scans):
+        for layer in self._layers:
             layer.states[destination].copy_(layer.states[source])

@@ -20,14 +20,22 @@ PLAIN, DELTA, RATE = range(3)
 class Rows(Protocol):
     """Rows of one sequence; see model/states.py."""
 
-    first_row: int
-    slot: int
-    half: int
-    first: int
-    parents: Sequence[int]
-    accepted: Sequence[int]
-    is_fresh: bool
-    is_kept: bool
+    @property
+    def first_row(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def half(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def parents(self) -> Sequence[int]: ...
+    @property
+    def accepted(self) -> Sequence[int]: ...
+    @property
+    def is_fresh(self) -> bool: ...
+    @property
+    def is_kept(self) -> bool: ...
 
 
 def state_size(heads: int, key_dim: int, value_dim: int) -> tuple[int, int, int, int]:
