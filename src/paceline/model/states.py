@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from paceline.model.prefix import PAGE_SIZE
-from paceline.native.states import state_size
+from paceline.native.states import StateRows, state_size
 
 _LEAST, _MOST = 4, 64  # states of either kind; a probe holds three at once
 NUM_TRACES = PAGE_SIZE  # rows of a tree, at most
@@ -80,28 +80,6 @@ def read_shapes(says: Any) -> StateShapes:
     """The shapes that were written as plain data."""
     convolutions = [ConvolutionShape(**shape) for shape in says["convolutions"]]
     return StateShapes(convolutions, [ScanShape(**shape) for shape in says["scans"]])
-
-
-@dataclass(frozen=True)
-class StateRows:
-    """The rows of one sequence in a forward, as recurrent layers see them.
-
-    Traces of all rows of the tree are in half `half`, those before `first` since an earlier forward of the same tree.
-    """
-
-    first_row: int  # of the forward
-    slot: int
-    half: int
-    first: int
-    parents: Sequence[int]  # of each row of the tree; -1 is the last committed position
-    accepted: Sequence[int]  # traces in the other half that belong to the state now
-    is_fresh: bool  # nothing is committed: the state is zero
-    is_kept: bool  # the rows are a chain, and the state after the last of them is the sequence's
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the forward."""
-        return len(self.parents) - self.first
 
 
 class SequenceState:

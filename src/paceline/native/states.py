@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,25 +17,26 @@ _SEQUENCE_INTS = 10
 PLAIN, DELTA, RATE = range(3)
 
 
-class Rows(Protocol):
-    """Rows of one sequence; see model/states.py."""
+@dataclass(frozen=True)
+class StateRows:
+    """The rows of one sequence in a forward, as recurrent layers see them.
+
+    Traces of all rows of the tree are in half `half`, those before `first` since an earlier forward of the same tree.
+    """
+
+    first_row: int  # of the forward
+    slot: int
+    half: int
+    first: int
+    parents: Sequence[int]  # of each row of the tree; -1 is the last committed position
+    accepted: Sequence[int]  # traces in the other half that belong to the state now
+    is_fresh: bool  # nothing is committed: the state is zero
+    is_kept: bool  # the rows are a chain, and the state after the last of them is the sequence's
 
     @property
-    def first_row(self) -> int: ...
-    @property
-    def slot(self) -> int: ...
-    @property
-    def half(self) -> int: ...
-    @property
-    def first(self) -> int: ...
-    @property
-    def parents(self) -> Sequence[int]: ...
-    @property
-    def accepted(self) -> Sequence[int]: ...
-    @property
-    def is_fresh(self) -> bool: ...
-    @property
-    def is_kept(self) -> bool: ...
+    def num_rows(self) -> int:
+        """Rows of the forward."""
+        return len(self.parents) - self.first
 
 
 def state_size(heads: int, key_dim: int, value_dim: int) -> tuple[int, int, int, int]:
@@ -56,7 +57,7 @@ class StateFrame:
         """Where operations find it."""
         return int(self._header.ctypes.data)
 
-    def set(self, sequences: Sequence[Rows]) -> None:
+    def set(self, sequences: Sequence[StateRows]) -> None:
         """Describe the next forward.
 
         Raises:
@@ -78,7 +79,7 @@ class StateFrame:
         self._table[: len(table)] = table
         self._header[:] = len(sequences), self._table.ctypes.data
 
-    def _check(self, rows: Rows) -> None:
+    def _check(self, rows: StateRows) -> None:
         count = len(rows.parents)
         if not 0 <= rows.slot < self._num_slots or not 0 <= rows.first <= count <= PAGE or len(rows.accepted) > PAGE:
             raise ValueError(f"{count} rows from {rows.first} on in slot {rows.slot} of {self._num_slots}")
