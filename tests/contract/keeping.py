@@ -7,6 +7,7 @@ does not has a subclass with a fixture `spec` beside its own tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,6 +28,16 @@ SCENES: dict[str, dict[str, Any]] = {
     "open": {"prediction": STORY},
     "structured": {"response_format": {"type": "json_schema", "json_schema": {"name": "command", "schema": SCHEMA}}},
 }
+
+
+def asked(temperature: float, scene: str) -> dict[str, Any]:
+    return {"max_tokens": 45, "temperature": temperature, "seed": 11, **SCENES[scene]}
+
+
+@cache
+def plain_outputs(llm: paceline.LLM, temperature: float, scene: str) -> list[paceline.Output]:
+    """What every drafter's outputs are compared with."""
+    return [llm.generate(prompt, drafters="none", **asked(temperature, scene)) for prompt in PROMPTS]
 
 
 class Watcher:
@@ -89,9 +100,8 @@ class DrafterContract:
     def test_a_batch_of_unequal_lengths_gives_the_bytes_of_plain_decoding(
         self, forced: paceline.LLM, watched: Watcher, temperature: float, scene: str
     ) -> None:
-        options = {"max_tokens": 45, "temperature": temperature, "seed": 11, **SCENES[scene]}
-        plain = [forced.generate(p, drafters="none", **options) for p in PROMPTS]
-        drafted = forced.generate(PROMPTS, drafters=[watched], **options)
+        plain = plain_outputs(forced, temperature, scene)
+        drafted = forced.generate(PROMPTS, drafters=[watched], **asked(temperature, scene))
         assert [o.token_ids for o in drafted] == [o.token_ids for o in plain]
         assert [[t.logprob for t in o.tokens] for o in drafted] == [[t.logprob for t in o.tokens] for o in plain]
         assert all(d.num_failures == 0 for o in drafted for d in o.stats.drafters.values())

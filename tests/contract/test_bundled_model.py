@@ -42,7 +42,7 @@ def bits_of(output: paceline.Output) -> tuple:
 def test_drafters_pacing_and_batches_change_no_bit(
     llm: paceline.LLM, scene: str, temperature: float, pacing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"max_tokens": 40, "temperature": temperature, "seed": 3, **SCENES[scene]}
+    options = {"max_tokens": 30, "temperature": temperature, "seed": 3, **SCENES[scene]}
     plain = bits_of(llm.generate(PROMPT, drafters="none", **options))
     each = [[name] for name in automatic(llm._runtime.environment)]
     if pacing == "fixed":  # as the contract of drafters has it for each of them
