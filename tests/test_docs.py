@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,8 @@ import pytest
 
 import paceline
 from paceline.drafters import available, base
-from plugins.installing import pip_install, python_with
+from paceline.pacing import FixedPacer
+from plugins.installing import pip_install
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "paceline"
@@ -61,13 +63,21 @@ def code_blocks(page: Path, language: str = "python") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Drafters that are registered or found in packages are forgotten afterwards."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base, "_PACKAGES", {})
+    yield monkeypatch
+    sys.modules.pop("bigram", None)
+
+
 def test_the_drafter_of_the_guide_is_listed_and_changes_no_byte(
-    forced: paceline.LLM, monkeypatch: pytest.MonkeyPatch
+    forced: paceline.LLM, forgetful: pytest.MonkeyPatch
 ) -> None:
     (drafter,) = code_blocks(ROOT / "docs" / "add-a-drafter.md")
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))  # forgets it afterwards
     guide = ModuleType("guide")
-    monkeypatch.setitem(sys.modules, "guide", guide)  # where dataclasses look
+    forgetful.setitem(sys.modules, "guide", guide)  # where dataclasses look
     exec(drafter, guide.__dict__)
     assert "bigram" in available()
     plain = forced.generate("Once upon a time", max_tokens=40, drafters="none")
@@ -77,26 +87,22 @@ def test_the_drafter_of_the_guide_is_listed_and_changes_no_byte(
     assert drafted.stats.drafters["bigram"].num_failures == 0
 
 
-def test_the_package_of_the_guide_installs_and_its_drafter_is_used(tmp_path: Path) -> None:
+def test_the_package_of_the_guide_installs_and_its_drafter_is_used(
+    tmp_path: Path, forgetful: pytest.MonkeyPatch
+) -> None:
     guide = ROOT / "docs" / "add-a-drafter.md"
     (drafter,), (project,) = code_blocks(guide), code_blocks(guide, "toml")
     folder = tmp_path / "bigram"
     folder.mkdir()
     (folder / "bigram.py").write_text(drafter)
     (folder / "pyproject.toml").write_text(project)
-    check = """
-import paceline
-from paceline.drafters.base import package_of
-from paceline.pacing import FixedPacer
-with paceline.load(drafters=["auto", "bigram:depth=5"]) as llm:
-    plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
-    drafted = llm.generate("Once upon a time", max_tokens=40, pacer=FixedPacer(7))
-assert drafted.token_ids == plain.token_ids
-assert drafted.stats.drafters["bigram"].num_proposals > 0
-print(package_of("bigram"))
-"""
-    done = python_with(pip_install(folder, tmp_path), "-c", check)
-    assert (done.returncode, done.stdout) == (0, "paceline-bigram 1.0\n"), done.stderr
+    forgetful.syspath_prepend(str(pip_install(folder, tmp_path)))
+    with paceline.load(drafters=["auto", "bigram:depth=5"]) as llm:
+        plain = llm.generate("Once upon a time", max_tokens=40, drafters="none")
+        drafted = llm.generate("Once upon a time", max_tokens=40, pacer=FixedPacer(7))
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.stats.drafters["bigram"].num_proposals > 0
+    assert base.package_of("bigram") == "paceline-bigram 1.0"
 
 
 def test_the_readmes_python_runs() -> None:
