@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from goal import Content, Goal
-from quantised_step import OURS, PLAIN, READING, THEIRS, name
+from quantised_names import OURS, PLAIN, READING, THEIRS, name
 
 from paceline.bench.timing import ratio
 

@@ -17,6 +17,7 @@ import torch
 from gguf_files import MIXES, OWN, file_of, write_files
 from llamacpp_forward import LlamaCppForward, import_llamacpp
 from peers.targets import made_once
+from quantised_names import OURS, PLAIN, READING, THEIRS, name
 
 from paceline.bench.forwards import PacelineForward
 from paceline.bench.memory import bytes_read
@@ -29,8 +30,6 @@ from paceline.errors import ConfigError
 from paceline.model.loading import load_target
 
 FILES = {"int4": ("Q4_K_M", "Q4_0"), "int8": ("Q8_0",)}
-OURS, THEIRS = "Paceline", "llama.cpp"
-READING, PLAIN = "reading", "Paceline bfloat16"
 _SPARE = 1024  # tokens of the pool beside the context
 
 
@@ -105,11 +104,6 @@ def _contenders(sides: list[Side], plain: PacelineForward, plan: StepPlan) -> li
             found.append(side.ours.contender(name(OURS, side.mix, count), count))
             found.append(side.theirs.contender(name(THEIRS, side.mix, count), count))
     return [*found, plain.contender(PLAIN, 1)]
-
-
-def name(engine: str, mix: str, rows: int) -> str:
-    """A contender's name."""
-    return f"{engine} {mix} {rows}"
 
 
 def _reading(side: Side) -> Contender:

@@ -28,21 +28,23 @@ hypothesis.settings.load_profile("paceline")
 
 # Files that take longest, the dearest first: one that began last would keep one of two processes busy alone.
 DEAREST = (
-    "exactness/test_environments.py",
-    "certify/test_faults.py",
-    "certify/test_certificate.py",
-    "cli/test_demo.py",
     "cli/test_cli.py",
+    "cli/test_demo.py",
+    "certify/test_certificate.py",
     "unit/test_api.py",
-    "bench/test_bench_load.py",
-    "bench/test_bench_busy.py",
+    "exactness/test_environments.py",
+    "law/test_promises.py",
+    "law/test_enumeration.py",
+    "bench/test_peers.py",
+    "certify/test_faults.py",
     "server/test_same_bytes.py",
     "law/test_closing.py",
-    "test_docs.py",
-    "bench/test_peers.py",
-    "bench/test_bench_cold.py",
     "server/test_process.py",
+    "exactness/test_preemption.py",
+    "server/test_playground_for_all.py",
+    "bench/test_bench_load.py",
     "server/test_faults.py",
+    "test_docs.py",
 )
 
 

@@ -361,10 +361,10 @@ def test_the_scripts_run_where_they_lie(script: str, result: Any) -> None:
     assert "plain" in done.stdout
 
 
-def test_showing_loads_neither_torch_nor_transformers(result: Any) -> None:
+def test_showing_and_judging_load_neither_torch_nor_transformers(result: Any) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r});"
-        "from pathlib import Path; from plots.views import show_files;"
+        "from pathlib import Path; import goals; from plots.views import show_files;"
         f"show_files([Path({str(result('decode'))!r})]);"
         "print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
     )
