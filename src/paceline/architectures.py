@@ -35,5 +35,10 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForCausalLM if is_text else AutoModelForMultimodalLM
 
 
+def is_composite(config: PreTrainedConfig) -> bool:
+    """True if a checkpoint holds towers for pictures or sound beside its language model."""
+    return type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
+
+
 def _saved_as(config: PreTrainedConfig) -> str:
     return str((getattr(config, "architectures", None) or [config.model_type])[0])

@@ -98,6 +98,11 @@ def check(loaded: Loaded, num_tokens: int = 20) -> None:
     """
     greedy = loaded.job(150, 7, num_tokens)
     assert_greedy(loaded.model, greedy.prompt, num_tokens, loaded.plain[greedy].tokens)
+    check_bits(loaded, greedy)
+
+
+def check_bits(loaded: Loaded, greedy: Job) -> None:
+    """Plain decoding's bits: see `check`."""
     start = greedy.prompt[:70]
     jobs = [
         greedy,

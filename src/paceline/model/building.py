@@ -115,12 +115,14 @@ def _as_floats(stored: StoredWeight, value: torch.Tensor) -> StoredKind:
 
 def _set_experts(module: nn.Module, kind: str, found: Library, blocks: BlockRows) -> list[QuantizedWeight]:
     """Blocks over the rows of all experts, one expert after another."""
-    shape = module._parameters[kind].shape  # type: ignore[union-attr]  # a layer's experts have both
-    if (blocks.num_rows, blocks.k) != (shape[0] * shape[1], shape[2]):
-        raise ModelError(f"{kind} is {(blocks.num_rows, blocks.k)}; allowed: {(shape[0] * shape[1], shape[2])}")
-    weights = [QuantizedWeight(found, replace(blocks, data=part)) for part in torch.split(blocks.data, shape[1])]
+    count, *matrix = module._parameters[kind].shape  # type: ignore[union-attr]  # a layer's experts have both
+    is_transposed = bool(module.is_transposed)
+    rows, k = reversed(matrix) if is_transposed else matrix
+    if (blocks.num_rows, blocks.k) != (count * rows, k):
+        raise ModelError(f"{kind} is {(blocks.num_rows, blocks.k)}; allowed: {(count * rows, k)}")
+    weights = [QuantizedWeight(found, replace(blocks, data=part)) for part in torch.split(blocks.data, rows)]
     del module._parameters[kind]
-    setattr(module, kind, BlockExperts(weights))
+    setattr(module, kind, BlockExperts(weights, is_transposed))
     return weights
 
 

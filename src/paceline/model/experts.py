@@ -29,11 +29,13 @@ def is_experts(module: nn.Module) -> bool:
 class BlockExperts:
     """Quantised weights of a layer's experts, in place of a parameter: `[expert]` gives one's values in float32."""
 
-    def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
+    def __init__(self, weights: Sequence[QuantizedWeight], is_transposed: bool) -> None:
         self.weights = list(weights)
+        self._is_transposed = is_transposed
 
     def __getitem__(self, expert: int | torch.Tensor) -> torch.Tensor:
-        return self.weights[int(expert)].values()
+        values = self.weights[int(expert)].values()
+        return values.t() if self._is_transposed else values
 
 
 class NativeExperts(nn.Module):

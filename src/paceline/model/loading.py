@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from paceline.architectures import is_composite
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, PacelineError, first_line
 from paceline.formats.at_load import FloatCheckpoint, FloatFolder, FloatModel, Floats, QuantizedAtLoad
@@ -33,6 +34,7 @@ from paceline.model.quantized import cache_dtype
 
 Progress = Callable[[float], None]  # told the fraction that is done
 
+_TEXT_ALONE = "of pictures, sound and text it is given text alone"
 _POOL_SHARE = 0.25  # of the memory that is free
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,7 +114,7 @@ def load_target(
         pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         load_seconds=time.perf_counter() - started,
-        note=parts.note,
+        note="; ".join(filter(None, (parts.note, _TEXT_ALONE if is_composite(decoder.model.config) else ""))),
         contents=tuple(factory.contents) if isinstance(factory, Builder) else (),
     )
     return target, info
