@@ -1,6 +1,6 @@
 """Which architectures of transformers decode exactly, each as a tiny random model, each in a process of its own.
 
-usage: scripts/coverage sweep OUT.jsonl [NAME ...] [--changed] [--again VERDICT ...] [--under COMMAND]
+usage: scripts/coverage sweep OUT.jsonl [NAME ...] [--changed] [--again VERDICT ...]
        scripts/coverage one NAME ...          the verdicts, here and now
        scripts/coverage table OUT.jsonl       writes docs/coverage.md and the verdicts that `--changed` goes by
 
@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import shlex
-import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from paceline.console import progress
 from sweeping.entries import entries
+from sweeping.judge import judge
 from sweeping.table import KEPT, kept_verdicts, read_sweep, write_page
 
 _LIMIT = 120  # seconds of one entry
-_STOPPED = 124  # what `timeout` says then
 
 
 def main() -> int:
@@ -34,8 +34,6 @@ def main() -> int:
         write_page(read_sweep(given.out))
         return 0
     if given.command == "one":
-        from sweeping.judge import judge
-
         for name in given.names:
             print(json.dumps(judge(name)))
         return 0
@@ -51,7 +49,6 @@ def _parsed() -> argparse.Namespace:
     sweep.add_argument("names", nargs="*")
     sweep.add_argument("--changed", action="store_true")
     sweep.add_argument("--again", nargs="+", default=[])
-    sweep.add_argument("--under", default="", help="a command that each entry's process is run by")
     commands.add_parser("one").add_argument("names", nargs="+")
     commands.add_parser("table").add_argument("out", type=Path)
     return parser.parse_args()
@@ -63,23 +60,34 @@ def _sweep(given: argparse.Namespace) -> None:
     wanted = [name for name in given.names or entries() if name not in done]
     with given.out.open("a", encoding="utf-8") as out, progress("entries", len(wanted)) as bar:
         for name in wanted:
-            out.write(json.dumps(_judged(name, shlex.split(given.under))) + "\n")
+            out.write(json.dumps(_judged(name)) + "\n")
             out.flush()
             bar()
 
 
-def _judged(name: str, under: list[str]) -> dict[str, Any]:
+def _judged(name: str) -> dict[str, Any]:
     """The verdict of a process of its own: one that dies or does not end is a crash."""
-    command = [*under, "timeout", "-k", "5", str(_LIMIT), sys.executable, "-m", "sweeping.commands", "one", name]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    fork = multiprocessing.get_context("fork")  # what this process has imported need not be imported again
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_tell, args=(name, theirs))
+    process.start()
+    theirs.close()
     try:
-        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-    except (ValueError, IndexError):
-        if done.returncode == _STOPPED:
+        if not ours.poll(_LIMIT):
             return {"name": name, "verdict": "crash", "why": f"no end after {_LIMIT} s"}
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return {"name": name, "verdict": "crash", "why": f"exit code {done.returncode}: {last}"}
+        return dict(ours.recv())
+    except EOFError:
+        process.join()
+        return {"name": name, "verdict": "crash", "why": f"the process died: exit code {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _tell(name: str, pipe: Connection) -> None:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+    pipe.send(judge(name))
 
 
 def _changed(found: dict[str, dict[str, Any]]) -> int:
