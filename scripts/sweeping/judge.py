@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import AutoModelForSeq2SeqLM
 
 import paceline
 from paceline.errors import first_line
@@ -19,8 +20,6 @@ from sweeping.shrink import FIRST_SPECIAL, shrunk
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from models.families import Loaded, check, of_config
-
-CAUSAL, PICTURES, SOURCES = "causal", "image-text-to-text", "seq2seq"
 
 
 def judge(model_type: str) -> dict[str, Any]:
@@ -63,8 +62,11 @@ def _judged(model_type: str) -> dict[str, Any]:
 
 
 def _built(model_type: str) -> transformers.PreTrainedModel:
-    """The model, if transformers itself decodes text by it."""
-    model = of_config(shrunk(model_type))
+    """The model, if transformers itself decodes text by it; of encoder-decoders the whole one, which a user has."""
+    config = shrunk(model_type)
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM.from_config(config).eval()
+    model = of_config(config)
     ids = torch.tensor([[3, 77, 12, 5]])
     model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0)
     return model

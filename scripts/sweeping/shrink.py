@@ -38,7 +38,7 @@ _NAMES = (
         "head_dim global_head_dim d_kv qk_nope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim "
         "mamba_d_state ssm_state_size state_size attention_head_size kv_channels",
     ),
-    (8, "num_experts num_local_experts n_routed_experts moe_num_experts qk_rope_head_dim rope_head_dim"),
+    (8, "num_experts num_local_experts n_routed_experts moe_num_experts qk_rope_head_dim rope_head_dim rotary_dim"),
     (
         64,
         "moe_intermediate_size kv_lora_rank q_lora_rank expert_ffn_hidden_size moe_ffn_hidden_size "
@@ -69,6 +69,7 @@ _BY_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_t
 _GEMMA3N = {"intermediate_size": 96, "num_kv_shared_layers": 1, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}
 _PICTURES = {"<image>": 281, "IMGIMG": 282, "<|visual token 000000|>": 283, "<|extra_200|>": 284}
 _THREE = {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}}
+_MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
 _ATTENDING = {"layer_types": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
 # What a type needs besides: lists by layer, sizes that have to fit together, features that only checkpoints turn on.
 EXTRA: dict[str, dict[str, Any]] = {
@@ -83,6 +84,9 @@ EXTRA: dict[str, dict[str, Any]] = {
     },
     "cpmant": {"position_bias_num_buckets": 32, "position_bias_max_distance": 64},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}, "ffn_config": {"moe_num_experts": 4}},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "bailing_hybrid": {"layer_types": _MIXED},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "chameleon": {"vocabulary_map": _PICTURES},
     "dots3_note": {"text_config": {"num_key_value_heads": 4}, "vision_config": {"per_layer_config": {}}},
     "dots3_note_text": {"num_key_value_heads": 4},
@@ -154,13 +158,15 @@ def _rope(value: Any) -> Any:
     if not isinstance(value, dict):
         return None
     if any(isinstance(inner, dict) for inner in value.values()):
-        return {name: _rope(inner) or inner for name, inner in value.items()}
+        return (
+            {name: _rope(inner) or inner for name, inner in value.items()} if any(map(_rope, value.values())) else None
+        )
     changed = dict(value)
     if "mrope_section" in changed:
         changed["mrope_section"] = [2, 3, 3]
     if "original_max_position_embeddings" in changed:
         changed["original_max_position_embeddings"] = 160
-    return changed
+    return changed if changed != value else None
 
 
 def _tokens(config: PreTrainedConfig) -> dict[str, Any]:

@@ -152,9 +152,21 @@ def check_agreement(model: PreTrainedModel, ours: torch.Tensor, eager: torch.Ten
     error, tolerance = distance(ours, eager, has_experts), tolerance_of(model)
     if not error <= tolerance:
         _refuse_encoder(model)
+        _refuse_own_positions(model, ours, has_experts)
         raise ModelError(
             f"the logits through batch-invariant attention differ from the model's eager attention by {error:.2g} "
             f"(relative; allowed {tolerance:.0e}): its attention does something that Paceline does not know"
+        )
+
+
+def _refuse_own_positions(model: PreTrainedModel, ours: torch.Tensor, has_experts: bool) -> None:
+    """Refuse a model that computes what we do, if it is told to begin at position 0, and does not begin there."""
+    positions = torch.arange(inspect.SAMPLE, device=model.device).unsqueeze(0)
+    told = _run(model, _sample(model), use_cache=False, position_ids=positions).logits[0].float()
+    if distance(ours, told, has_experts) <= tolerance_of(model):
+        raise ModelError(
+            f"{type(model).__name__} counts positions in a way of its own, from its padding id or its cache: a token's "
+            "position would have to be worked out as it does"
         )
 
 
