@@ -70,6 +70,7 @@ _GEMMA3N = {"intermediate_size": 96, "num_kv_shared_layers": 1, "activation_spar
 _PICTURES = {"<image>": 281, "IMGIMG": 282, "<|visual token 000000|>": 283, "<|extra_200|>": 284}
 _THREE = {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}}
 _MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
+_INDEXED = ["linear_attention", "indexed_attention", "linear_attention", "indexed_attention"]
 _ATTENDING = {"layer_types": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
 # What a type needs besides: lists by layer, sizes that have to fit together, features that only checkpoints turn on.
 EXTRA: dict[str, dict[str, Any]] = {
@@ -86,6 +87,14 @@ EXTRA: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}, "ffn_config": {"moe_num_experts": 4}},
     "bamba": {"attn_layer_indices": [1, 3]},
     "bailing_hybrid": {"layer_types": _MIXED},
+    "kimi_linear": {"layer_types": _MIXED},
+    "granitemoehybrid": {"layer_types": _MIXED},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    **dict.fromkeys(("inkling_text", "inkling2_text", "inkling2_loop_text"), {"unpadded_vocab_size": VOCAB}),
+    "qwen4_exp": {"text_config": {"layer_types": _INDEXED}},
+    "qwen4_exp_text": {"layer_types": _INDEXED},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "nemotron_h": {"layer_types": ["linear_attention", "full_attention", "moe", "mlp"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "chameleon": {"vocabulary_map": _PICTURES},
     "dots3_note": {"text_config": {"num_key_value_heads": 4}, "vision_config": {"per_layer_config": {}}},
@@ -124,13 +133,12 @@ def _shrunk(config: PreTrainedConfig, extra: dict[str, Any], is_tower: bool) -> 
         )
         more = extra.pop(name, {})
         settings[name] = _shrunk(value, dict(more), is_tower or not (is_text or "text" in name)).to_dict()
-    known = {**getattr(config, "attribute_map", {})}
     for name, value in config.to_dict().items():
         if name in inner or name in _BY_LAYER:
             continue
         size = _size_of(name, value, sizes)
         if size is not None:
-            settings[known.get(name, name)] = size
+            settings[name] = size
     if getattr(config, "kv_lora_rank", None):  # latent attention: all heads have keys of their own
         settings["num_key_value_heads"] = sizes["num_attention_heads"]
         if getattr(config, "head_dim", 0) == getattr(config, "qk_rope_head_dim", -1):
@@ -172,7 +180,8 @@ def _rope(value: Any) -> Any:
 def _tokens(config: PreTrainedConfig) -> dict[str, Any]:
     """Ids within the vocabulary: those of pictures and ends each another, from `FIRST_SPECIAL` on."""
     found: dict[str, Any] = {}
-    names = [n for n in config.to_dict() if n.endswith(("_token_id", "_token_index", "_token", "start_id", "end_id"))]
+    ends = ("_token_id", "_token_index", "_token", "start_id", "end_id")
+    names = [name for name in config.to_dict() if name.endswith(ends) and not name.endswith("per_token")]
     for place, name in enumerate(sorted(names)):
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool):

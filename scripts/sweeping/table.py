@@ -82,11 +82,11 @@ def _counts(found: Sweep) -> list[str]:
 
 
 def _of_mapping(mapping: str, found: Sweep) -> list[str]:
-    lines = [f"## {mapping.capitalize()}", ""]
+    lines = [f"## {mapping.capitalize()}", "", "| | | |", "|---|---|---|"]
     for verdict, words in VERDICTS.items():
         names = sorted(name for name in MAPPINGS[mapping] if found.get(name, {}).get("verdict") == verdict)
         if names:
-            lines += [f"- **{words}** ({len(names)}): {', '.join(names)}."]
+            lines += [f"| {words} | {len(names)} | {', '.join(names)} |"]
     return [*lines, ""]
 
 

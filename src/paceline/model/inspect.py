@@ -39,6 +39,7 @@ _RECURRENT = re.compile(
     "RwkvSelfAttention|LSTMLayer"
 )
 _ATTENTION = re.compile("Attention|Mixer")
+_INDEXER = re.compile("Indexer$")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SAMPLE = 7  # tokens on which the logits are compared with the model's own attention
 
@@ -109,6 +110,10 @@ def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> t
     except ModelError:
         raise
     except Exception as error:
+        indexer = _names(model, _INDEXER)
+        if indexer:
+            what = f"{indexer} picks the keys that a row sees: such sparse attention would have to be written anew"
+            raise ModelError(f"{type(model).__name__}: {what}") from error
         raise ModelError(
             f"the layers of {type(model).__name__} do not run with the registered attention: {error!r}"
         ) from error
