@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
+from paceline.model.picking import Biases
 from paceline.model.pool import LayerCache
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TAIL, Rows, Shared
@@ -42,6 +43,7 @@ def batch_invariant_attention(
     slopes: torch.Tensor | None = None,
     distances: torch.Tensor | None = None,
     chunk: int = 0,
+    picked: Biases | None = None,
 ) -> torch.Tensor:
     """Attention output (R, H, D_v) float32 of queries (R, H, D); the rows' keys are in the cache already.
 
@@ -49,11 +51,11 @@ def batch_invariant_attention(
     (H,) are scores of keys without values: they are in the sum of exponentials and nowhere else. To a score are added
     `slopes` (H,) times the key's position less the row's (ALiBi), or `distances` (H, n) at the row's
     position less the key's, the last one beyond (T5). With a `chunk`, a row sees its chunk of so many positions
-    from the beginning on.
+    from the beginning on. Of the keys that it sees, a row attends to those that it `picked`, if it did.
     """
     scaled = query.float() * scaling
     seen = -chunk if chunk else window
-    scores = _Scores(softcap, _added(slopes, distances, cache.shape.num_kv_heads))
+    scores = _Scores(softcap, _added(slopes, distances, cache.shape.num_kv_heads), picked)
     partial = _tail(scaled, cache, rows, seen, scores)
     shared = rows.shared(seen)
     if shared is not None:
@@ -64,14 +66,18 @@ def batch_invariant_attention(
 
 @dataclass(frozen=True)
 class _Scores:
-    """What becomes of scores: the bound (0: none), and what is added by distance."""
+    """What becomes of scores: the bound (0: none), what is added by distance, and what was picked."""
 
     softcap: float
     added: Added | None
+    picked: Biases | None
 
-    def bias(self, bias: torch.Tensor, distances: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def bias(
+        self, bias: torch.Tensor, distances: Callable[[], torch.Tensor], picked: torch.Tensor | None
+    ) -> torch.Tensor:
         """A bias (B, 1, g, 1, T) with what is added by distance: (B, H_kv, g, G, T)."""
-        return bias if self.added is None else bias + self.added(distances())
+        seen = bias if picked is None else bias + picked
+        return seen if self.added is None else seen + self.added(distances())
 
 
 def _added(slopes: torch.Tensor | None, distances: torch.Tensor | None, num_kv_heads: int) -> Added | None:
@@ -101,7 +107,7 @@ def _tail(query: torch.Tensor, cache: LayerCache, rows: Rows, window: int, made:
         grouped,
         keys.view(-1, heads, TAIL, dim),
         values.view(-1, heads, TAIL, cache.shape.value_dim),
-        made.bias(rows.tail_bias(window), rows.tail_distances),
+        made.bias(rows.tail_bias(window), rows.tail_distances, made.picked and made.picked.tail),
         made.softcap,
     )
     top, total, out = (t.transpose(1, 2).reshape(num_rows, num_heads, -1) for t in partial)
@@ -119,7 +125,9 @@ def _shared(query: torch.Tensor, cache: LayerCache, rows: Rows, shared: Shared, 
     blocked = blocked.expand(-1, tiles, -1, -1, -1, -1).reshape(-1, heads, block, num_heads // heads, dim)
     bias = shared.bias.expand(num_blocks, tiles, -1, -1).flatten(0, 1)[:, None, :, None, :]
     ahead = shared.distances.flatten(0, 1)[:, None, :, None, :]
-    partial = _attend(blocked, keys, values, made.bias(bias, lambda: ahead), made.softcap)
+    partial = _attend(
+        blocked, keys, values, made.bias(bias, lambda: ahead, made.picked and made.picked.shared), made.softcap
+    )
     return tuple(_by_row(t, tiles, num_blocks * block, rows) for t in partial)  # type: ignore[return-value]
 
 

@@ -21,6 +21,7 @@ from paceline.model.attention import batch_invariant_attention
 from paceline.model.frames import Fed, set_chunk, set_trees
 from paceline.model.interface import ForwardStep, run_rows
 from paceline.model.linears import NativeEmbedding, NativeLinear
+from paceline.model.picking import Picks, biases_of
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.model.scanning import Scan, ScannedRows
@@ -112,11 +113,22 @@ class PoolStep:
         self._rows = rows
         self._scanned = None if pool.states is None else ScannedRows(pool.states, rows.states)
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, picks: Picks | None = None, **how: Any
+    ) -> torch.Tensor:
         """See `ForwardStep`."""
+        layer = self._written(key, value)
+        if picks is not None and picks.biases is None:
+            index = self._written(picks.key, picks.key[..., :1])
+            picks.biases = biases_of(picks, index, self._rows)
+        picked = picks.biases if picks is not None else None
+        return batch_invariant_attention(query, layer, self._rows, **how, picked=picked).to(query.dtype)
+
+    def _written(self, key: torch.Tensor, value: torch.Tensor) -> LayerCache:
+        """The next layer, with the rows' keys and values."""
         layer = next(self._layers)
         layer.write(self._rows.write_index(layer.shape.num_kv_heads), key, value)
-        return batch_invariant_attention(query, layer, self._rows, **how).to(query.dtype)
+        return layer
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """See `ForwardStep`."""
@@ -241,6 +253,8 @@ class _EmittingStep:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """See `ForwardStep`."""
+        if "picks" in how:
+            raise NotRecordableError("the kernels pick no keys")
         layer = next(self._layers)
         out = torch.empty(*query.shape[:2], value.shape[2], dtype=query.dtype)
         header = self._frame.header

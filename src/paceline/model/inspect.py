@@ -16,6 +16,7 @@ from paceline.errors import ModelError
 from paceline.model import recurrence
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, run_rows
+from paceline.model.picking import Picks
 from paceline.model.pool import LayerShape
 from paceline.model.private import adapt, has_experts
 from paceline.model.quantized import quickly
@@ -64,10 +65,16 @@ class _Recorder:
         self.layers: list[LayerShape] = []
         self.states = StateShapes()
         self.windows: list[int] = []
+        self._picks: list[Picks] = []  # layers may share one
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         self.layers.append(LayerShape(key.shape[1], key.shape[2], value.shape[2]))
         self.windows.append(how["window"] or how.get("chunk", 0))
+        picks = how.get("picks")
+        if picks is not None and picks not in self._picks:
+            self._picks.append(picks)
+            self.layers.append(LayerShape(1, picks.key.shape[2], 1))  # of the keys to pick by
+            self.windows.append(0)
         return query.new_zeros(*query.shape[:2], value.shape[2])
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -14,9 +14,11 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from paceline.errors import ModelError
+from paceline.model.picking import Picks
 from paceline.model.scanning import Scan
 
 ATTENTION_NAME = "paceline"
+NO_MASK = torch.zeros(1, 1, 1, 1)  # for models that cannot do without a mask: it masks nothing, and nobody reads it
 _KNOWN = ("scaling", "sliding_window", "softcap", "s_aux")
 # What changes no value where there is no cache, no padding and no training, by how it begins. Position ids were read
 # before: queries and keys come rotated.
@@ -58,8 +60,11 @@ def paceline_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function registered with transformers: (1, H, R, D) in, (1, R, H, D_v) out."""
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask is not NO_MASK:
         raise ModelError("this model gives its attention a mask of its own, which batch-invariant attention would lose")
+    picks = kwargs["indices"] if isinstance(kwargs.get("indices"), Picks) else None
+    if picks is not None:
+        del kwargs["indices"]
     unknown = sorted(n for n, v in kwargs.items() if v is not None and not n.startswith(_HARMLESS) and n not in _KNOWN)
     if unknown:
         raise ModelError(f"{type(module).__name__} asks for attention by {', '.join(unknown)}, which would be lost")
@@ -76,6 +81,7 @@ def paceline_attention(
         window=int(kwargs.get("sliding_window") or 0),
         softcap=float(kwargs.get("softcap") or 0.0),
         **({} if sinks is None else {"sinks": sinks.flatten()}),
+        **({} if picks is None else {"picks": picks}),
     )
     return out.unsqueeze(0), None
 
