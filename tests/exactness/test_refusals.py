@@ -30,7 +30,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "1 of 3 layers .*RecurrentGemmaRecurrentBlock keeps",
     ),
     "chunked": ("Llama", {**LAYERS, "attention_chunk_size": 16}, "chunked attention"),
-    "private attention": ("RoFormer", {**LAYERS, "is_decoder": True}, "0 of 2 layers .*RoFormerAttention is its own"),
+    "private attention": (
+        "XLNet",
+        {"vocab_size": VOCAB, "d_model": 32, "n_layer": 2, "n_head": 2},
+        "0 of 2 layers .*XLNetRelativeAttention is its own",
+    ),
 }
 
 

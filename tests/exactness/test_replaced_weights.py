@@ -10,7 +10,7 @@ import transformers
 
 from exactness.models import _DENSE, VOCAB, from_config
 from paceline import LLM
-from paceline.model.linears import NativeLinear, OneDNNLinear
+from paceline.model.linears import NativeEmbedding, NativeLinear, OneDNNLinear
 from paceline.native.library import library
 from paceline.native.ops import PackedWeight
 from paceline.native.products import Weights
@@ -44,6 +44,15 @@ def test_a_replaced_weight_reads_as_it_was(kind: str, dtype: torch.dtype):
     assert isinstance(found, torch.Tensor)
     assert torch.equal(found.t(), weight.t())
     assert torch.equal(found[3:5].float(), weight[3:5].float())
+
+
+@needs_kernels
+@pytest.mark.parametrize("scale", [None, torch.tensor(3.0)], ids=["plain", "scaled"])
+def test_a_replaced_embedding_reads_as_it_was(scale: torch.Tensor | None):
+    weight = torch.randn(37, 21)
+    embedding = NativeEmbedding(native(weight).packed, scale)
+    tokens = torch.tensor([[3, 36, 0]])
+    assert torch.equal(torch.nn.functional.embedding(tokens, embedding.weight), embedding(tokens))
 
 
 @needs_kernels

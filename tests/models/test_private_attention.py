@@ -27,6 +27,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "openai-gpt": ("openai-gpt", {"n_embd": 60, "n_layer": 2, "n_head": 5, "n_positions": 640}),
     "xglm": ("xglm", {"d_model": 60, "num_layers": 2, "attention_heads": 5, "ffn_dim": 76}),
     "gpt_neox_japanese": ("gpt_neox_japanese", {**_HEADS, "intermediate_multiple_size": 2}),
+    "megatron-bert": ("megatron-bert", {"is_decoder": True}),
+    "rembert": ("rembert", {"is_decoder": True, "input_embedding_size": 24, "output_embedding_size": 36}),
+    "roformer": ("roformer", {"is_decoder": True, "hidden_size": 56, "embedding_size": 56}),
+    "big_bird": ("big_bird", {"is_decoder": True}),
+    "git": (
+        "git",
+        {
+            "vision_config": {
+                "num_attention_heads": 2,
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "intermediate_size": 32,
+                "image_size": 32,
+            }
+        },
+    ),
     "doge": ("doge", {"hidden_size": 56, "keep_window_size": 640}),
 }
 

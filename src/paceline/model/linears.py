@@ -37,6 +37,10 @@ class PackedValues(torch.Tensor):
             self._held = weakref.ref(found)
         return found
 
+    def __deepcopy__(self, memo: Any) -> PackedValues:
+        """Itself: nobody writes into a packed weight."""
+        return self
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Any operation, on the plain tensor."""
@@ -47,6 +51,15 @@ class PackedValues(torch.Tensor):
         return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
 
 
+def values_of(weight: PackedWeight | QuantizedWeight, scale: torch.Tensor | None = None) -> PackedValues:
+    """A packed weight (N, K) as a tensor, times `scale`, if any."""
+
+    def unpack() -> torch.Tensor:
+        return weight.values() if scale is None else weight.values() * scale
+
+    return PackedValues(unpack, (weight.num_columns, weight.k), weight.dtype)
+
+
 class NativeLinear(nn.Module):
     """A linear by the native kernels: a row's bits are the same at every row count, place and thread count."""
 
@@ -55,7 +68,7 @@ class NativeLinear(nn.Module):
         self.packed = weight
         self.bias = bias.detach() if bias is not None else None
         self.in_features, self.out_features = weight.k, weight.num_columns
-        self.weight = PackedValues(weight.values, (weight.num_columns, weight.k), weight.dtype)
+        self.weight = values_of(weight)
 
     def weights(self) -> list[torch.Tensor]:
         """All that it computes with, as it lies in memory."""
@@ -87,6 +100,7 @@ class NativeEmbedding(nn.Module):
         super().__init__()
         self.packed = weight
         self.scale = scale
+        self.weight = values_of(weight, scale)
 
     def weights(self) -> list[torch.Tensor]:
         """All that it computes with, as it lies in memory."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from paceline.model.linears import NativeLinear
+from paceline.model.linears import NativeLinear, values_of
 from paceline.native.ops import run
 from paceline.native.quantized import QuantizedWeight
 
@@ -46,6 +46,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("codes", weight.data, persistent=False)
         self.in_features, self.out_features = weight.k, weight.num_columns
+        self.weight = values_of(weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The product with the blocks' values, a piece of them at a time; by the kernels within `quickly`."""
@@ -68,6 +69,7 @@ class QuantizedEmbedding(nn.Module):
         self.packed = weight
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("codes", weight.data, persistent=False)
+        self.weight = values_of(weight, scale)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """The blocks' values."""
