@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from exactness.decoding import RandomTrees, decode
-from exactness.greedy import assert_greedy
 from exactness.scenes import CPU, Case, Scene, stored
 from models.families import Loaded, check, tiny
+from models.lightly import check_lightly
 from paceline.model.picking import Picks, biases_of
 from paceline.model.pool import LayerShape
 from paceline.model.rows import TreeWork, tree_rows
@@ -61,10 +60,7 @@ def test_it_is_exact():
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "deepseek_v32"])
 def test_its_text_is_transformers_own(family: str):
     found = loaded(family)
-    job = found.job(140, 3, 6)
-    assert_greedy(found.model, job.prompt, 6, found.plain[job].tokens)
-    trees = RandomTrees(found.plain, [job], 1, style="always", fill=True)
-    assert found.plain.differences([job], decode(found.target, [job], trees, budget=6)) == []
+    check_lightly(found)
     found.llm.close()
 
 

@@ -207,14 +207,14 @@ def _matrices(config: PreTrainedConfig) -> dict[str, tuple[tuple[int, int], bool
     found: dict[str, tuple[tuple[int, int], bool]] = {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding | Conv1D) and not _does_more(module):
+        if isinstance(module, nn.Linear | nn.Embedding | Conv1D) and not does_more(module):
             rows, columns = module.weight.shape
             is_transposed = isinstance(module, Conv1D)
             found[names[id(module.weight)]] = ((columns, rows) if is_transposed else (rows, columns), is_transposed)
     return found
 
 
-def _does_more(module: nn.Module) -> bool:
+def does_more(module: nn.Module) -> bool:
     """True for a linear with code of its own, such as a router: another module would not do in its place."""
     kind = type(module)
     return isinstance(module, nn.Linear) and kind.forward is not nn.Linear.forward and kind.__name__ not in _PLAIN

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from paceline.architectures import auto_class
 from paceline.errors import ModelError
+from paceline.formats.at_load import does_more
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.checkpoint import Checkpoint, StoredWeight
 from paceline.formats.contents import StoredKind, summed
@@ -128,7 +129,7 @@ def _set_experts(module: nn.Module, kind: str, found: Library, blocks: BlockRows
 
 def _as_blocks(module: nn.Module, value: BlockRows | torch.Tensor) -> BlockRows | None:
     """A matrix of a linear, in blocks: those that a file keeps as floats are read at every step all the same."""
-    if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+    if not isinstance(module, nn.Linear | nn.Embedding | Conv1D) or does_more(module):
         return None
     if isinstance(value, BlockRows):
         return value
