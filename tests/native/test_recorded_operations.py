@@ -59,6 +59,10 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "expanded": lambda x, t: x[:, None].expand(-1, 4, -1).reshape(len(x), -1) + 1,
     "split": lambda x, t: torch.cat([part * 2 for part in x.split([1, 2, 3], 1)][::-1], 1),
     "sums": lambda x, t: x / x.abs().sum(-1, keepdim=True) + (x * x).sum(-1)[:, None],
+    "mean of few": lambda x, t: torch.stack([x, x * 2, x - 1, x.abs()]).mean(dim=0),
+    "sum of few": lambda x, t: x.view(7, 2, 3).sum(1),
+    "deviation": lambda x, t: x - torch.std(x, dim=-1, keepdim=True, unbiased=False),
+    "small products": lambda x, t: torch.matmul(x.view(7, 2, 3), (x * 2).view(7, 3, 2)),
     "scale by position": lambda x, t: x * (1 + 0.1 * torch.log(1 + torch.floor(t / 7)))[:, None],
 }
 BY_PYTORCH = {"a kind for each position": 2}  # the remainder

@@ -53,7 +53,8 @@ def model(kernels: Library, width: int, seed: int) -> Function:
     def forward(tokens: torch.Tensor) -> torch.Tensor:
         x = torch.nn.functional.embedding(tokens, table)
         normal = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * scale
-        halves = linear(normal).view(len(tokens), 2, -1).transpose(0, 1)
+        pair = torch.stack([x, x * 2]).sum(0) + torch.zeros_like(x)  # places and constants that grow with the rows
+        halves = linear(normal + pair * 0.1).view(len(tokens), 2, -1).transpose(0, 1)
         turned = torch.cat([-halves[1], halves[0]], -1) * torch.tensor(0.37)
         return torch.nn.functional.silu(linear(turned.contiguous())) + x
 

@@ -59,6 +59,7 @@ _BINARY = {
     aten.ne.Tensor: Function.NOT_EQUAL,
     aten.ne.Scalar: Function.NOT_EQUAL,
 }
+_FEW = 8  # slices that are added up one by one
 _POWERS = {
     -1: Function.RECIPROCAL,
     -0.5: Function.RSQRT,
@@ -118,13 +119,9 @@ def _reverse_subtract(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
 
 def _in_turn(out: torch.Tensor, value: torch.Tensor, functions: Sequence[tuple[Function, Any]]) -> list[Call] | None:
     """Functions of two arguments one after the other, without those whose second argument is None."""
-    calls: list[Call] = []
-    for function, right in functions:
-        made = map_calls(function, out, out if calls else value, right) if right is not None else []
-        if made is None:
-            return None
-        calls += made
-    return calls or None
+    given = [(function, right) for function, right in functions if right is not None]
+    parts = [map_calls(function, out, out if i else value, right) for i, (function, right) in enumerate(given)]
+    return joined(parts) or None
 
 
 def _whole_quotient(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
@@ -158,16 +155,58 @@ def _copy(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
 
 
 def _reduction(is_sum: bool) -> Callable[[Any, Any, Any], list[Call] | None]:
-    """The mean or the sum of the last dimension."""
+    """The mean or the sum of one dimension."""
 
     def calls(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
-        x, dims = args[0], args[1]
+        x, dims = args[0], list(args[1] or ())
         keepdim = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-        if x.dtype not in FLOATS or out.dtype not in FLOATS or list(dims or ()) not in ([-1], [x.ndim - 1]):
+        if x.dtype not in FLOATS or out.dtype not in FLOATS or len(dims) != 1:
             return None
-        return [(functools.partial(_reduce_op, is_sum), [out if keepdim else out.unsqueeze(-1)], [x])]
+        kept = out if keepdim else out.unsqueeze(dims[0])
+        if dims[0] % x.ndim == x.ndim - 1:
+            return [(functools.partial(_reduce_op, is_sum), [kept], [x])]
+        return _slice_by_slice(x, dims[0], kept, is_sum) if x.shape[dims[0]] <= _FEW else None
 
     return calls
+
+
+def _slice_by_slice(x: torch.Tensor, dim: int, out: torch.Tensor, is_sum: bool) -> list[Call] | None:
+    """The sum of a short dimension, or its mean, one slice after the other, in float32."""
+    count = x.shape[dim]
+    total = torch.empty(out.shape)
+    slices = [x.narrow(dim, i, 1) for i in range(count)]
+    steps = [map_calls(Function.COPY, total, slices[0])]
+    steps += [map_calls(Function.ADD, total, total, part) for part in slices[1:]]
+    return joined([*steps, map_calls(Function.DIVIDE, out, total, 1 if is_sum else count)])
+
+
+def joined(parts: Sequence[list[Call] | None]) -> list[Call] | None:
+    """Calls one after the other; None if the kernels do not know some of them."""
+    calls: list[Call] = []
+    for part in parts:
+        if part is None:
+            return None
+        calls += part
+    return calls
+
+
+def _deviation(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:
+    """The standard deviation of the last dimension, without correction."""
+    x, dims = args[0], list(args[1] or ())
+    if x.dtype != torch.float32 or kwargs.get("correction", 1) != 0 or dims not in ([-1], [x.ndim - 1]):
+        return None
+    kept = out if kwargs.get("keepdim", False) else out.unsqueeze(-1)
+    center, spread = torch.empty(kept.shape), torch.empty(x.shape)
+    mean = functools.partial(_reduce_op, False)
+    return joined(
+        [
+            [(mean, [center], [x])],
+            map_calls(Function.SUBTRACT, spread, x, center),
+            map_calls(Function.SQUARE, spread, spread),
+            [(mean, [kept], [spread])],
+            map_calls(Function.SQRT, kept, kept),
+        ]
+    )
 
 
 def _reduce_op(is_sum: bool, out: torch.Tensor, x: torch.Tensor) -> Op:
@@ -216,5 +255,6 @@ _SPECIAL: dict[Any, Callable[[Any, Any, Any], list[Call] | None]] = {
     aten.copy_.default: _copy,
     aten.mean.dim: _reduction(is_sum=False),
     aten.sum.dim_IntList: _reduction(is_sum=True),
+    aten.std.correction: _deviation,
     aten.native_layer_norm.default: _layer_norm,
 }

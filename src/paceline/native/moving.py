@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from paceline.native.elementwise import joined
 from paceline.native.layout import MAX_DIMS, Kind, Op
 from paceline.native.mapping import Call, Function, map_calls
 from paceline.native.ops import DTYPES, make
@@ -33,13 +34,7 @@ def lookup_op(out: torch.Tensor, tokens: torch.Tensor, table: torch.Tensor, *, w
 
 def _copies(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[Call] | None:
     """Each second tensor copied to the first, in order."""
-    calls: list[Call] = []
-    for place, value in pairs:
-        copied = map_calls(Function.COPY, place, value) if value.numel() else []
-        if copied is None:
-            return None
-        calls += copied
-    return calls
+    return joined([map_calls(Function.COPY, place, value) for place, value in pairs if value.numel()])
 
 
 def _cat(args: Any, kwargs: Any, out: torch.Tensor) -> list[Call] | None:

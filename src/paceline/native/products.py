@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from paceline.native.elementwise import joined
 from paceline.native.library import library
 from paceline.native.mapping import Call, Function, map_calls
 from paceline.native.ops import FLOATS, PackedWeight
 
+_FEW = 8  # products that are added up one by one
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
 
@@ -49,6 +51,20 @@ def left_product_calls(weights: Weights, args: Any, out: torch.Tensor) -> list[C
     if before is None or after is None:
         return None
     return [*before, (packed.linear, [products], [rows]), *after]
+
+
+def small_product_calls(args: Any, out: torch.Tensor) -> list[Call] | None:
+    """`left @ right` of matrices that both depend on the inputs, (B, M, K) by (B, K, N) with few K: K by K."""
+    left, right = args
+    count = left.shape[-1]
+    if left.ndim != 3 or not 0 < count <= _FEW or left.dtype != torch.float32 or right.dtype != torch.float32:
+        return None
+    part = torch.empty(out.shape)
+    parts = [map_calls(Function.MULTIPLY, out, left[..., :1].expand(out.shape), right[:, :1])]
+    for k in range(1, count):
+        parts.append(map_calls(Function.MULTIPLY, part, left[..., k : k + 1].expand(out.shape), right[:, k : k + 1]))
+        parts.append(map_calls(Function.ADD, out, out, part))
+    return joined(parts)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from paceline.native.library import Library
 from paceline.native.mapping import Call, Function, map_calls
 from paceline.native.moving import moving_calls
 from paceline.native.ops import run
-from paceline.native.products import PRODUCTS, Weights, left_product_calls, product_calls
+from paceline.native.products import PRODUCTS, Weights, left_product_calls, product_calls, small_product_calls
 
 Tensors = Sequence[torch.Tensor]
 aten = torch.ops.aten
@@ -196,8 +196,10 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _product(self, args: Any, out: Any) -> list[Call] | None:
         """A product with a constant matrix on either side, and with constant biases."""
         *biases, left, right = (self.is_dynamic(tensor) for tensor in args)
-        if any(biases) or left == right:
+        if any(biases):
             return None
+        if left and right:
+            return small_product_calls(args, out) if len(args) == 2 else None
         return product_calls(self._weights, args, out) if left else left_product_calls(self._weights, args, out)
 
 

@@ -67,7 +67,7 @@ class ProgramFamily:
         self._touched: list[tuple[set[Hashable], set[Hashable]]] = [
             layout.touched(step) for step in many.recording.steps
         ]
-        _share_constants(self._ops, few.recording, many.recording)
+        _share_constants(self._ops, few.recording, many.recording, layout.arena)
         self._words, grown = (_words(ops) for ops in self._ops)
         self._slopes = _slopes(grown - self._words, many.num_rows - few.num_rows)
         self._results = (smaller.place(few.result), layout.place(many.result))
@@ -121,16 +121,28 @@ def _made(recorded: Recorded, layout: Layout) -> list[Op]:
     return found
 
 
-def _share_constants(ops: list[list[Op]], few: Recording, many: Recording) -> None:
-    """Have both lists read one copy of a constant that each recording computed for itself."""
+def _share_constants(ops: list[list[Op]], few: Recording, many: Recording, arena: torch.Tensor) -> None:
+    """Have both lists read one copy of a constant that each recording computed for itself; none is in the arena."""
     for small, large in zip(*ops, strict=True):
         for view, other, mine, theirs in zip(small.views, large.views, small.tensors, large.tensors, strict=False):
-            if mine is None or theirs is None or view.data == other.data:
+            if mine is None or theirs is None or view.data == other.data or storage_of(mine) == storage_of(arena):
                 continue
             if few.is_constant(mine) and many.is_constant(theirs):
-                if mine.storage_offset() != theirs.storage_offset() or not torch.equal(_bytes(mine), _bytes(theirs)):
+                if mine.storage_offset() == theirs.storage_offset() and torch.equal(_bytes(mine), _bytes(theirs)):
+                    other.data = view.data
+                elif _are_filled_alike(mine, theirs):
+                    view.data = other.data  # the larger one, which holds as many as any number of rows needs
+                else:
                     raise NotScalableError("a constant that changes with the number of rows")
-                other.data = view.data
+
+
+def _are_filled_alike(small: torch.Tensor, large: torch.Tensor) -> bool:
+    """True if everything in both tensors' memory is one and the same value, and the second has no less of it."""
+    values = [_bytes(tensor).view(tensor.dtype) for tensor in (small, large)]
+    if small.dtype != large.dtype or not len(values[0]) or len(values[0]) > len(values[1]):
+        return False
+    first = values[0][0]
+    return small.storage_offset() == large.storage_offset() and all(bool((each == first).all()) for each in values)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
