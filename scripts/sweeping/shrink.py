@@ -90,7 +90,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "kimi_linear": {"layer_types": _MIXED},
     "granitemoehybrid": {"layer_types": _MIXED},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
-    **dict.fromkeys(("inkling_text", "inkling2_text", "inkling2_loop_text"), {"unpadded_vocab_size": VOCAB}),
+    **{kind: {"unpadded_vocab_size": VOCAB} for kind in ("inkling_text", "inkling2_text", "inkling2_loop_text")},
     "qwen4_exp": {"text_config": {"layer_types": _INDEXED}},
     "qwen4_exp_text": {"layer_types": _INDEXED},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},

@@ -19,8 +19,9 @@ from exactness.subjects import Subject, job
 from exactness.test_parting_prefixes import load_with, parting
 from exactness.test_preemption import Played, jobs_of
 from paceline.model import states
-from paceline.model.states import SequenceState, StatePool, StateRows
+from paceline.model.states import SequenceState, StatePool
 from paceline.native.library import library
+from paceline.native.states import StateRows
 
 GREEDY = job(150, 7, max_tokens=45)
 PATHS = ["native", "modules"]

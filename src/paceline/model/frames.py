@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from paceline.model.pool import CachedSequence
 from paceline.model.rows import TreeWork
-from paceline.model.states import StateRows
 from paceline.native.frame import Frame, FrameSequence
 from paceline.native.layout import PAGE, Draft
+from paceline.native.states import StateRows
 
 
 class Fed(NamedTuple):

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.model.prefix import PAGE_SIZE, PrefixCache
-from paceline.model.states import SequenceState, StatePool, StateRows
+from paceline.model.states import SequenceState, StatePool
+from paceline.native.states import StateRows
 
 _PLACES = range(PAGE_SIZE)
 _ALIGNMENT = 64  # bytes, as PyTorch aligns

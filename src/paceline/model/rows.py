@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from paceline.model.pool import CachedSequence, head_index
 from paceline.model.prefix import PAGE_SIZE
-from paceline.model.states import StateRows
+from paceline.native.states import StateRows
 
 TAIL = 2 * PAGE_SIZE
 BLOCK_ROWS = 8

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from paceline.model.states import ConvolutionState, ScanShape, ScanState, StatePool, StateRows
+from paceline.model.states import ConvolutionState, ScanShape, ScanState, StatePool
+from paceline.native.states import StateRows
 
 
 @dataclass(frozen=True)
