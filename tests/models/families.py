@@ -77,10 +77,12 @@ def kernels(setting: str) -> Iterator[None]:
 class Loaded:
     """A model behind an `LLM`, and what plain decoding of single jobs gives."""
 
-    def __init__(self, model: PreTrainedModel, source: str | None = None, vocab: int | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, source: str | None = None, vocab: int | None = None, dtype: str = "auto"
+    ) -> None:
         """`source` is a folder to load in the model's place; prompts are of tokens below `vocab`."""
         self.model = model
-        self.llm = paceline.load(source or model, cache_tokens=4096)
+        self.llm = paceline.load(source or model, cache_tokens=4096, dtype=dtype)
         self.target = self.llm.target
         self.plain = PlainRuns(self.target)
         self.vocab = vocab or model.config.get_text_config().vocab_size
