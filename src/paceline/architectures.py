@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from paceline.errors import ModelError
 
@@ -22,10 +26,9 @@ def auto_class(config: PreTrainedConfig) -> Any:
     """
     name = _saved_as(config)
     if config.is_encoder_decoder:
-        raise ModelError(
-            f"{name} is an encoder-decoder model; only decoder-only models are supported: "
-            "its decoder alone would not see the source"
-        )
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            return AutoModelForSeq2SeqLM
+        raise ModelError(f"{name} is an encoder-decoder whose source is no text; a source is read as token ids")
     if name.endswith(_OTHER_HEADS):
         raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
     if type(config) not in MODEL_FOR_MULTIMODAL_LM_MAPPING:

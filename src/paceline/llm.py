@@ -125,6 +125,7 @@ class LLM:
             **options: sampling parameters in place of those of `sampling_params`, and the rest of `Options`:
                 drafters: in place of those given at load; those beside "auto" in a list join the automatic ones.
                 prediction: what the output will probably be, as in OpenAI's API; it changes the speed alone.
+                source_language, target_language: by its tokenizer's names, of a model whose prompts are sources.
                 tenant: nothing learnt from one tenant's text drafts for another, and no prefix is shared.
                 pacer: in place of the one given at load; requests with different pacers are not decoded together.
                 add_special_tokens: whether a text is read with those that its tokenizer adds; True is the default.

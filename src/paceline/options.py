@@ -28,6 +28,8 @@ class Options(SamplingOptions, total=False):
     prediction: Prompt | None  # what the output will probably be, as in OpenAI's API; it changes the speed alone
     tenant: str  # nothing learnt from one tenant's text drafts for another, and no prefix is shared
     pacer: Pacer | None  # in place of the one given at load; requests with different pacers are not decoded together
+    source_language: str | None  # of an encoder-decoder's source, as its tokenizer names languages
+    target_language: str | None  # that it is to write
     add_special_tokens: bool  # whether a text is read with those that its tokenizer adds, such as a first one
     truncate_prompt_tokens: int | None  # keep this many tokens of the prompt, the last ones
     deadline_ms: float | None  # milliseconds from now: what has been decoded by then is the output
@@ -43,6 +45,8 @@ class Call:
     prediction: Prompt | None = None
     tenant: str = ""
     pacer: Pacer | None = None
+    source_language: str | None = None
+    target_language: str | None = None
     add_special_tokens: bool = True
     truncate_prompt_tokens: int | None = None
     terms: Terms = NO_TERMS
@@ -80,6 +84,8 @@ _CHECKS: dict[str, Check] = {
     "prediction": _as_it_is,
     "tenant": text("a string"),
     "pacer": _as_it_is,
+    "source_language": _or_none(text("a string")),
+    "target_language": _or_none(text("a string")),
     "add_special_tokens": flag,
     "truncate_prompt_tokens": _or_none(integer(1)),
     "deadline_ms": _or_none(number(math.ulp(0.0), _DAY, "of milliseconds above 0, up to a day")),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from paceline.engine.ports import Target
+from paceline.engine.ports import Reading, Target
 from paceline.engine.request import Drafter, Hints, Request, Token
 from paceline.errors import ContextLengthError, RequestError
 from paceline.options import Call
@@ -16,6 +16,7 @@ from paceline.params import SamplingParams
 from paceline.sampling.grammar import Compiler, Grammar
 from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.text.prompts import as_prompt
+from paceline.text.source import expected_ids, forbidden_ids, output_start, source_ids
 from paceline.text.stream import Decode, TextStream, no_text
 from paceline.text.tokenizer import Tokenizer, eos_ids
 
@@ -52,7 +53,10 @@ class RequestFactory:
         """What a call tells drafters."""
         if call.prediction is None:
             return Hints((), call.tenant)
-        return Hints(tuple(self.ids(as_prompt(call.prediction, "prediction"))), call.tenant)
+        expected = as_prompt(call.prediction, "prediction")
+        if self._target.reads is not None and isinstance(expected, str):
+            return Hints(tuple(expected_ids(self.tokenizer, expected)), call.tenant)
+        return Hints(tuple(self.ids(expected)), call.tenant)
 
     def requests(self, prompt: str | list[int], call: Call, drafters: Sequence[Drafter], hints: Hints) -> list[Request]:
         """One request for each sample of a prompt.
@@ -61,13 +65,16 @@ class RequestFactory:
             ContextLengthError: the prompt is too long.
             RequestError: the prompt is empty, does not fit with its output, or has tokens that the model has not.
         """
-        ids = self.ids(prompt, call.add_special_tokens)[-(call.truncate_prompt_tokens or 0) :]
-        room = min(self._target.max_length, self._target.capacity)
+        source, ids = self._read(prompt, call)
+        room = min(self._target.max_length, self._capacity(source))
         params, max_tokens = call.params.resolved(len(ids), room), call.params.limit(len(ids), room)
         self._check(ids, params, max_tokens)
+        self._check_room(len(ids), max_tokens, self._capacity(source))
         seed = secrets.randbits(63) if params.seed is None else params.seed
         eos = eos_ids(self._tokenizer, getattr(self._target, "generation_config", None))
         words = tuple(w for word in params.bad_words for w in self.tokenizer.spellings(word))
+        if source:
+            words += forbidden_ids(getattr(self._target, "generation_config", None))
         context = SamplerContext(self._target.vocab_size, eos, words)
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos)
         return [
@@ -78,11 +85,44 @@ class RequestFactory:
                 ends,
                 drafters,
                 seed,
-                hints,
+                replace(hints, source=tuple(source)) if source and self._copies else hints,
                 call.terms,
+                source,
             )
             for sample in range(params.n)
         ]
+
+    def _read(self, prompt: str | list[int], call: Call) -> tuple[list[int], list[int]]:
+        """The source of a request, empty where none is read, and the tokens that it goes on with."""
+        reads, last = self._target.reads, slice(-(call.truncate_prompt_tokens or 0), None)
+        if reads is None:
+            if call.source_language is not None or call.target_language is not None:
+                raise RequestError("source_language and target_language are given to a model that reads no source")
+            return [], self.ids(prompt, call.add_special_tokens)[last]
+        if isinstance(prompt, str):
+            prompt = source_ids(self.tokenizer, prompt, call.source_language, call.add_special_tokens)
+        source = prompt[last]
+        self._check_source(source, reads)
+        generation = getattr(self._target, "generation_config", None)
+        return source, output_start(generation, self._tokenizer, call.target_language)
+
+    def _check_source(self, source: Sequence[int], reads: Reading) -> None:
+        if not source:
+            raise RequestError("the source is empty; allowed: at least one token")
+        if len(source) > reads.max_length:
+            raise ContextLengthError(f"the source has {len(source)} tokens; allowed: up to {reads.max_length}")
+        bad = [t for t in source if not 0 <= t < reads.vocab_size]
+        if bad:
+            raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {reads.vocab_size - 1}")
+
+    def _capacity(self, source: Sequence[int]) -> int:
+        """Tokens of a request that the cache can hold beside its source."""
+        page = self._target.reads.page_size if self._target.reads is not None else 1
+        return self._target.capacity - -(-len(source) // page) * page
+
+    @property
+    def _copies(self) -> bool:
+        return self._target.reads is not None and self._target.reads.is_shared
 
     def output(self, request: Request, tokens: Sequence[Token]) -> Output:
         """What a request that has ended came to; `tokens` are those that its reader has taken."""
@@ -123,10 +163,9 @@ class RequestFactory:
         bad = [t for t in (*ids, *named) if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")
-        self._check_room(len(ids), max_tokens)
 
-    def _check_room(self, num_prompt_tokens: int, max_tokens: int) -> None:
-        context, cache = self._target.max_length, self._target.capacity
+    def _check_room(self, num_prompt_tokens: int, max_tokens: int, cache: int) -> None:
+        context = self._target.max_length
         room, needed = min(context, cache), min(max_tokens, 1)  # one token of output at least, if any is asked for
         if num_prompt_tokens + needed > room:
             why = "" if room == context else f"; the cache holds no more than {cache}, load with more cache_tokens"

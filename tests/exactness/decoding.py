@@ -27,12 +27,15 @@ class Job:
     prompt: tuple[int, ...]
     options: Mapping[str, Any] = field(hash=False)
     seed: int
+    source: tuple[int, ...] = ()  # of an encoder-decoder, whose prompt begins its output
 
     def request(self, target: Target, drafters: Sequence[BaseDrafter] = ()) -> Request:
         params = SamplingParams(**self.options)
         law = Sampler(params, SamplerContext(target.vocab_size), self.prompt, self.seed)
         text = TextStream(lambda ids: "", self.prompt, ())
-        return Request(self.prompt, law, text, frozenset(params.stop_token_ids), drafters, self.seed)
+        return Request(
+            self.prompt, law, text, frozenset(params.stop_token_ids), drafters, self.seed, source=self.source
+        )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from exactness.decoding import Job, RandomTrees, decode
 from exactness.subjects import Subject, job
-from paceline.model.rows import _Blocks
+from paceline.model.rows import Blocks
 from paceline.native.library import VARIABLE, library
 
 
@@ -56,8 +56,8 @@ def test_a_sequence_known_by_its_first_page_is_found_out(subject: Subject, monke
         pytest.skip("the native kernels gather no rows")
     jobs = parting(64, [140, 141], seed=1)
     assert subject.plain.differences(jobs, decode(subject.target, jobs)) == []
-    add = _Blocks.add
-    monkeypatch.setattr(_Blocks, "add", lambda own, row, item, tile, pages: add(own, row, int(pages[0]), tile, pages))
+    add = Blocks.add
+    monkeypatch.setattr(Blocks, "add", lambda own, row, item, tile, pages: add(own, row, int(pages[0]), tile, pages))
     assert subject.plain.differences(jobs, decode(subject.target, jobs)) != []
 
 

@@ -15,10 +15,8 @@ from exactness.subjects import Subject
 
 SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LAYERS = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 1}
-ENCODER_DECODER = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_layers": 1, "num_heads": 2}
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "encoder-decoder": ("T5", {"vocab_size": VOCAB, **ENCODER_DECODER}, "encoder-decoder"),
     "recurrent": (
         "Rwkv",
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2},
@@ -41,8 +39,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def random_model(kind: str, settings: dict[str, Any]) -> transformers.PreTrainedModel:
     ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**settings, **ends)
-    if kind == "T5":
-        return transformers.T5ForConditionalGeneration(config).eval()
     return from_config(config)
 
 

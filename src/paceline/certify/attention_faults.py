@@ -18,7 +18,7 @@ from paceline.model.forward import ROW_COUNTS, ModuleForward, PoolStep
 from paceline.model.hf import SCRATCH, Decoder, HFTarget
 from paceline.model.pool import LayerCache, PagePool
 from paceline.model.prefix import PAGE_SIZE
-from paceline.model.rows import TAIL, Rows, TreeWork, tree_rows
+from paceline.model.rows import TAIL, Rows, TreeWork
 
 _ROWS = 16  # of every forward, so that their number makes no difference
 
@@ -43,7 +43,7 @@ def _target_with(kind: type[ModuleForward], target: HFTarget, cache_tokens: int,
     rows = min(_ROWS, max(own.row_counts))
     assert rows in ROW_COUNTS or rows in own.row_counts
     decoder = Decoder(own.model, pool, (rows,), target.max_length, forward)
-    return HFTarget(decoder, target.vocab_size, target.max_length, name)
+    return HFTarget(decoder, target.vocab_size, target.max_length, name, target.reads)
 
 
 class _FirstPageForward(ModuleForward):
@@ -51,7 +51,7 @@ class _FirstPageForward(ModuleForward):
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
-        rows = tree_rows(work, num_rows, self._pool.device)
+        rows = self._tree_rows(work, num_rows)
         first: dict[tuple[int, int], Any] = {}
         keys = [(int(pages[0]), int(tile)) for pages, tile in zip(rows.block_pages, rows.block_tiles, strict=True)]
         tables = [first.setdefault(key, pages) for key, pages in zip(keys, rows.block_pages, strict=True)]

@@ -19,7 +19,7 @@ from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, CertifyPlan, Sizes,
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Way, ways_for
 from paceline.drafters import available
-from paceline.errors import ConfigError, PacelineError, first_line
+from paceline.errors import ConfigError, ModelError, PacelineError, first_line
 from paceline.llm import load
 from paceline.model.loading import parse_device
 from paceline.provenance import provenance
@@ -68,6 +68,10 @@ class _Certifier:
                 dtype=self._plan.dtype,
                 device=self._plan.device,
             )
+            if self._llm.target.reads is not None:
+                raise ModelError(
+                    f"{self._plan.model} reads a source; a certificate is of a model that goes on with a text"
+                )
             self._prompts = self._encode()
             if self._plan.max_tokens is None:
                 self._plan = replace(self._plan, max_tokens=self._affordable_tokens())

@@ -12,6 +12,7 @@ from paceline.doctor.prediction import Prediction, predict
 from paceline.doctor.questions import Question
 from paceline.doctor.recording import RecordedOutput, record
 from paceline.doctor.replay import Replayed, Replayer
+from paceline.errors import ModelError
 from paceline.llm import LLM
 from paceline.options import Drafters
 from paceline.pacing import measure
@@ -50,6 +51,8 @@ def examine(
     llm: LLM, questions: Sequence[Question], max_tokens: int, drafters: Drafters, advance: Callable[[], None]
 ) -> Visit:
     """One pass of the target over the questions, and drafting simulated over what it said."""
+    if llm.target.reads is not None:
+        raise ModelError("this model reads a source; the doctor examines models that go on with a text")
     recordings, watch = [], LoadWatch()
     for question in questions:
         recordings.append(record(llm, question, max_tokens))

@@ -35,7 +35,8 @@ class SuffixDrafter(BaseDrafter):
 
     def start(self, request: Request) -> bool:
         """See `Drafter`."""
-        self._texts[request.id] = OwnText()
+        self._texts[request.id] = text = OwnText()
+        text.read(request.hints.source)
         return True
 
     def finish(self, request: Request) -> None:
@@ -45,7 +46,7 @@ class SuffixDrafter(BaseDrafter):
     def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
         """What followed earlier places with the same end, likeliest first."""
         text = self._texts[request.id]
-        text.read(request.tokens)
+        text.read(request.tokens[text.size - len(request.hints.source) :])
         return draft(text, text.find(self.min_match), limits, self.min_score, self.name)
 
 
@@ -56,14 +57,19 @@ class OwnText:
         self._tokens: NDArray[np.int32] = np.zeros(256, np.int32)
         self._size = 0
 
+    @property
+    def size(self) -> int:
+        """Tokens read so far."""
+        return self._size
+
     def read(self, tokens: Sequence[int]) -> None:
         """Take in what is new."""
-        size = len(tokens)
+        size = self._size + len(tokens)
         if size > len(self._tokens):
             larger = np.zeros(2 * size, np.int32)
             larger[: self._size] = self._tokens[: self._size]
             self._tokens = larger
-        self._tokens[self._size : size] = tokens[self._size :]
+        self._tokens[self._size : size] = tokens
         self._size = size
 
     def token(self, place: int) -> int:

@@ -36,12 +36,23 @@ class Budget(NamedTuple):
     each: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a target reads beside the tokens that it goes on with: a source, of an encoder-decoder."""
+
+    max_length: int  # tokens of it
+    vocab_size: int
+    page_size: int  # the cache holds it in pages of so many tokens
+    is_shared: bool  # its token ids are those of outputs, so that an output may copy from it
+
+
 class Target(Protocol):
     """The model whose text is emitted. Between steps its cache holds `tokens[:-1]` of each request that decodes."""
 
     vocab_size: int
     max_length: int  # context length in tokens, prompt and output together
     capacity: int  # tokens of one request that the cache can hold, prompt and output together
+    reads: Reading | None  # None if a request is its tokens alone
     on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had
 
     @property

@@ -33,6 +33,7 @@ class Hints:
 
     prediction: tuple[int, ...] = ()  # tokens of what the output will probably be
     tenant: str = ""  # nothing learnt from one tenant's text drafts for another
+    source: tuple[int, ...] = ()  # what the request reads, in the output's tokens
 
 
 NO_HINTS = Hints()
@@ -95,9 +96,11 @@ class Request:
         seed: int = 0,
         hints: Hints = NO_HINTS,
         terms: Terms = NO_TERMS,
+        source: Sequence[int] = (),
     ) -> None:
         self.id = next(_ids)
         self.tokens = list(prompt)
+        self.source = tuple(source)  # what an encoder-decoder reads beside its prompt, which then begins the output
         self.num_prompt_tokens = len(prompt)
         self.sampler = sampler
         self.params = sampler.params
@@ -120,10 +123,15 @@ class Request:
         self.error: PacelineError | None = None  # why, if "error"; raised to whoever reads
         self.is_cancelled = False  # its caller has given it up
         self._cancelled_by: PacelineError | None = None
-        self.stats = Stats(num_prompt_tokens=len(prompt))
+        self.stats = Stats(num_prompt_tokens=self.num_input_tokens)
         self.trace: list[StepRecord] = []  # one per step, by the engine
         self._text = text
         self._end_token_ids = end_token_ids
+
+    @property
+    def num_input_tokens(self) -> int:
+        """Tokens that are read for it: its source and its prompt."""
+        return len(self.source) + self.num_prompt_tokens
 
     @property
     def num_output_tokens(self) -> int:

@@ -202,6 +202,8 @@ def _rows(shape: tuple[int, int], block_type: BlockType) -> tuple[int, int]:
 
 def _matrices(config: PreTrainedConfig) -> dict[str, tuple[tuple[int, int], bool]]:
     """By parameter name the shape (N, K) of each matrix of a linear or embedding, and whether it is stored (K, N)."""
+    if config.is_encoder_decoder:
+        raise ModelError(f"{config.model_type} is an encoder-decoder, which int8 and int4 do not know; allowed: floats")
     with torch.device("meta"):
         model = auto_class(config).from_config(config)
     found: dict[str, tuple[tuple[int, int], bool]] = {}

@@ -18,6 +18,7 @@ from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import PagePool
 from paceline.model.quantized import cache_dtype, is_quantized, quickly
 from paceline.model.rows import TreeWork, tree_rows
+from paceline.model.seq2seq.attaching import attend_by
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}  # relative, on whole logits
 # An input that rounding decides otherwise by its last bit is another int8 value; keys and values are bfloat16.
@@ -58,9 +59,13 @@ def eager_logits(model: PreTrainedModel, parts: Anatomy) -> torch.Tensor:
 
 
 def _run(model: PreTrainedModel, tokens: list[int], **how: Any) -> Any:
-    model.config._attn_implementation = "eager"
+    attend_by(model, "eager")
+    ids = torch.tensor([tokens], device=model.device)
+    if model.config.is_encoder_decoder:
+        how |= {"decoder_input_ids": ids}
+        ids = torch.tensor([_sample(model)], device=model.device)
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([tokens], device=model.device), **how)
+        return model(input_ids=ids, **how)
 
 
 def _position(model: PreTrainedModel, position: int) -> dict[str, torch.Tensor]:
@@ -76,7 +81,7 @@ def _cache_name(model: PreTrainedModel) -> str:
 
 
 def _sample(model: PreTrainedModel) -> list[int]:
-    return inspect.sample_tokens(model.config.get_text_config().vocab_size)
+    return inspect.sample_tokens(model)
 
 
 def check_far(model: PreTrainedModel, parts: Anatomy) -> None:
@@ -87,7 +92,7 @@ def check_far(model: PreTrainedModel, parts: Anatomy) -> None:
     """
     tokens = _sample(model)
     start = min(parts.max_length - len(tokens) - 2, _FURTHEST)
-    if start <= 0:
+    if start <= 0 or model.config.is_encoder_decoder:  # whose cache has two parts
         return
     try:
         cache = _cache_far_in(model, start)
@@ -96,7 +101,7 @@ def check_far(model: PreTrainedModel, parts: Anatomy) -> None:
         return
     if cache.get_seq_length() == start:  # it keeps none
         return
-    model.config._attn_implementation = ATTENTION_NAME
+    attend_by(model, ATTENTION_NAME)
     ours = _FarForward(model, PagePool(parts.layers, 3, cache_dtype(model), model.device), start).logits_of(tokens)
     error = distance(ours, eager, parts.has_experts)
     if not error <= tolerance_of(model):

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from transformers import PreTrainedModel
 from paceline.model.attention import batch_invariant_attention
 from paceline.model.frames import Fed, set_chunk, set_trees
 from paceline.model.interface import ForwardStep, run_rows
-from paceline.model.linears import NativeEmbedding, NativeLinear
+from paceline.model.linears import NativeLinear, num_embeddings
 from paceline.model.picking import Picks, biases_of
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.model.scanning import Scan, ScannedRows
+from paceline.model.seq2seq.handing import input_embeddings
+from paceline.model.seq2seq.rows import looking, set_sources, source_of, source_rows
 from paceline.native.attention import attend_ops, write_op
 from paceline.native.drafting import Drafting
 from paceline.native.frame import Frame
@@ -83,18 +85,30 @@ class ModuleForward:
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
-        return self._run(self._model, tree_rows(work, num_rows, self._pool.device))
+        return self._run(self._model, self._tree_rows(work, num_rows))
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """See `Forward`."""
-        self._run(self._model.base_model, chunk_rows(sequence, tokens, self._pool.device))
+        self._run_chunk(self._model.base_model, sequence, tokens)
 
     def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
         """See `Forward`."""
-        return self._run(self._model, chunk_rows(sequence, tokens, self._pool.device))[: len(tokens)]
+        return self._run_chunk(self._model, sequence, tokens)[: len(tokens)]
 
     def prepare(self) -> None:
         """See `Forward`. Nothing is kept by row count."""
+
+    def _tree_rows(self, work: Sequence[TreeWork], num_rows: int) -> Rows:
+        rows = tree_rows(work, num_rows, self._pool.device)
+        if self._model.config.is_encoder_decoder:
+            rows.sources = source_rows(looking(work), num_rows, self._pool.device)
+        return rows
+
+    def _run_chunk(self, model: PreTrainedModel, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
+        rows = chunk_rows(sequence, tokens, self._pool.device)
+        if self._model.config.is_encoder_decoder:
+            rows.sources = source_rows([(source_of(sequence), len(rows))], len(rows), self._pool.device)
+        return self._run(model, rows)
 
     def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
         positions = np.minimum(rows.positions, self._last_position)
@@ -109,7 +123,7 @@ class PoolStep:
     """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
 
     def __init__(self, pool: PagePool, rows: Rows) -> None:
-        self._layers = iter(pool.layers)
+        self._layers, self._source_layers = iter(pool.layers), iter(pool.layers)
         self._rows = rows
         self._scanned = None if pool.states is None else ScannedRows(pool.states, rows.states)
 
@@ -140,6 +154,12 @@ class PoolStep:
         assert self._scanned is not None
         return self._scanned.scan(given)
 
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        """See `ForwardStep`."""
+        assert self._rows.sources is not None
+        layer = next(self._source_layers)
+        return batch_invariant_attention(query, layer, self._rows.sources, **how).to(query.dtype)
+
 
 class RecordedForward:
     """Programs recorded from the model, one for each number of rows; all on the CPU.
@@ -150,12 +170,13 @@ class RecordedForward:
 
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
-        self._frame = Frame(found, pool.num_pages)
+        self._frame, self._source_frame = Frame(found, pool.num_pages), Frame(found, pool.num_pages)
         self._state_frame = StateFrame(0 if pool.states is None else pool.states.num_slots)
         self._weights: Weights = {}
         self._tokens, self._positions = torch.zeros(2, _MANY, dtype=torch.int64)
         self._frame.set([])
-        self._num_embeddings = _num_embeddings(model)
+        self._source_frame.set([])
+        self._num_embeddings = num_embeddings(input_embeddings(model))
         alone = self._compiled(1)
         self._programs: dict[int, Program | ScaledProgram] = {1: alone}
         self.is_exact_by_construction = alone.num_segments == 1
@@ -163,6 +184,8 @@ class RecordedForward:
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
+        if self._model.config.is_encoder_decoder:
+            set_sources(self._source_frame, looking(work))
         program = self._feed(set_trees(self._frame, work), num_rows)
         program.run()
         return program.result
@@ -190,6 +213,8 @@ class RecordedForward:
 
     def _feed_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> Program | ScaledProgram:
         padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
+        if self._model.config.is_encoder_decoder:
+            set_sources(self._source_frame, [(source_of(sequence), len(tokens))])
         return self._feed(set_chunk(self._frame, sequence, tokens), padded)
 
     def prepare(self) -> None:
@@ -228,26 +253,32 @@ class RecordedForward:
     @torch.no_grad()
     def _record(self, num_rows: int) -> Recorded:
         tokens, positions = self._tokens[:num_rows], self._positions[:num_rows]
-        memory = [self._frame.header, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
+        headers = [self._frame.header, self._source_frame.header]
+        memory = [*headers, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
         memory += [] if self._pool.states is None else self._pool.states.tensors
         with Recording([tokens, positions], memory, self._weights) as recording:
-            step = _EmittingStep(self._library, self._pool, (self._frame, self._state_frame), recording)
+            frames = _Frames(self._frame, self._source_frame, self._state_frame)
+            step = _EmittingStep(self._library, self._pool, frames, recording)
             result = run_rows(self._model, step, tokens, positions).float()
         return Recorded(num_rows, recording, result, step.num_steps)
 
 
-def _num_embeddings(model: PreTrainedModel) -> int:
-    embedding = model.get_input_embeddings()
-    return int(embedding.packed.num_columns if isinstance(embedding, NativeEmbedding) else embedding.num_embeddings)
+class _Frames(NamedTuple):
+    """What the kernels know of a forward's rows."""
+
+    own: Frame
+    sources: Frame  # the same rows as they look at their sources
+    states: StateFrame
 
 
 class _EmittingStep:
     """Answers attention layers with native operations over the pool; which rows there are is up to the frame."""
 
-    def __init__(self, found: Library, pool: PagePool, frames: tuple[Frame, StateFrame], recording: Recording) -> None:
+    def __init__(self, found: Library, pool: PagePool, frames: _Frames, recording: Recording) -> None:
         self.num_steps = 0  # of the recording, up to and with the last layer's keys and values, or state
-        self._library, (self._frame, self._state_frame), self._recording = found, frames, recording
-        self._layers = iter(pool.layers)
+        self._library, self._recording = found, recording
+        self._frame, self._source_frame, self._state_frame = frames
+        self._layers, self._source_layers = iter(pool.layers), iter(pool.layers)
         self._convolutions = iter([] if pool.states is None else pool.states.convolutions)
         self._scans = iter([] if pool.states is None else pool.states.scans)
 
@@ -256,14 +287,20 @@ class _EmittingStep:
         if "picks" in how:
             raise NotRecordableError("the kernels pick no keys")
         layer = next(self._layers)
-        out = torch.empty(*query.shape[:2], value.shape[2], dtype=query.dtype)
-        header = self._frame.header
-        emit(self._library, self._write, [layer.keys, layer.values], [key, value, header])
+        emit(self._library, self._write, [layer.keys, layer.values], [key, value, self._frame.header])
         self.num_steps = len(self._recording.steps)
+        return self._attended(query, layer, self._frame, how)
+
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        """See `ForwardStep`."""
+        return self._attended(query, next(self._source_layers), self._source_frame, how)
+
+    def _attended(self, query: torch.Tensor, layer: LayerCache, frame: Frame, how: dict[str, Any]) -> torch.Tensor:
+        out = torch.empty(*query.shape[:2], layer.shape.value_dim, dtype=query.dtype)
         for index in range(2):
-            make = partial(self._attend, layer, index, how)
+            make = partial(_attend, layer, frame, index, how)
             # The header stands for the partial results behind it.
-            emit(self._library, make, [out, header], [query, layer.keys, layer.values])
+            emit(self._library, make, [out, frame.header], [query, layer.keys, layer.values])
         return out
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -300,5 +337,6 @@ class _EmittingStep:
     def _write(self, keys: torch.Tensor, values: torch.Tensor, *rows: torch.Tensor) -> Op:
         return write_op(keys, values, rows[0], rows[1], self._frame)
 
-    def _attend(self, layer: LayerCache, index: int, how: dict[str, Any], *tensors: torch.Tensor) -> Op:
-        return attend_ops(tensors[0], tensors[2], layer.keys, layer.values, self._frame, **how)[index]
+
+def _attend(layer: LayerCache, frame: Frame, index: int, how: dict[str, Any], *tensors: torch.Tensor) -> Op:
+    return attend_ops(tensors[0], tensors[2], layer.keys, layer.values, frame, **how)[index]

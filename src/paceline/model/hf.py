@@ -11,15 +11,19 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from paceline.engine.ports import Reading
 from paceline.engine.request import Request
 from paceline.engine.tree import DraftTree
 from paceline.model.fingerprint import model_digest
 from paceline.model.forward import Forward, RecordedForward, forward_for
+from paceline.model.inspect import sample_tokens
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence, PagePool
-from paceline.model.prefix import PAGE_SIZE
+from paceline.model.prefix import PAGE_SIZE, Before
 from paceline.model.reading import RequestCache
 from paceline.model.rows import TreeWork
+from paceline.model.seq2seq.encoder import Encoder
+from paceline.model.seq2seq.sources import Source
 from paceline.native.drafting import Drafting
 
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
@@ -42,9 +46,16 @@ class Decoder:
         self.model = model
         self.pool = pool
         self.row_counts = tuple(row_counts)  # ascending
+        self.encoder = Encoder(model, pool) if model.config.is_encoder_decoder else None
         # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
         # a position table would end before them, and some rotary scalings would change for all rows.
         self._forward = forward or forward_for(model, pool, max_length - 1)
+
+    def source(self, request: Request) -> Source | None:
+        """The source of a request, as far as it is known; None where none is read."""
+        if self.encoder is None:
+            return None
+        return Source(self.encoder, self.pool, request.hints.tenant, request.source)
 
     @property
     def max_rows(self) -> int:
@@ -61,6 +72,17 @@ class Decoder:
         if not isinstance(self._forward, RecordedForward) or self.pool.states is not None:
             return None
         return self._forward.drafting(self.row_counts)
+
+    def blank(self, num_positions: int) -> CachedSequence | None:
+        """Pages to try a forward out in, behind a source where one is read; None if too few are free."""
+        sequence = self.pool.reserve(num_positions)
+        if sequence is None or self.encoder is None:
+            return sequence
+        sequence.source = self.encoder.read_sample(sample_tokens(self.model))
+        if sequence.source is None:
+            self.pool.release(sequence)
+            return None
+        return sequence
 
     def prepare(self) -> None:
         """Do now what would otherwise hold up the first forward of a row count."""
@@ -121,8 +143,11 @@ def _copied(logits: torch.Tensor) -> NDArray[np.float32]:
 class HFTarget:
     """The `Target` port over a `Decoder`. See engine/ports.py for what each method promises."""
 
-    def __init__(self, decoder: Decoder, vocab_size: int, max_length: int, path_name: str) -> None:
+    def __init__(
+        self, decoder: Decoder, vocab_size: int, max_length: int, path_name: str, reads: Reading | None = None
+    ) -> None:
         self.decoder = decoder
+        self.reads = reads
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.capacity = (decoder.pool.num_pages - 1) * PAGE_SIZE - SCRATCH
@@ -145,10 +170,16 @@ class HFTarget:
         """See `Target`."""
         cache = self._caches.get(request.id)
         if cache is not None:
-            return len(request.tokens) - 1 - cache.sequence.length
-        pool = self.decoder.pool
-        found = pool.resumable(pool.prefixes.search(request.hints.tenant, request.tokens[:-1]))
-        return len(request.tokens) - 1 - PAGE_SIZE * len(found)
+            return cache.num_unread
+        source, pool, num_tokens = self.decoder.source(request), self.decoder.pool, len(request.tokens) - 1
+        before: Before | None = request.hints.tenant
+        if source is not None:
+            source.find()
+            before = source.before
+        if before is None:
+            return len(request.source) + num_tokens
+        found = pool.resumable(pool.prefixes.search(before, request.tokens[:-1]))
+        return num_tokens - PAGE_SIZE * len(found)
 
     def read(self, request: Request, max_rows: int) -> int:
         """See `Target`."""
@@ -188,7 +219,7 @@ class HFTarget:
         """See `Target`."""
         if context + num_rows > self.max_length:
             return False
-        sequence = self.decoder.pool.reserve(context + num_rows)
+        sequence = self.decoder.blank(context + num_rows)
         if sequence is None:
             return False
         sequence.length = context

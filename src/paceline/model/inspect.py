@@ -21,6 +21,7 @@ from paceline.model.pool import LayerShape
 from paceline.model.private import adapt, has_experts
 from paceline.model.quantized import quickly
 from paceline.model.scanning import Scan
+from paceline.model.seq2seq.attaching import attend_by, max_source_length, max_target_length
 from paceline.model.states import ConvolutionShape, StateShapes
 from paceline.native.library import library
 from paceline.native.ops import FLOATS
@@ -56,6 +57,7 @@ class Anatomy:
     max_length: int
     note: str  # what was pinned to keep bits stable; empty if nothing
     has_experts: bool
+    max_source_length: int = 0  # tokens of a source, of an encoder-decoder
 
 
 class _Recorder:
@@ -66,6 +68,7 @@ class _Recorder:
         self.states = StateShapes()
         self.windows: list[int] = []
         self._picks: list[Picks] = []  # layers may share one
+        self.num_sources = 0  # calls that look at a source
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         self.layers.append(LayerShape(key.shape[1], key.shape[2], value.shape[2]))
@@ -76,6 +79,10 @@ class _Recorder:
             self.layers.append(LayerShape(1, picks.key.shape[2], 1))  # of the keys to pick by
             self.windows.append(0)
         return query.new_zeros(*query.shape[:2], value.shape[2])
+
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        self.num_sources += 1
+        return query.new_zeros(*query.shape[:2], self.layers[-1].value_dim)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         self.states.convolutions.append(ConvolutionShape(*weight.shape))
@@ -95,9 +102,12 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
     recurrence.install(model)
     recorder = _Recorder()
-    logits = _record(model, recorder, sample_tokens(config.vocab_size))
+    logits = _record(model, recorder, sample_tokens(model))
     _check_calls(model, config, recorder)
     max_length, note = _context(config)
+    max_source = 0
+    if model.config.is_encoder_decoder:
+        max_length, max_source = max_target_length(model), max_source_length(model)
     return Anatomy(
         recorder.layers,
         recorder.states,
@@ -106,12 +116,13 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         max_length,
         note,
         bool(num_experts(config)),
+        max_source,
     )
 
 
 def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> torch.Tensor:
-    model.config._attn_implementation = ATTENTION_NAME
     try:
+        attend_by(model, ATTENTION_NAME)
         with torch.inference_mode(), quickly():
             return run_rows(model, recorder, tokens, range(len(tokens)))
     except ModelError:
@@ -126,16 +137,18 @@ def _record(model: PreTrainedModel, recorder: _Recorder, tokens: list[int]) -> t
         ) from error
 
 
-def sample_tokens(vocab_size: int) -> list[int]:
-    """A few token ids, spread over the vocabulary."""
-    return [(i * 2_654_435_761 + 17) % vocab_size for i in range(SAMPLE)]
+def sample_tokens(model: PreTrainedModel) -> list[int]:
+    """A few token ids, spread over the vocabulary: no padding, which some encoder-decoders leave out."""
+    config = model.config.get_text_config()
+    size = min(config.vocab_size, getattr(config, "decoder_vocab_size", None) or config.vocab_size)
+    found = [(i * 2_654_435_761 + 17) % size for i in range(SAMPLE)]
+    is_padding = [model.config.is_encoder_decoder and token == config.pad_token_id for token in found]
+    return [(token + padding) % size for token, padding in zip(found, is_padding, strict=True)]
 
 
 def refuse_by_config(model: PreTrainedModel) -> None:
     """Refuse a model that says of itself that it cannot be decoded exactly."""
     config, name = model.config.get_text_config(), type(model).__name__
-    if model.config.is_encoder_decoder:
-        raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models are supported")
     if model.get_output_embeddings() is None:
         raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
     experts = num_experts(config)
@@ -174,6 +187,7 @@ def _check_calls(model: PreTrainedModel, config: Any, recorder: _Recorder) -> No
     types = _layer_types(config)
     scans = max(len(recorder.states.scans), len(recorder.states.convolutions))
     layers = config.num_hidden_layers if types is None else sum(kind not in _MIX_NOTHING for kind in types)
+    layers = recorder.num_sources or layers  # those of a decoder, each of which looks at the source
     if len(recorder.layers) + scans < layers:
         recurrent, private = _names(model, _RECURRENT), _names(model, _ATTENTION)
         what = f"{recurrent} keeps a state of its own" if recurrent else f"{private or type(model).__name__} is its own"

@@ -16,10 +16,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from paceline.errors import ModelError
 from paceline.model.picking import Picks
 from paceline.model.scanning import Scan
+from paceline.model.seq2seq.handing import Handed, handed_to, is_handed
 
 ATTENTION_NAME = "paceline"
 NO_MASK = torch.zeros(1, 1, 1, 1)  # for models that cannot do without a mask: it masks nothing, and nobody reads it
-_KNOWN = ("scaling", "sliding_window", "softcap", "s_aux")
+_KNOWN = ("scaling", "sliding_window", "softcap", "s_aux", "position_bias")
 # What changes no value where there is no cache, no padding and no training, by how it begins. Position ids were read
 # before: queries and keys come rotated.
 _HARMLESS = (
@@ -34,6 +35,9 @@ class ForwardStep(Protocol):
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
 
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        """The same over all of each row's source, whose keys and values are in the cache: of an encoder-decoder."""
+
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Output (R, C): each channel of `x` (R, C) by its `weight` (C, K) over the last K inputs of a row's path."""
 
@@ -44,6 +48,7 @@ class ForwardStep(Protocol):
 _current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
 
 _positions: ContextVar[torch.Tensor] = ContextVar("paceline_positions_of_rows")
+_handed: ContextVar[Handed | None] = ContextVar("paceline_handed_to_the_decoder")
 
 
 def current_step() -> ForwardStep | None:
@@ -68,22 +73,38 @@ def paceline_attention(
     unknown = sorted(n for n, v in kwargs.items() if v is not None and not n.startswith(_HARMLESS) and n not in _KNOWN)
     if unknown:
         raise ModelError(f"{type(module).__name__} asks for attention by {', '.join(unknown)}, which would be lost")
-    if kwargs.get("is_causal") is False and query.shape[2] > 1:
-        raise ModelError(f"{type(module).__name__} lets a token see what follows it: it is part of an encoder")
     scaling, sinks, step = kwargs.get("scaling"), kwargs.get("s_aux"), current_step()
     if step is None:
         raise ModelError(f"the attention {ATTENTION_NAME!r} was called outside of Paceline's forwards")
-    out = step.attend(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=int(kwargs.get("sliding_window") or 0),
-        softcap=float(kwargs.get("softcap") or 0.0),
+    distances = distances_in(kwargs.get("position_bias"))
+    how: dict[str, Any] = {
+        "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "window": int(kwargs.get("sliding_window") or 0),
+        "softcap": float(kwargs.get("softcap") or 0.0),
         **({} if sinks is None else {"sinks": sinks.flatten()}),
         **({} if picks is None else {"picks": picks}),
-    )
+        **({} if distances is None else {"distances": distances}),
+    }
+    queries = query[0].transpose(0, 1)
+    if is_handed(_handed.get(), key):
+        return step.attend_source(queries, **how).unsqueeze(0), None
+    if kwargs.get("is_causal") is False and query.shape[2] > 1:
+        raise ModelError(f"{type(module).__name__} lets a token see what follows it: it is part of an encoder")
+    out = step.attend(queries, key[0].transpose(0, 1), value[0].transpose(0, 1), **how)
     return out.unsqueeze(0), None
+
+
+def distances_in(bias: torch.Tensor | None) -> torch.Tensor | None:
+    """The table (H, n) of what is added by distance, if that is what an attention was given; None for zeros.
+
+    Raises:
+        ModelError: it is another bias, which would be lost.
+    """
+    if bias is None or getattr(bias, "is_by_distance", False):
+        return bias
+    if bool((bias != 0).any()):
+        raise ModelError("this model adds a bias by position to its attention that is no function of distance")
+    return None
 
 
 def is_running() -> bool:
@@ -99,6 +120,14 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: A
     return step.attend(*rows, **{"window": 0, "softcap": 0.0, **how}).unsqueeze(0)
 
 
+def attend_source(query: torch.Tensor, **how: Any) -> torch.Tensor:
+    """The same for attention to a source: (1, H, R, D) in, (1, R, H, D_v) out."""
+    step = current_step()
+    assert step is not None
+    how = {"window": 0, "softcap": 0.0, **how}
+    return step.attend_source(query[0].transpose(0, 1), **how).unsqueeze(0)
+
+
 def positions() -> torch.Tensor:
     """(1, R) the rows' positions, for code that would count them from a cache."""
     return _positions.get()
@@ -107,19 +136,22 @@ def positions() -> torch.Tensor:
 AttentionInterface.register(ATTENTION_NAME, paceline_attention)
 
 
-def run_rows(model: PreTrainedModel, step: ForwardStep, tokens: Any, positions: Any, **kwargs: Any) -> torch.Tensor:
-    """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype."""
-    device = model.device
-    places = torch.as_tensor(positions).unsqueeze(0).to(device)
-    token, place_token = _current.set(step), _positions.set(places)
+def run_rows(
+    model: PreTrainedModel, step: ForwardStep, tokens: Any, positions: Any, handed: Handed | None = None
+) -> torch.Tensor:
+    """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype.
+
+    A decoder with an encoder is handed what stands for its source; `handed` in place of that.
+    """
+    fed = torch.as_tensor(tokens).unsqueeze(0).to(model.device)
+    places = torch.as_tensor(positions).unsqueeze(0).to(model.device)
+    given = handed or handed_to(model)
+    own = {"input_ids": fed, "position_ids": places, "use_cache": False}
+    token, place_token, handed_token = _current.set(step), _positions.set(places), _handed.set(given)
     try:
-        out = model(
-            input_ids=torch.as_tensor(tokens).unsqueeze(0).to(device),
-            position_ids=places,
-            use_cache=False,
-            **kwargs,
-        )
+        out = model(**(own if given is None else given.inputs(fed, places)))
     finally:
         _current.reset(token)
         _positions.reset(place_token)
+        _handed.reset(handed_token)
     return out[0][0]  # type: ignore[no-any-return]

@@ -114,6 +114,12 @@ class NativeEmbedding(nn.Module):
         return rows if self.scale is None else rows * self.scale
 
 
+def num_embeddings(embedding: nn.Module) -> int:
+    """Tokens that an embedding knows."""
+    known = embedding.packed.num_columns if isinstance(embedding, NativeEmbedding) else embedding.num_embeddings
+    return int(known)  # type: ignore[arg-type]
+
+
 class OneDNNLinear(nn.Module):
     """A linear over a weight laid out once for oneDNN; with `upcast`, float32 inside and rounded at the end.
 

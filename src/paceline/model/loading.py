@@ -31,6 +31,7 @@ from paceline.model.pretrained import read_model
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
 from paceline.model.proving import PROBE_PAGES, candidates, page_pool, prove, trust
 from paceline.model.quantized import cache_dtype
+from paceline.model.seq2seq.encoder import note_on, reading_of
 
 Progress = Callable[[float], None]  # told the fraction that is done
 
@@ -101,7 +102,9 @@ def load_target(
         what = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"{type(model).__name__} does not run over rows of a page pool: {what}") from error
     parts = proof.parts
-    target = HFTarget(decoder, parts.vocab_size, parts.max_length, proof.path)
+    target = HFTarget(
+        decoder, parts.vocab_size, parts.max_length, proof.path, reading_of(decoder.model, parts.max_source_length)
+    )
     memory = target.memory()
     info = ModelInfo(
         name=_name_of(source),
@@ -114,7 +117,11 @@ def load_target(
         pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         load_seconds=time.perf_counter() - started,
-        note="; ".join(filter(None, (parts.note, _TEXT_ALONE if is_composite(decoder.model.config) else ""))),
+        note="; ".join(
+            filter(
+                None, (parts.note, note_on(decoder.model), _TEXT_ALONE if is_composite(decoder.model.config) else "")
+            )
+        ),
         contents=tuple(factory.contents) if isinstance(factory, Builder) else (),
     )
     return target, info
@@ -123,6 +130,8 @@ def load_target(
 def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:
     """A model to draft with: the same pieces as a target, but nothing is proven, since nothing depends on it."""
     model = _factory(_found(source, "auto", None), "auto", parse_device(device), False)()
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder, which has no source to draft from")
     parts = inspect.anatomy(model)
     path = candidates(model)[0]
     apply(model, path)

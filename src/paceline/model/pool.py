@@ -89,6 +89,7 @@ class CachedSequence:
         self.pages = pages
         self.length = length
         self.state = state  # of recurrent layers
+        self.source: CachedSequence | None = None  # what its rows look at besides: of an encoder-decoder
 
     def state_rows(self, first_row: int, parents: Sequence[int], first: int, is_kept: bool = False) -> list[StateRows]:
         """What recurrent layers are told of the rows of a tree, once for each forward; nothing if there are none."""
@@ -197,8 +198,10 @@ class PagePool:
             sequence.pages = sequence.pages[:count].copy()
 
     def release(self, sequence: CachedSequence) -> None:
-        """Give all of a sequence's pages back, and its state."""
+        """Give all of a sequence's pages back, and its state, and the pages of its source."""
         self.trim(sequence, 0)
+        if sequence.source is not None:
+            self.trim(sequence.source, 0)
         if self.states is not None and sequence.state is not None:
             self.states.give_back(sequence.state)
             sequence.state = None

@@ -47,7 +47,7 @@ class Probe:
         self._probed = TreeWork(self._sequences[0], self._tokens(_PROBED), [-1, 0, 1, 0, 3])
 
     def _sequence(self, length: int) -> CachedSequence:
-        sequence = self._decoder.pool.reserve(length + PAGE_SIZE)
+        sequence = self._decoder.blank(length + PAGE_SIZE)
         if sequence is None:
             raise RuntimeError("the page pool is too small to probe")
         self._decoder.prefill(sequence, self._tokens(length))

@@ -22,6 +22,7 @@ from paceline.model.probe import ALWAYS, REFERENCE, proven_row_counts
 from paceline.model.proof import Proof, digest_of
 from paceline.model.quantized import cache_dtype, is_quantized
 from paceline.model.rows import TreeWork
+from paceline.model.seq2seq.attaching import attend_by
 from paceline.model.shallow import num_different_layers, shortened
 from paceline.model.states import state_pool
 
@@ -83,7 +84,7 @@ def candidates(model: PreTrainedModel) -> list[NumericPath]:
 
 
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
-    model.config._attn_implementation = ATTENTION_NAME
+    attend_by(model, ATTENTION_NAME)
     adapt(model)
     apply(model, path)
     return Decoder(model, page_pool(model, parts, num_pages), (REFERENCE,), parts.max_length)
@@ -126,8 +127,8 @@ def _stable_logits(decoder: Decoder) -> NDArray[np.float32] | None:
 
 def _logits(decoder: Decoder, num_committed: int) -> NDArray[np.float32]:
     """Logits of the sample's tokens in one forward, but for the first, which are committed before it."""
-    tokens = inspect.sample_tokens(decoder.model.config.get_text_config().vocab_size)
-    sequence = decoder.pool.reserve(len(tokens))
+    tokens = inspect.sample_tokens(decoder.model)
+    sequence = decoder.blank(len(tokens))
     assert sequence is not None
     try:
         if num_committed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from paceline.engine.request import Request
 from paceline.model.pool import CachedSequence
 from paceline.model.prefix import PAGE_SIZE, Before
+from paceline.model.seq2seq.sources import Source
 
 if TYPE_CHECKING:
     from paceline.model.hf import Decoder
@@ -19,30 +20,50 @@ if TYPE_CHECKING:
 class RequestCache:
     """The pages of a request, and how many of them, from the first on, the prefix cache knows."""
 
-    def __init__(self, decoder: Decoder, request: Request, sequence: CachedSequence, before: Before) -> None:
+    def __init__(
+        self, decoder: Decoder, request: Request, sequence: CachedSequence, before: Before, source: Source | None = None
+    ) -> None:
         self.sequence = sequence
         self.num_found = sequence.length  # positions that did not have to be read
         self._decoder, self._request = decoder, request
-        self._before = before  # of the first page that is not known
+        self._before, self._source = before, source  # of the first page that is not known
         self._num_known = sequence.length // PAGE_SIZE  # pages
 
     @classmethod
     def reserve(cls, decoder: Decoder, request: Request, spare: int) -> RequestCache | None:
         """Pages for all of a request's tokens, the first of them already found; None if too few are free."""
-        # Whoever wants a prompt's logits has to read all of it.
-        known = () if request.on_prompt_logits is not None else request.tokens[: _readable(decoder, request)]
-        pool, tenant = decoder.pool, request.hints.tenant
-        found = pool.resumable(pool.prefixes.search(tenant, known))
+        source = decoder.source(request)
+        pages = source.reserve() if source is not None else None
+        if source is not None and pages is None:
+            return None
+        before = request.hints.tenant if source is None else source.before
+        # Whoever wants a prompt's logits has to read all of it, and behind a source that is not known nothing is.
+        is_new = request.on_prompt_logits is not None or before is None
+        known = () if is_new else request.tokens[: _readable(decoder, request)]
+        start, pool = "" if before is None else before, decoder.pool
+        found = pool.resumable(pool.prefixes.search(start, known))
         sequence = pool.reserve(len(request.tokens), [page for page, _ in found], spare)
         if sequence is None:
+            if pages is not None:
+                pool.release(pages)
             return None
-        cache = cls(decoder, request, sequence, found[-1][1] if found else tenant)
+        sequence.source = pages
+        cache = cls(decoder, request, sequence, found[-1][1] if found else start, source)
         cache._restore(len(found))
         return cache
 
+    @property
+    def num_unread(self) -> int:
+        """Positions of the request's source and tokens that are to be read still."""
+        return self._num_unread_source + len(self._request.tokens) - 1 - self.sequence.length
+
+    @property
+    def _num_unread_source(self) -> int:
+        return 0 if self._source is None else self._source.num_unread
+
     def find_more(self) -> int:
         """Take over what others have read by now; how many positions."""
-        if self._request.on_prompt_logits is not None:
+        if self._request.on_prompt_logits is not None or self._num_unread_source:
             return 0
         start = self.sequence.length
         known = self._known_ahead()
@@ -70,6 +91,8 @@ class RequestCache:
 
     def read(self, max_rows: int) -> int:
         """Read the next chunk; of how many positions. None are left if the cache holds all tokens but the last."""
+        if self._num_unread_source:
+            return self._read_source()
         tokens, start = self._request.tokens, self.sequence.length
         end = min((start // PAGE_SIZE + 1) * PAGE_SIZE, len(tokens) - 1)
         if self._decoder.is_exact_by_construction:
@@ -81,9 +104,19 @@ class RequestCache:
             self._decoder.feed_chain(self.sequence, tokens[start : min(end, start + count)])
         return self.sequence.length - start
 
+    def _read_source(self) -> int:
+        """Read the source, whole: each of its tokens sees all others."""
+        assert self._source is not None
+        assert self.sequence.source is not None
+        self._source.read(self.sequence.source)
+        assert self._source.before is not None
+        self._before = self._source.before
+        return len(self._source.tokens)
+
     def release(self) -> None:
         """Make known what has been read, and what was decoded where it has the same bits; give the pages back."""
-        self._enter()
+        if not self._num_unread_source:
+            self._enter()
         self._decoder.pool.release(self.sequence)
 
     def _read_prompt(self, end: int) -> None:

@@ -61,6 +61,7 @@ class Rows:
         StateRows
     ]  # the same rows by sequence, as recurrent layers see them; none where there are no such layers
     device: torch.device
+    sources: Rows | None = None  # the same rows as they look at their sources, of an encoder-decoder
     _cache: dict[tuple[str, int], object] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -181,7 +182,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     slots: list[Ints] = []
     tails: list[Ints] = []
     states: list[StateRows] = []
-    blocks = _Blocks()
+    blocks = Blocks()
     for number, item in enumerate(work):
         states += item.states(len(tokens))
         paths = paths_of(item.parents)
@@ -199,7 +200,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
         tails.append(np.full(TAIL, pad % PAGE_SIZE, np.int64))
     own = np.concatenate([*slots, np.arange(padding, dtype=np.int64) % PAGE_SIZE])
     tail_slots = np.stack(tails)
-    return _assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
+    return assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
 
 
 def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.device) -> Rows:
@@ -209,13 +210,13 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     slots = sequence.slots(positions)
     tail = np.arange(start - PAGE_SIZE, start + PAGE_SIZE, dtype=np.int64)
     tail_slots = np.where(tail >= 0, sequence.slots(np.maximum(tail, 0)), slots[0])
-    blocks = _Blocks(PAGE_SIZE)
+    blocks = Blocks(PAGE_SIZE)
     for row in range(PAGE_SIZE):
         blocks.add(row, 0, start // PAGE_SIZE, sequence.pages)
     padded = [*tokens, *[0] * (PAGE_SIZE - len(tokens))]
     fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
-    return _assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
+    return assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
 
 
 def paths_of(parents: Sequence[int]) -> list[list[int]]:
@@ -237,7 +238,7 @@ def _tail(sequence: CachedSequence, path: Ints, position: int) -> Ints:
     return tail
 
 
-class _Blocks:
+class Blocks:
     """Gathers rows of one sequence and one tile into blocks of fixed size."""
 
     def __init__(self, size: int = BLOCK_ROWS) -> None:
@@ -249,6 +250,7 @@ class _Blocks:
         self._open: dict[tuple[int, int], int] = {}  # (item, tile) -> block with room
 
     def add(self, row: int, item: int, tile: int, pages: Ints) -> None:
+        """Put a row of a sequence, by its number among the work, into a block of its tile."""
         key = (item, tile)  # not by a page: sequences that begin alike share them
         block = self._open.get(key)
         if block is None or len(self.rows[block]) == self.size:
@@ -264,16 +266,17 @@ class _Blocks:
         return np.array([rows + [rows[0]] * (self.size - len(rows)) for rows in self.rows], np.int64)
 
 
-def _assemble(
+def assemble(
     tokens: list[int],
     positions: list[int],
     slots: Ints,
     rows_per_group: int,
     tail_slots: Ints,
-    blocks: _Blocks,
+    blocks: Blocks,
     states: list[StateRows],
     device: torch.device,
 ) -> Rows:
+    """`Rows` from lists: groups of `rows_per_group`, tails and blocks as in its fields."""
     where = np.array(positions, np.int64)
     return Rows(
         tokens=np.array(tokens, np.int64),

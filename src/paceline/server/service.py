@@ -112,7 +112,7 @@ class Service:
             options = {**sampling_of(body), **changes, "tenant": _salted(tenant, body.cache_salt)}
             moment = moment_of(body.deadline_ms)
             requests = await self.in_thread(lambda: self._requests(prompts(), options, moment))
-            ticket.add_prompt_tokens(sum([request.num_prompt_tokens for request in requests]))
+            ticket.add_prompt_tokens(sum([request.num_input_tokens for request in requests]))
             self.telemetry.begun(requests, len(requests) // num_prompts, tenant)
             assert self._mailbox is not None
             assert self._reading_weights is not None
@@ -135,6 +135,8 @@ class Service:
         requests: list[Request] = []
         for ids in prompts:
             num_prompt_tokens = min(len(ids), options["truncate_prompt_tokens"] or len(ids))
+            if self.runtime.loaded.target.reads is not None:
+                num_prompt_tokens = _BEGINNING  # what is sent is a source, which takes no room of the output
             limit = self._limit(num_prompt_tokens, options["max_tokens"])
             left = milliseconds_left(moment)
             call = read_call(None, {**defaults, **given, "max_tokens": limit, "deadline_ms": left})
@@ -150,6 +152,9 @@ class Service:
         None is as many as it leaves. A prompt that is too long is refused where requests are made.
         """
         return None if wanted is None or wanted < 0 else min(wanted, max(self.room - num_prompt_tokens, 1))
+
+
+_BEGINNING = 2  # tokens at most that the output of an encoder-decoder begins with
 
 
 def _salted(tenant: str, salt: str | None) -> str:

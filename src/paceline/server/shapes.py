@@ -27,7 +27,7 @@ def finite(logprob: float) -> float:
 def usage(requests: Sequence[Request], num_samples: int) -> dict[str, Any]:
     """Tokens read and written. Rejected predictions are shown, and not counted: nobody was given them."""
     prompts = requests[::num_samples]
-    prompt = sum([request.num_prompt_tokens for request in prompts])
+    prompt = sum([request.num_input_tokens for request in prompts])
     output = sum([request.num_output_tokens for request in requests])
     found = [request.stats.drafters.get(_PREDICTION) for request in requests]
     predicted = [stats for stats in found if stats is not None]

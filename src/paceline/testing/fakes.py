@@ -47,6 +47,7 @@ class ScriptedTarget:
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.capacity = max_length if cache_tokens is None else cache_tokens
+        self.reads = None
         self.max_rows = max_rows  # of one forward, shared by its requests
         self.num_forwards = 0
         self.on_prefill: Callable[[int], None] | None = None

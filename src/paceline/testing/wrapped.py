@@ -23,6 +23,7 @@ class WrappedTarget:
         self.vocab_size = inner.vocab_size
         self.max_length = inner.max_length
         self.capacity = inner.capacity
+        self.reads = inner.reads
         self.generation_config = getattr(inner, "generation_config", None)
 
     @property

@@ -1,0 +1,1 @@
+"""Encoder-decoders: a source read once, and a decoder that is a target like another."""

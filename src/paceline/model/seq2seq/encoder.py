@@ -1,0 +1,95 @@
+"""A source on its way into the cache: the encoder runs once, alone; its layers' keys and values go to pages.
+
+They are a function of the source's tokens alone: no padding, no neighbours. A source stands in pages of its own, in
+the memory of the decoder's layers: a page holds either a source's keys or a target's, never both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from paceline.engine.ports import Reading
+from paceline.errors import ModelError
+from paceline.model.interface import run_rows
+from paceline.model.linears import num_embeddings
+from paceline.model.pool import CachedSequence, PagePool, head_index
+from paceline.model.prefix import PAGE_SIZE
+from paceline.model.seq2seq.handing import Handed, Pair
+from paceline.text.source import not_followed
+
+
+class Encoder:
+    """Reads sources for one model into the pages of one pool."""
+
+    def __init__(self, model: PreTrainedModel, pool: PagePool) -> None:
+        self._model, self._pool = model, pool
+        self._sample: list[Pair] = []
+
+    def read(self, source: CachedSequence, tokens: Sequence[int]) -> None:
+        """Fill the pages of `source` with what the decoder's layers see of these tokens."""
+        self._store(source, source_pairs(self._model, tokens))
+
+    def read_sample(self, tokens: Sequence[int]) -> CachedSequence | None:
+        """A source of the same few tokens each time, encoded once; None if no page is free."""
+        source = self._pool.reserve(len(tokens))
+        if source is not None:
+            self._sample = self._sample or source_pairs(self._model, tokens)
+            self._store(source, self._sample)
+        return source
+
+    def _store(self, source: CachedSequence, pairs: Sequence[Pair]) -> None:
+        check_shapes(pairs, self._pool)
+        source.length = pairs[0][0].shape[2]
+        slots = source.slots(np.arange(source.length, dtype=np.int64))
+        for layer, (keys, values) in zip(self._pool.layers, pairs, strict=True):
+            index = head_index(slots, layer.shape.num_kv_heads, self._pool.device)
+            layer.write(index, keys[0].transpose(0, 1), values[0].transpose(0, 1))
+
+
+def reading_of(model: PreTrainedModel, max_length: int) -> Reading | None:
+    """What a model reads beside its target's tokens, up to `max_length` of them; None if it reads nothing."""
+    if not model.config.is_encoder_decoder:
+        return None
+    config, size = model.config, num_embeddings(model.get_encoder().get_input_embeddings())
+    is_joint = getattr(config, "share_encoder_decoder_embeddings", True)  # Marian's, which may have two vocabularies
+    return Reading(max_length, size, PAGE_SIZE, is_joint)
+
+
+def note_on(model: PreTrainedModel) -> str:
+    """What an encoder-decoder's `generate` would follow by itself, and decoding token by token does not."""
+    return not_followed(model.generation_config) if model.config.is_encoder_decoder else ""
+
+
+def source_pairs(model: PreTrainedModel, tokens: Sequence[int]) -> list[Pair]:
+    """Keys and values of a source, a pair for each layer of the decoder."""
+    ids = torch.tensor([list(tokens)], device=model.device)
+    with torch.inference_mode():
+        hidden = model.get_encoder()(input_ids=ids).last_hidden_state
+        handed = Handed(model, hidden)
+        run_rows(model.base_model, _Silent(), [0], [0], handed)
+    return handed.pairs
+
+
+def check_shapes(pairs: Sequence[Pair], pool: PagePool) -> None:
+    """Refuse a decoder whose layers keep a source in another shape than their own keys."""
+    found = [(keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in pairs]
+    wanted = [(s.num_kv_heads, s.key_dim, s.value_dim) for s in (layer.shape for layer in pool.layers)]
+    if found != wanted:
+        raise ModelError(
+            f"the decoder's layers keep keys of a source as {found} and their own as {wanted}; they have to be alike"
+        )
+
+
+class _Silent:
+    """Answers attention with zeros: nobody looks at what comes of it."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        return query.new_zeros(*query.shape[:2], value.shape[2])
+
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        return torch.zeros_like(query)
