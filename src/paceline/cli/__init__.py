@@ -20,18 +20,20 @@ from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
 from paceline.cli.serve import serve
+from paceline.cli.translate import translate
 from paceline.errors import PacelineError
 
 _INTERRUPTED = 130  # the shell's code for Ctrl-C, and typer's
 
 app = typer.Typer(
-    help="Exact speculative decoding of Hugging Face's decoder-only language models: the same bytes, sooner.",
+    help="Exact speculative decoding of Hugging Face's language models: the same bytes, sooner.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
 app.command()(generate)
+app.command()(translate)
 app.command()(serve)
 app.command()(chat)
 app.command()(drafters)

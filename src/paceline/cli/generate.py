@@ -68,10 +68,10 @@ def generate(
         sampling["max_tokens"] = fitting(llm, len(ids), max_tokens)
         with prefill_progress(llm, len(ids)):
             if json:
-                print(_to_json(llm.generate(ids, prediction=expected, **sampling), load_seconds))
+                print(to_json(llm.generate(ids, prediction=expected, **sampling), load_seconds))
                 return
             stream = llm.stream(ids, prediction=expected, **sampling)
-            _show(stream, sys.stdout, quiet)
+            show(stream, sys.stdout, quiet)
     if explain:
         show_explanation(stream.output.stats, Console(stderr=True, highlight=False, soft_wrap=True))
 
@@ -93,7 +93,8 @@ def read_prediction(path: str) -> str:
         raise ConfigError(f"--prediction is {path!r}: {error}; allowed: a text file") from error
 
 
-def _show(stream: Stream, out: TextIO, quiet: bool) -> None:
+def show(stream: Stream, out: TextIO, quiet: bool) -> None:
+    """Print a text as it is decoded, and unless `quiet` one line of facts to standard error."""
     console = Console(file=out, highlight=False, soft_wrap=True)
     colours: dict[str, str] = {}
     try:
@@ -142,7 +143,7 @@ def earned(stats: Stats, colours: dict[str, str]) -> Text:
     return line
 
 
-def _to_json(output: Output, load_seconds: float) -> str:
+def to_json(output: Output, load_seconds: float) -> str:
     """The object that `--json` prints."""
     fields = {"text": output.text, "token_ids": output.token_ids, "finish_reason": output.finish_reason}
     return dumps(fields | {"seed": output.seed, "stats": output.stats.as_dict() | {"load_seconds": load_seconds}})
