@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from paceline.errors import ModelError
 from paceline.model import recurrence
 from paceline.model.experts import is_experts
-from paceline.model.interface import ATTENTION_NAME, run_rows
+from paceline.model.interface import ATTENTION_NAME, SilentStep, run_rows
 from paceline.model.picking import Picks
 from paceline.model.pool import LayerShape
 from paceline.model.private import adapt, has_experts
@@ -60,8 +60,8 @@ class Anatomy:
     max_source_length: int = 0  # tokens of a source, of an encoder-decoder
 
 
-class _Recorder:
-    """Answers the model's layers with zeros and writes down what they store and which window they ask for."""
+class _Recorder(SilentStep):
+    """Answers the model's layers and writes down what they store and which window they ask for."""
 
     def __init__(self) -> None:
         self.layers: list[LayerShape] = []
@@ -78,7 +78,7 @@ class _Recorder:
             self._picks.append(picks)
             self.layers.append(LayerShape(1, picks.key.shape[2], 1))  # of the keys to pick by
             self.windows.append(0)
-        return query.new_zeros(*query.shape[:2], value.shape[2])
+        return super().attend(query, key, value)
 
     def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
         self.num_sources += 1
@@ -86,11 +86,11 @@ class _Recorder:
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         self.states.convolutions.append(ConvolutionShape(*weight.shape))
-        return x.new_zeros(x.shape)
+        return super().convolve(x, weight, bias)
 
     def scan(self, given: Scan) -> torch.Tensor:
         self.states.scans.append(given.shape)
-        return given.value.new_zeros(given.value.shape)
+        return super().scan(given)
 
 
 def anatomy(model: PreTrainedModel) -> Anatomy:

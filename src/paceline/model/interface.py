@@ -45,8 +45,27 @@ class ForwardStep(Protocol):
         """Output (R, H, J) float32 of a linear recurrence over a row's path."""
 
 
-_current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
+class SilentStep:
+    """Answers with zeros: see `ForwardStep`."""
 
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
+        """(R, H, D_v)."""
+        return query.new_zeros(*query.shape[:2], value.shape[2])
+
+    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
+        """(R, H, D)."""
+        return query.new_zeros(query.shape)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """(R, C)."""
+        return x.new_zeros(x.shape)
+
+    def scan(self, given: Scan) -> torch.Tensor:
+        """(R, H, J)."""
+        return given.value.new_zeros(given.value.shape)
+
+
+_current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
 _positions: ContextVar[torch.Tensor] = ContextVar("paceline_positions_of_rows")
 _handed: ContextVar[Handed | None] = ContextVar("paceline_handed_to_the_decoder")
 

@@ -117,14 +117,16 @@ def load_target(
         pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         load_seconds=time.perf_counter() - started,
-        note="; ".join(
-            filter(
-                None, (parts.note, note_on(decoder.model), _TEXT_ALONE if is_composite(decoder.model.config) else "")
-            )
-        ),
+        note=_note(decoder.model, parts),
         contents=tuple(factory.contents) if isinstance(factory, Builder) else (),
     )
     return target, info
+
+
+def _note(model: PreTrainedModel, parts: inspect.Anatomy) -> str:
+    """What a user should know of a model that is exact."""
+    text_alone = _TEXT_ALONE if is_composite(model.config) else ""
+    return "; ".join(filter(None, (parts.note, note_on(model), text_alone)))
 
 
 def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:

@@ -7,7 +7,6 @@ the memory of the decoder's layers: a page holds either a source's keys or a tar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from paceline.engine.ports import Reading
 from paceline.errors import ModelError
-from paceline.model.interface import run_rows
+from paceline.model.interface import SilentStep, run_rows
 from paceline.model.linears import num_embeddings
 from paceline.model.pool import CachedSequence, PagePool, head_index
 from paceline.model.prefix import PAGE_SIZE
@@ -71,7 +70,7 @@ def source_pairs(model: PreTrainedModel, tokens: Sequence[int]) -> list[Pair]:
     with torch.inference_mode():
         hidden = model.get_encoder()(input_ids=ids).last_hidden_state
         handed = Handed(model, hidden)
-        run_rows(model.base_model, _Silent(), [0], [0], handed)
+        run_rows(model.base_model, SilentStep(), [0], [0], handed)
     return handed.pairs
 
 
@@ -83,13 +82,3 @@ def check_shapes(pairs: Sequence[Pair], pool: PagePool) -> None:
         raise ModelError(
             f"the decoder's layers keep keys of a source as {found} and their own as {wanted}; they have to be alike"
         )
-
-
-class _Silent:
-    """Answers attention with zeros: nobody looks at what comes of it."""
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-        return query.new_zeros(*query.shape[:2], value.shape[2])
-
-    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
-        return torch.zeros_like(query)
