@@ -166,8 +166,7 @@ def test_an_encoder_decoder_is_not_taken_for_its_decoder(tmp_path: Path):
         pad_token_id=0,
     )
     transformers.MarianMTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(paceline.ModelError, match="MarianMTModel is an encoder-decoder model"):
-        read(tmp_path)
+    assert type(read(tmp_path)) is transformers.MarianMTModel
 
 
 def test_pickles_are_refused_with_the_safe_way_out(folder, tmp_path: Path):
