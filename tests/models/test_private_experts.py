@@ -12,8 +12,7 @@ from models.lightly import check_lightly
 from paceline.native.library import library
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="no native kernels")
-# PyTorch computes the gates between an expert's products: whole vectors.
-_SIZES = {"hidden_size": 64, "intermediate_size": 64}
+_SIZES = {"hidden_size": 64, "intermediate_size": 45}
 _LATENT = {"q_lora_rank": 24, "kv_lora_rank": 18, "qk_nope_head_dim": 8, "qk_rope_head_dim": 6, "v_head_dim": 11}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama4_text": {
@@ -33,7 +32,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "hidden_size": 64,
         "num_layers": 2,
         "ffn_hidden_size": 76,
-        "expert_ffn_hidden_size": 64,
+        "expert_ffn_hidden_size": 45,
         "n_routed_experts": 5,
         "zero_expert_num": 3,
         "moe_topk": 3,
@@ -48,7 +47,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "n_layers": 2,
         "max_seq_len": 640,
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 2.0, "rope_theta": 10_000.0},
-        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 5, "moe_top_k": 2, "hidden_size": 64},
+        "ffn_config": {"ffn_hidden_size": 45, "moe_num_experts": 5, "moe_top_k": 2, "hidden_size": 64},
     },
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from paceline.native.immediate import Immediate
 from paceline.native.library import Library, library
 from paceline.native.program import Program
 from paceline.native.recording import Recording
@@ -32,6 +33,12 @@ def scattered(x: torch.Tensor) -> torch.Tensor:
     out = torch.zeros_like(x)
     out[:, 1:4] = x[:, :3]
     return out + torch.full_like(x, 2.0)
+
+
+def turned(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    angles = t[:, None] * TABLE[:1, :3]
+    turns = torch.polar(torch.ones_like(angles), angles) * 1.5
+    return torch.view_as_real(torch.view_as_complex(x.view(7, 3, 2)) * turns).flatten(1)
 
 
 OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -63,6 +70,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sum of few": lambda x, t: x.view(7, 2, 3).sum(1),
     "deviation": lambda x, t: x - torch.std(x, dim=-1, keepdim=True, unbiased=False),
     "small products": lambda x, t: torch.matmul(x.view(7, 2, 3), (x * 2).view(7, 3, 2)),
+    "turns": turned,
     "scale by position": lambda x, t: x * (1 + 0.1 * torch.log(1 + torch.floor(t / 7)))[:, None],
 }
 BY_PYTORCH = {"a kind for each position": 2}  # the remainder
@@ -98,3 +106,20 @@ def test_what_was_written_into_zeros_is_zero_again_at_the_next_run():
     x.fill_(-1)
     made.run()
     assert made.result[0].tolist() == [2, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("width", [1, 7, 45])
+def test_at_once_a_value_has_the_bits_that_it_has_alone(width: int):
+    kernels = library()
+    assert kernels is not None
+
+    def gate(values: torch.Tensor) -> torch.Tensor:
+        first, second = values[..., ::2].clamp(max=1.5), values[..., 1::2].clamp(-1.5, 1.5)
+        return (second + 1).mul_(first * torch.sigmoid(first * 1.702))
+
+    values = torch.randn(37, 2 * width, generator=torch.Generator().manual_seed(width)) * 3
+    with Immediate(kernels):
+        together = gate(values)
+        alone = torch.cat([gate(values[i : i + 1]) for i in range(37)])
+    assert torch.equal(together, alone)
+    torch.testing.assert_close(together, gate(values), rtol=2e-6, atol=2e-6)

@@ -7,13 +7,15 @@ the model's own. A row's experts are added up in the order in which the router r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.integrations.moe import ExpertsInterface
+from transformers.integrations.moe import ExpertsInterface, _default_apply_gate
 
-from paceline.model.grouped import Group, PackedLinears, mixed, packed
+from paceline.model.grouped import Gate, Group, PackedLinears, mixed, packed
+from paceline.native.immediate import Immediate
 from paceline.native.library import Library
 from paceline.native.quantized import QuantizedWeight
 from paceline.native.recording import emit_call
@@ -43,6 +45,7 @@ class NativeExperts(nn.Module):
 
     def __init__(self, library: Library, experts: Any) -> None:
         super().__init__()
+        self._library = library
         name = "gate_up_proj" if experts.has_gate else "up_proj"
         self._up = self._pack(library, experts, name)
         self._down = self._pack(library, experts, "down_proj")
@@ -65,7 +68,13 @@ class NativeExperts(nn.Module):
             return experts.post_expert_norm(values) if experts.has_post_expert_norm else values  # type: ignore[no-any-return]
 
         gate = experts._apply_gate if experts.has_gate else experts.act_fn
+        if experts.has_gate and type(experts)._apply_gate is not _default_apply_gate:
+            gate = partial(self._exactly, gate)  # it may be more than the activation, whose vectors are whole
         out.copy_(mixed(self._up, down, gate, x, index, weights))
+
+    def _exactly(self, gate: Gate, values: torch.Tensor) -> torch.Tensor:
+        with Immediate(self._library):
+            return gate(values)
 
 
 def paceline_experts(

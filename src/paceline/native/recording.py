@@ -18,6 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from paceline.native.complexes import complex_calls
 from paceline.native.elementwise import elementwise_calls
 from paceline.native.layout import Op
 from paceline.native.library import Library
@@ -189,7 +190,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return  # a view
         calls = self._product(args, out) if func in PRODUCTS and not kwargs else None
         if func not in PRODUCTS:
-            calls = elementwise_calls(func, args, kwargs, out) or moving_calls(func, args, kwargs, out)
+            known = (elementwise_calls, moving_calls, complex_calls)
+            calls = next((made for each in known if (made := each(func, args, kwargs, out))), None)
         for call in calls or [_by_torch(func, args, kwargs, out, reads)]:
             self.add(*call)
 
