@@ -52,6 +52,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "where": lambda x, t: torch.where(x > 0, x * 3, torch.expm1(x)),
     "minimum": lambda x, t: torch.minimum(x, TABLE[:1]) + torch.maximum(x, TABLE[1:2]),
     "masked": lambda x, t: x.masked_fill((x > 0.3) & ~(x > 0.9), 5.0),
+    "masked by a value": lambda x, t: x.masked_fill(x > 0.3, t.sum().abs() * 0 + t[0]),
     "masked tokens": lambda x, t: TABLE[torch.where((t >= 0) & (t < 5), t, 0)],
     "one minus": lambda x, t: 1 - x,
     "shifted positions": lambda x, t: functional.embedding(t + 2, TABLE),
@@ -73,7 +74,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "turns": turned,
     "scale by position": lambda x, t: x * (1 + 0.1 * torch.log(1 + torch.floor(t / 7)))[:, None],
 }
-BY_PYTORCH = {"a kind for each position": 2}  # the remainder
+BY_PYTORCH = {"a kind for each position": 2, "masked by a value": 2}  # the remainder; the sum of integers
 
 
 def program(kernels: Library, name: str) -> tuple[torch.Tensor, torch.Tensor, Program]:

@@ -146,7 +146,7 @@ def _where(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
 
 
 def _masked_fill(args: Any, kwargs: Any, out: Any) -> list[Call] | None:
-    value = torch.as_tensor(args[2], dtype=out.dtype)
+    value = args[2] if isinstance(args[2], torch.Tensor) else torch.tensor(args[2], dtype=out.dtype)
     return map_calls(Function.WHERE, out, value, args[0], choice=args[1])
 
 
