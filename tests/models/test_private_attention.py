@@ -9,7 +9,9 @@ import pytest
 from exactness.decoding import RandomTrees, decode
 from models.families import Loaded, check, kernels, tiny
 from models.lightly import check_lightly
+from paceline.native.library import library
 
+needs_kernels = pytest.mark.skipif(library() is None, reason="no native kernels")
 _HEADS = {"hidden_size": 60, "num_attention_heads": 5}
 _FALCON = {"hidden_size": 60, "num_attention_heads": 5, "ffn_hidden_size": 76}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -64,6 +66,7 @@ IN_FULL = ("gpt_neo", "bloom", "falcon-alibi", "doge")  # a window, ALiBi, what 
 def test_it_is_exact(name: str):
     found = loaded(name)
     check(found)
+    assert not any("forward" in vars(module) or "_attn" in vars(module) for module in found.model.modules())
     found.llm.close()
 
 
@@ -96,4 +99,11 @@ def test_other_weights_give_the_same_bits_in_trees(dtype: str):
     jobs = [found.job(70, 1, 8), found.job(9, 2, 8, temperature=1.0)]
     trees = RandomTrees(found.plain, jobs, 1, style="mixed", fill=True)
     assert found.plain.differences(jobs, decode(found.target, jobs, trees, budget=9)) == []
+    found.llm.close()
+
+
+@needs_kernels
+def test_a_padding_token_keeps_no_step_from_being_one_native_call():
+    found = Loaded(tiny("rembert", **{**FAMILIES["rembert"][1], "pad_token_id": 0}))
+    assert found.target.decoder.is_exact_by_construction
     found.llm.close()

@@ -22,16 +22,23 @@ from paceline.native.library import Library
 
 _CLASSES = re.compile(r"transformers\.models\.(\w+)\.modeling_\w+")
 _MARK = "_paceline_adapted"
+_WARNS = "warn_if_padding_and_no_attention_mask"  # a method of transformers' models
 
 
 def adapt(model: PreTrainedModel) -> None:
     """Put the adapters of a model's family in place, in a model that is ours to change; once is enough."""
     for module in model.modules():
+        if hasattr(module, _WARNS):
+            setattr(module, _WARNS, _say_nothing)  # it looks at the tokens, which a recording cannot
         found = registered(_name(type(module).__module__, type(module).__name__))
         if found and not hasattr(module, _MARK):
             setattr(module, _MARK, True)
             for adapter in found:
                 _install(module, adapter)
+
+
+def _say_nothing(*args: Any, **kwargs: Any) -> None:
+    """There is no padding."""
 
 
 def _install(module: nn.Module, adapter: Adapter) -> None:

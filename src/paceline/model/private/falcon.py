@@ -40,8 +40,11 @@ def _forward(
 
 def _split(module: Any, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries (1, R, H, D), keys and values (1, R, H_kv, D): a key head stands for its group, not once for each."""
-    if not module.new_decoder_architecture:
+    if not module.new_decoder_architecture and not module.multi_query:
         return module._split_heads(fused)  # type: ignore[no-any-return]
+    if not module.new_decoder_architecture:  # one key head; slices are views, where an index would copy
+        one = fused.view(*fused.shape[:2], -1, module.head_dim)
+        return one[..., :-2, :], one[..., -2:-1, :], one[..., -1:, :]
     grouped = fused.view(*fused.shape[:2], module.num_kv_heads, -1, module.head_dim)
     return grouped[..., :-2, :].flatten(2, 3), grouped[..., -2, :], grouped[..., -1, :]
 
