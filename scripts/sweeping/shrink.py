@@ -68,7 +68,9 @@ _BY_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_t
 
 _GEMMA3N = {"intermediate_size": 96, "num_kv_shared_layers": 1, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}
 _PICTURES = {"<image>": 281, "IMGIMG": 282, "<|visual token 000000|>": 283, "<|extra_200|>": 284}
-_THREE = {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}}
+_PLAIN = {"rope_type": "default", "rope_theta": 1e4}
+_THREE = {"text_config": {"rope_parameters": {**_PLAIN, "mrope_section": [2, 3, 3]}}}
+_COMPASS = {"rope_parameters": {"full_attention": {**_PLAIN, "mrope_section": [2, 3, 3]}}}
 _MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
 _INDEXED = ["linear_attention", "indexed_attention", "linear_attention", "indexed_attention"]
 _ATTENDING = {"layer_types": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
@@ -80,17 +82,27 @@ EXTRA: dict[str, dict[str, Any]] = {
         for name in (
             *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert"),
             *("rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl"),
-            *("xmod", "reformer", "bigbird_pegasus", "prophetnet"),
+            *("bigbird_pegasus", "prophetnet"),
         )
     },
     "cpmant": {"position_bias_num_buckets": 32, "position_bias_max_distance": 64},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}, "ffn_config": {"moe_num_experts": 4}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"moe_num_experts": 4},
+    },
     "bamba": {"attn_layer_indices": [1, 3]},
     "bailing_hybrid": {"layer_types": _MIXED},
     "kimi_linear": {"layer_types": _MIXED},
     "granitemoehybrid": {"layer_types": _MIXED},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
-    **{kind: {"unpadded_vocab_size": VOCAB} for kind in ("inkling_text", "inkling2_text", "inkling2_loop_text")},
+    "inkling_text": {"unpadded_vocab_size": VOCAB},
+    "inkling2_text": {"unpadded_vocab_size": VOCAB},
+    "inkling2_loop_text": {"unpadded_vocab_size": VOCAB},
+    "cohere_compass": {"text_config": _COMPASS},
+    "cohere_compass_text": _COMPASS,
+    "dots1": {"n_routed_experts": 8, "n_shared_experts": 1},
+    "dory": {"num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
+    "xmod": {"is_decoder": True, "default_language": "en_XX"},
     "qwen4_exp": {"text_config": {"layer_types": _INDEXED}},
     "qwen4_exp_text": {"layer_types": _INDEXED},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
@@ -107,7 +119,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     "glm5_next": {"text_config": {"num_key_value_heads": 4}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
     "mamba2": {"num_heads": 8, "head_dim": 16},
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni"), _THREE),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "glm46v", "glm4v", "glm_ocr"), _THREE),
+    "glm4v_moe": {
+        "text_config": {"rope_parameters": {**_PLAIN, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}}
+    },
     "zamba": _ATTENDING,
     "zamba2": _ATTENDING,
 }
@@ -139,7 +154,7 @@ def _shrunk(config: PreTrainedConfig, extra: dict[str, Any], is_tower: bool) -> 
         size = _size_of(name, value, sizes)
         if size is not None:
             settings[name] = size
-    if getattr(config, "kv_lora_rank", None):  # latent attention: all heads have keys of their own
+    if config.to_dict().get("kv_lora_rank"):  # latent attention: all heads have keys of their own
         settings["num_key_value_heads"] = sizes["num_attention_heads"]
         if getattr(config, "head_dim", 0) == getattr(config, "qk_rope_head_dim", -1):
             settings["head_dim"] = sizes["qk_rope_head_dim"]
@@ -151,7 +166,7 @@ def _shrunk(config: PreTrainedConfig, extra: dict[str, Any], is_tower: bool) -> 
 def _size_of(name: str, value: Any, sizes: dict[str, int]) -> Any:
     if name == "rope_parameters" or name == "rope_scaling":
         return _rope(value)
-    if value is None and name in ("head_dim", "num_key_value_heads"):
+    if value is None and name in ("head_dim", "num_key_value_heads", "num_experts_per_tok"):
         return sizes[name]
     if name not in sizes or isinstance(value, bool) or value is None:
         return None
