@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import transformers
 from transformers.models.auto import modeling_auto as auto
 
 MAPPINGS: dict[str, dict[str, str]] = {
@@ -9,6 +12,12 @@ MAPPINGS: dict[str, dict[str, str]] = {
     "image-text-to-text": dict(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
     "seq2seq": dict(auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
 }
+
+
+def class_of(model_type: str) -> Any:
+    """The class that a mapping names: the one for sources first, which is the whole of a model that has an encoder."""
+    named = [mapping[model_type] for mapping in reversed(MAPPINGS.values()) if model_type in mapping]
+    return getattr(transformers, named[0])
 
 
 def entries() -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForSeq2SeqLM
 
 import paceline
 from paceline.errors import first_line
+from sweeping.entries import class_of
 from sweeping.shrink import FIRST_SPECIAL, shrunk
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -65,7 +65,7 @@ def _built(model_type: str) -> transformers.PreTrainedModel:
     """The model, if transformers itself decodes text by it; of encoder-decoders the whole one, which a user has."""
     config = shrunk(model_type)
     if config.is_encoder_decoder:
-        return AutoModelForSeq2SeqLM.from_config(config).eval()
+        return class_of(model_type)._from_config(config).eval()
     model = of_config(config)
     ids = torch.tensor([[3, 77, 12, 5]])
     model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0)

@@ -95,6 +95,9 @@ EXTRA: dict[str, dict[str, Any]] = {
     "kimi_linear": {"layer_types": _MIXED},
     "granitemoehybrid": {"layer_types": _MIXED},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "inkling2": {"text_config": {"unpadded_vocab_size": VOCAB}},
+    "inkling2_loop": {"text_config": {"unpadded_vocab_size": VOCAB}},
+    "step3p7": {"text_config": {"sliding_window": WINDOW}},
     "inkling_text": {"unpadded_vocab_size": VOCAB},
     "inkling2_text": {"unpadded_vocab_size": VOCAB},
     "inkling2_loop_text": {"unpadded_vocab_size": VOCAB},
@@ -119,7 +122,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "glm5_next": {"text_config": {"num_key_value_heads": 4}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
     "mamba2": {"num_heads": 8, "head_dim": 16},
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "glm46v", "glm4v", "glm_ocr"), _THREE),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl"), _THREE),
     "glm4v_moe": {
         "text_config": {"rope_parameters": {**_PLAIN, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}}
     },

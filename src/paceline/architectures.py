@@ -32,7 +32,8 @@ def auto_class(config: PreTrainedConfig) -> Any:
     if name.endswith(_OTHER_HEADS):
         raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
     if type(config) not in MODEL_FOR_MULTIMODAL_LM_MAPPING:
-        return AutoModelForCausalLM
+        is_heard = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING  # decoders that take sound in are there too
+        return AutoModelForSeq2SeqLM if is_heard else AutoModelForCausalLM
     text = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     is_text = text is not None and name == text.__name__
     return AutoModelForCausalLM if is_text else AutoModelForMultimodalLM
@@ -40,7 +41,9 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
 def is_composite(config: PreTrainedConfig) -> bool:
     """True if a checkpoint holds towers for pictures or sound beside its language model."""
-    return type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
+    return type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING or (
+        type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    )
 
 
 def _saved_as(config: PreTrainedConfig) -> str:
