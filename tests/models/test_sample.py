@@ -36,5 +36,5 @@ def test_it_is_exact(family: str):
     if family in EXPERTS and library() is None:
         pytest.skip("experts need the native kernels")
     loaded = Loaded(of_config(shrunk(family)), vocab=FIRST_SPECIAL)
-    check(loaded)
+    check(loaded, 10)
     loaded.llm.close()
