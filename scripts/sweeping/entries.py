@@ -16,7 +16,8 @@ MAPPINGS: dict[str, dict[str, str]] = {
 
 def class_of(model_type: str) -> Any:
     """The class that a mapping names: the one for sources first, which is the whole of a model that has an encoder."""
-    named = [mapping[model_type] for mapping in reversed(MAPPINGS.values()) if model_type in mapping]
+    whole = (auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, *reversed(MAPPINGS.values()))
+    named = [mapping[model_type] for mapping in whole if model_type in mapping]
     return getattr(transformers, named[0])
 
 

@@ -19,7 +19,7 @@ from sweeping.shrink import FIRST_SPECIAL, shrunk
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from models.families import Loaded, check, of_config
+from models.families import Loaded, check, check_translator, of_config, redraw
 
 
 def judge(model_type: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _judged(model_type: str) -> dict[str, Any]:
         except Exception as error:
             return _with_reason("crash", error)
     try:
-        check(loaded, 40)
+        (check_translator if model.config.is_encoder_decoder else check)(loaded, 40)
     except AssertionError as error:
         return _with_reason("wrong", error)
     except Exception as error:
@@ -65,11 +65,20 @@ def _built(model_type: str) -> transformers.PreTrainedModel:
     """The model, if transformers itself decodes text by it; of encoder-decoders the whole one, which a user has."""
     config = shrunk(model_type)
     if config.is_encoder_decoder:
-        return class_of(model_type)._from_config(config).eval()
+        return _of_sources(class_of(model_type)._from_config(config, attn_implementation="eager"))
     model = of_config(config)
     ids = torch.tensor([[3, 77, 12, 5]])
     model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False, pad_token_id=0)
     return model
+
+
+def _of_sources(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    redraw(model)
+    settings = model.generation_config
+    settings.forced_bos_token_id = settings.forced_eos_token_id = None
+    if settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = 0
+    return model.eval()
 
 
 def _with_reason(verdict: str, error: Exception) -> dict[str, Any]:

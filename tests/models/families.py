@@ -53,6 +53,8 @@ def redraw(model: PreTrainedModel, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue  # a table that is computed, and not saved
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim < 2:
                 parameter.add_(noise * (0.2 if "norm" in name or "bias" in name else 0.5))
@@ -120,3 +122,22 @@ def check_bits(loaded: Loaded, greedy: Job) -> None:
     again = loaded.job(29, 5, after=greedy.prompt[:129])  # two pages of it are in the prefix cache
     fresh = PlainRuns(loaded.target)[again]
     assert PlainRuns(loaded.target).differences([again], [fresh]) == []
+
+
+def check_translator(loaded: Loaded, num_tokens: int = 20) -> None:
+    """The same of an encoder-decoder: `generate`'s greedy text, and plain decoding's bits with trees and in batches."""
+    start = (int(loaded.model.generation_config.decoder_start_token_id),)
+    lengths, temperatures = (13, 70, 130), (0.0, 1.0, 0.0)
+    sources = [loaded.job(length, seed).prompt for seed, length in enumerate(lengths)]
+    jobs = [
+        Job(start, {"max_tokens": num_tokens, "temperature": temperature}, seed, source)
+        for seed, (source, temperature) in enumerate(zip(sources, temperatures, strict=True))
+    ]
+    for one in (job for job in jobs if job.options["temperature"] == 0.0):
+        options = {"do_sample": False, "num_beams": 1, "eos_token_id": None, "max_new_tokens": num_tokens}
+        own = loaded.model.generate(torch.tensor([one.source]), **options)[0].tolist()
+        assert own[1:] == loaded.plain[one].tokens, f"a source of {len(one.source)} tokens: {own[1:]}"
+    drafter = RandomTrees(loaded.plain, jobs, style="always", fill=True)
+    traces = decode(loaded.target, jobs, drafter, budget=9)
+    assert loaded.plain.differences(jobs, traces) == []
+    assert sum(sum(trace.accepted) - len(trace.accepted) for trace in traces) > 0, "no draft was accepted"
