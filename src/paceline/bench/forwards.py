@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from paceline.bench.timing import Contender
 from paceline.errors import ConfigError
@@ -71,7 +72,13 @@ class TransformersForward:
     def contender(self, name: str, rows: int) -> Contender:
         """A forward of `rows` rows."""
         tokens = [self._context[i % len(self._context)] for i in range(rows)]
-        return Contender(name, lambda: self._run(tokens), lambda: self._cache.crop(-rows))
+        return Contender(name, lambda: self._run(tokens), lambda: self._forget(rows))
+
+    def _forget(self, rows: int) -> None:
+        """Cut keys and values back. A state of a recurrent layer stays: its forward takes as long whatever it holds."""
+        for layer in self._cache.layers:
+            if isinstance(layer, DynamicLayer):
+                layer.crop(-rows)
 
     @torch.inference_mode()
     def _run(self, tokens: Sequence[int]) -> torch.Tensor:
