@@ -24,7 +24,7 @@ from sweeping.entries import entries
 from sweeping.judge import judge
 from sweeping.table import KEPT, kept_verdicts, read_sweep, write_page
 
-_LIMIT = 120  # seconds of one entry
+_LIMIT = 300  # seconds of one entry
 
 
 def main() -> int:

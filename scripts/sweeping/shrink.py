@@ -177,7 +177,9 @@ def _size_of(name: str, value: Any, sizes: dict[str, int]) -> Any:
         return [sizes[name]] * len(value) if value and isinstance(value[0], int) else None
     if not isinstance(value, int):
         return None
-    return min(sizes[name], value) if name not in ("hidden_size", "vocab_size") else sizes[name]
+    return (
+        min(sizes[name], value) if name not in ("hidden_size", "vocab_size", "max_position_embeddings") else sizes[name]
+    )
 
 
 def _rope(value: Any) -> Any:

@@ -66,9 +66,9 @@ def _page(found: Sweep) -> list[str]:
 
 _INTRODUCTION = """\
 Each entry is a model type of transformers' mappings, as a tiny random model whose every parameter counts, saved and
-loaded as a user would. *Exact* means: greedy text is that of `generate`; with random draft trees, greedy and at
-temperatures, in batches whose prompts part after a page, and from the prefix cache, tokens and logits are those of
-plain decoding, bit for bit. Prompts are up to three pages of 64 positions long, windows 16. Composite checkpoints
+loaded as a user would. *Exact* means two things. Greedy text is that of `generate`. And tokens and logits are those of
+plain decoding, bit for bit: with random draft trees, at temperatures, in batches whose prompts part after a page, and
+from the prefix cache. Prompts are up to three pages of 64 positions long, windows 16. Composite checkpoints
 (pictures, sound) are asked for text. *Native* is the path of the kernels in C, *modules* PyTorch's.
 What it does not show: trained weights, bfloat16, several threads, long contexts, a GPU.""".splitlines()
 
