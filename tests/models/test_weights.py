@@ -62,11 +62,11 @@ def test_one_that_is_whole_is_read(folder, architecture: str):
 
 @every_architecture
 def test_a_weight_that_is_missing_is_named(folder, architecture: str, tmp_path: Path):
-    """Any three. An expert's may be named by the stack that it belongs to."""
+    """Any two. An expert's may be named by the stack that it belongs to."""
     source = folder(architecture)
     with safe_open(source / "model.safetensors", "pt") as tensors:
         names = sorted(tensors.keys())
-    for index, name in enumerate(random.Random(architecture).sample(names, 3)):
+    for index, name in enumerate(random.Random(architecture).sample(names, 2)):
         copy = changed(source, tmp_path / str(index), lambda tensors, name=name: tensors.pop(name) is None)
         with pytest.raises(
             paceline.ModelError, match=r"are not in the checkpoint|do not make up|have other shapes"
@@ -97,7 +97,7 @@ def test_a_weight_of_another_shape_is_named(folder, architecture: str, tmp_path:
         read(changed(folder(architecture), tmp_path / "copy", cut))
 
 
-@every_architecture
+@pytest.mark.parametrize("architecture", ["gpt-neox", "gpt2", "llama", "mixtral", "phi3"])
 @pytest.mark.parametrize("kind", ["Llama", "GPT2", "Mixtral"])
 def test_one_that_is_loaded_as_another_is_refused(folder, architecture: str, kind: str, tmp_path: Path):
     own = KNOWN[architecture][0]
