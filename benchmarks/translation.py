@@ -1,11 +1,13 @@
 """Captions translated plainly, from the source by `suffix`, and from an earlier translation of an edited source.
 
-usage: python benchmarks/translation.py MODEL MULTI30K [--texts 40] [--captions 3] [--rounds 3] [--json FILE]
+usage: python benchmarks/translation.py MODEL MULTI30K [--texts 40] [--captions 3] [--rounds 3] [--ffn N] [--json FILE]
 
 MODEL is an encoder-decoder, such as recipes/translation makes one. Each text is so many captions of the test set; its
 edited form has one word replaced by one of another caption. What is translated in turns is the edited text, and the
 earlier translation is that of the text as it was. Each call is another tenant's: no source and no prefix is found. The
-first texts' tokens are compared with transformers' `generate`, all others with plain decoding's.
+first texts' tokens are compared with transformers' `generate`, all with plain decoding's. Each way has a pacer of its
+own, which learns over the rounds. `--ffn` grows the model in memory, its function unchanged: feed-forward layers get so
+many units, the new ones with zeros for weights.
 """
 
 from __future__ import annotations
@@ -23,17 +25,35 @@ from transformers import AutoModelForSeq2SeqLM
 
 import paceline
 from paceline.console import Table, progress, show, write_json
+from paceline.engine.ports import Pacer
 from paceline.engine.request import fresh_tenant
+from paceline.pacing import AdaptivePacer, FixedPacer, cost_table
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"drafters": "none"},
     "prediction": {"drafters": "auto"},
     "prediction alone": {"drafters": ["prediction"]},
+    "prediction, 15 drafts": {"drafters": ["prediction"], "pacer": FixedPacer(15)},
     "suffix": {"drafters": ["suffix"]},
     "auto": {"drafters": "auto"},
 }
 CHECKED = 10  # texts whose tokens are compared with transformers'
 MAX_TOKENS = 120
+
+
+def grown(model: Any, units: int) -> Any:
+    """A Marian model whose feed-forward layers are wider, by units that add nothing."""
+    for layer in (*model.get_encoder().layers, *model.get_decoder().layers):
+        for name in ("fc1", "fc2"):
+            old = getattr(layer, name)
+            size = (old.in_features, units) if name == "fc1" else (units, old.out_features)
+            new = torch.nn.Linear(*size)
+            with torch.no_grad():
+                new.weight.zero_()[: old.out_features, : old.in_features] = old.weight
+                new.bias.zero_()[: old.out_features] = old.bias
+            setattr(layer, name, new)
+    model.config.encoder_ffn_dim = model.config.decoder_ffn_dim = units
+    return model.eval()
 
 
 def texts_of(folder: Path, count: int, size: int) -> list[str]:
@@ -63,9 +83,11 @@ def generated(model: Any, ids: list[int]) -> list[int]:
     return out[0].tolist()[1:]  # type: ignore[no-any-return]
 
 
-def measured(llm: paceline.LLM, way: str, text: str, earlier: str) -> tuple[paceline.Output, float]:
+def measured(llm: paceline.LLM, way: str, pacer: Pacer, text: str, earlier: str) -> tuple[paceline.Output, float]:
     """An output and the seconds that the whole call took."""
-    options = {**WAYS[way], "prediction": earlier} if "prediction" in way else WAYS[way]
+    options = {"pacer": pacer, **WAYS[way]}
+    if "prediction" in way:
+        options["prediction"] = earlier
     started = time.perf_counter()
     output = llm.generate(text, max_tokens=MAX_TOKENS, tenant=fresh_tenant(), **options)
     return output, time.perf_counter() - started
@@ -79,6 +101,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=40)
     parser.add_argument("--captions", type=int, default=3, help="captions of a text")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ffn", type=int, help="units of each feed-forward layer")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     before = texts_of(args.corpus, args.texts, args.captions)
@@ -86,15 +109,19 @@ def main() -> None:
     seconds: dict[str, list[list[float]]] = {way: [[] for _ in texts] for way in WAYS}
     steps: dict[str, list[float]] = {way: [] for way in WAYS}
     decoding: dict[str, list[float]] = {way: [] for way in WAYS}
-    with paceline.load(args.model) as llm, progress("translating", len(texts) * args.rounds) as bar:
-        model = AutoModelForSeq2SeqLM.from_pretrained(args.model).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(args.model).eval()
+    model = grown(model, args.ffn) if args.ffn else model
+    loaded = paceline.load(model, tokenizer=args.model)
+    with loaded as llm, progress("translating", len(texts) * args.rounds) as bar:
         earlier = [output.text for output in llm.generate(before, max_tokens=MAX_TOKENS, drafters="none")]
         plain = [list(o.token_ids) for o in llm.generate(texts, max_tokens=MAX_TOKENS, drafters="none")]
         agreeing = sum(generated(model, llm.encode(t)) == plain[i] for i, t in enumerate(texts[:CHECKED]))
+        target = llm.target
+        pacers = {way: llm.runtime.thread.call(lambda: AdaptivePacer(cost_table(target, ""))) for way in WAYS}
         for number in range(args.rounds):
             for index, text in enumerate(texts):
                 for way in random.Random(number * len(texts) + index).sample(list(WAYS), len(WAYS)):
-                    output, taken = measured(llm, way, text, earlier[index])
+                    output, taken = measured(llm, way, pacers[way], text, earlier[index])
                     assert list(output.token_ids) == plain[index], f"{way} changed text {index}"
                     seconds[way][index].append(taken)
                     steps[way].append(output.stats.mean_acceptance_length)
@@ -116,8 +143,10 @@ def report(
     best = {way: [median(rounds) for rounds in times] for way, times in seconds.items()}
     whole = {way: sum(times) for way, times in best.items()}
     checked = min(CHECKED, args.texts)
+    assert llm.info is not None
     table = Table(
-        f"{args.texts} texts of {args.captions} captions, {length:.0f} tokens each, one word of each replaced",
+        f"{llm.info.num_parameters / 1e6:.1f} M parameters; {args.texts} texts of {args.captions} captions, "
+        f"{length:.0f} tokens each, one word of each replaced",
         ("way", "ms a text", "times plain", "decoding alone", "tokens a step"),
         notes=[f"tokens as plain decoding has them: all; as generate has them: {agreeing} of {checked}"],
     )
