@@ -14,7 +14,7 @@ from exactness.decoding import Job, RandomTrees, decode
 from exactness.test_preemption import Played
 from exactness.translators import KINDS, START, Translator, job, loaded
 from paceline.model.seq2seq import rows as source_rows
-from paceline.model.seq2seq.encoder import Encoder
+from paceline.model.seq2seq.encoder import Encoder, encoded, source_pairs
 from paceline.model.seq2seq.sources import Source
 
 LENGTHS = (1, 2, 63, 64, 65, 128, 129, 200)
@@ -39,6 +39,13 @@ def test_every_kind_decodes_as_transformers_does(kind: str) -> None:
             assert own == [START, *tokens]
             np.testing.assert_allclose(np.stack(one.plain[each].rows), one.own_logits(each, tokens), atol=3e-4)
         one.before.assert_still_true_of(one.model)
+        encoder = one.decoder.encoder
+        assert encoder is not None
+        assert encoder._projections  # known by now, and no decoder is run for what it says of a source
+        own = source_pairs(one.decoder.model, encoded(one.decoder.model, jobs[1].source))
+        for ours, theirs in zip(encoder._pairs(jobs[1].source), own, strict=True):
+            assert torch.equal(ours[0], theirs[0])
+            assert torch.equal(ours[1], theirs[1])
         sampled = [job(length, i, 11, temperature=i % 2) for i, length in enumerate(LENGTHS)]
         drafter = RandomTrees(one.plain, sampled, fill=True)
         assert one.plain.differences(sampled, decode(one.target, sampled, drafter)) == []

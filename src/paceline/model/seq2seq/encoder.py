@@ -19,6 +19,7 @@ from paceline.model.linears import num_embeddings
 from paceline.model.pool import CachedSequence, PagePool, head_index
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.seq2seq.handing import Handed, Pair
+from paceline.model.seq2seq.projections import Projection, projected, projections_of, watching
 from paceline.text.source import not_followed
 
 
@@ -28,18 +29,29 @@ class Encoder:
     def __init__(self, model: PreTrainedModel, pool: PagePool) -> None:
         self._model, self._pool = model, pool
         self._sample: list[Pair] = []
+        self._projections: list[Projection] | None = None  # not known yet
 
     def read(self, source: CachedSequence, tokens: Sequence[int]) -> None:
         """Fill the pages of `source` with what the decoder's layers see of these tokens."""
-        self._store(source, source_pairs(self._model, tokens))
+        self._store(source, self._pairs(tokens))
 
     def read_sample(self, tokens: Sequence[int]) -> CachedSequence | None:
         """A source of the same few tokens each time, encoded once; None if no page is free."""
         source = self._pool.reserve(len(tokens))
         if source is not None:
-            self._sample = self._sample or source_pairs(self._model, tokens)
+            self._sample = self._sample or self._pairs(tokens)
             self._store(source, self._sample)
         return source
+
+    def _pairs(self, tokens: Sequence[int]) -> list[Pair]:
+        """Keys and values by the decoder's projections alone, once it is known which those are."""
+        hidden = encoded(self._model, tokens)
+        if self._projections is None:
+            with watching(self._model.get_decoder(), hidden) as seen:
+                pairs = source_pairs(self._model, hidden)
+            self._projections = projections_of(pairs, seen)
+            return pairs
+        return projected(self._projections, hidden) if self._projections else source_pairs(self._model, hidden)
 
     def _store(self, source: CachedSequence, pairs: Sequence[Pair]) -> None:
         check_shapes(pairs, self._pool)
@@ -64,12 +76,17 @@ def note_on(model: PreTrainedModel) -> str:
     return not_followed(model.generation_config) if model.config.is_encoder_decoder else ""
 
 
-def source_pairs(model: PreTrainedModel, tokens: Sequence[int]) -> list[Pair]:
-    """Keys and values of a source, a pair for each layer of the decoder."""
+def encoded(model: PreTrainedModel, tokens: Sequence[int]) -> torch.Tensor:
+    """(1, S, D) what the encoder says of a source."""
     ids = torch.tensor([list(tokens)], device=model.device)
     with torch.inference_mode():
-        hidden = model.get_encoder()(input_ids=ids).last_hidden_state
-        handed = Handed(model, hidden)
+        return model.get_encoder()(input_ids=ids).last_hidden_state  # type: ignore[no-any-return]
+
+
+def source_pairs(model: PreTrainedModel, hidden: torch.Tensor) -> list[Pair]:
+    """Keys and values of a source, a pair for each layer of the decoder, which is run over one row for them."""
+    handed = Handed(model, hidden)
+    with torch.inference_mode():
         run_rows(model.base_model, SilentStep(), [0], [0], handed)
     return handed.pairs
 
