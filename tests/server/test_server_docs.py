@@ -177,6 +177,7 @@ def test_honoured_fields_are_those_that_code_reads() -> None:
 def test_the_server_passes_on_all_that_the_library_has() -> None:
     elsewhere = {"regex", "choice", "logprobs"}  # in structured_outputs, and by endpoint
     told_apart = {"drafters", "tenant", "pacer"}  # speculation, cache_salt; there is one
+    told_apart |= {"source_language", "target_language"}  # of translators, which the command line reads
     missing = set(get_type_hints(Options)) - set(SamplingBody.model_fields) - elsewhere - told_apart
     inside_others = {"num_speculative_tokens", "prompt_logprobs", "add_special_tokens"}  # speculation, by endpoint
     assert missing == inside_others

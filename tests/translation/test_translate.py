@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,9 +12,6 @@ from transformers import AutoTokenizer, M2M100ForConditionalGeneration
 
 import paceline
 from paceline import ConfigError, ContextLengthError, RequestError
-from paceline.drafters.suffix import SuffixDrafter
-from paceline.engine.request import DraftLimits, Request
-from paceline.engine.tree import DraftTree
 from paceline.pacing import FixedPacer
 from paceline.server import Settings, create_app
 from server.running import running
@@ -65,20 +61,6 @@ def test_an_earlier_translation_is_drafted_from(llm: paceline.LLM) -> None:
     assert told.stats.num_accepted_draft_tokens > 20
     text = llm.generate(TEXT, max_tokens=4, **drafted, prediction="ab")
     assert text.stats.num_draft_tokens > 0
-
-
-def test_suffix_drafts_from_the_source(llm: paceline.LLM) -> None:
-    """What the output says stands nowhere before in it, but in the source."""
-    asked = []
-
-    class Watch(SuffixDrafter):
-        def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
-            said = SimpleNamespace(id=request.id, hints=request.hints, tokens=[*request.tokens, 31, 32])
-            asked.append(super().propose_one(said, limits))  # type: ignore[arg-type]
-            return DraftTree()
-
-    llm.generate([[40, 31, 32, 33, 34]], max_tokens=9, drafters=[Watch()], pacer=FixedPacer(4))
-    assert list(asked[0].tokens[:2]) == [33, 34]
 
 
 def test_what_cannot_be_read_is_refused(llm: paceline.LLM, bundled: paceline.LLM) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -44,9 +45,17 @@ def test_the_places_found_are_those_that_agree_the_longest_and_then_the_newest(t
 def test_a_text_read_in_pieces_is_the_text_read_at_once(tokens: list[int], sizes: list[int]) -> None:
     text = OwnText()
     for end in [*np.cumsum([1, *sizes]).tolist(), len(tokens)]:
-        text.read(tokens[:end])
+        text.read(tokens[text.size : end])
     assert text.find(2) == text_of(tokens).find(2)
     assert [text.token(place) for place in range(len(tokens) + 2)] == [*tokens, -1, -1]
+
+
+def test_what_a_source_says_is_drafted() -> None:
+    """It stands nowhere before in the output."""
+    drafter, request = SuffixDrafter(), Kind({}).request(5, 50, prompt=[30, 31, 32])
+    request.hints = replace(request.hints, source=(40, 31, 32, 33, 34))
+    drafter.start(request)
+    assert drafter.propose_one(request, DraftLimits(4)).tokens[:2] == (33, 34)
 
 
 def test_of_very_many_places_the_longest_agreement_is_still_found() -> None:

@@ -133,8 +133,9 @@ class PoolStep:
         if picks is not None and picks.biases is None:
             index = self._written(picks.key, picks.key[..., :1])
             picks.biases = biases_of(picks, index, self._rows)
-        picked = picks.biases if picks is not None else None
-        return batch_invariant_attention(query, layer, self._rows, **how, picked=picked).to(query.dtype)
+        if picks is not None:
+            how["picked"] = picks.biases
+        return batch_invariant_attention(query, layer, self._rows, **how).to(query.dtype)
 
     def _written(self, key: torch.Tensor, value: torch.Tensor) -> LayerCache:
         """The next layer, with the rows' keys and values."""
