@@ -109,7 +109,10 @@ def test_the_command_translates_texts_files_and_standard_input(run, folder: Path
     lines = run("translate", "--file", str(tmp_path / "texts"), *given, "--prediction", str(tmp_path / "earlier"))
     assert lines.stdout.splitlines()[:2] == [one.stdout.rstrip("\n"), ""]
     assert len(lines.stdout.splitlines()) == 3
-    assert "prediction" in lines.stderr
+    told = json.loads(
+        run("translate", "-", *given, "--json", "--prediction", str(tmp_path / "earlier"), stdin=TEXT).stdout
+    )
+    assert "prediction" in told["stats"]["drafters"]
     told = json.loads(run("translate", "-", *given, "--json", "--explain", stdin=TEXT).stdout)
     assert told["text"] == one.stdout.rstrip("\n")
     for wrong, words in ((["a", "--file", "b"], "both"), ([], "neither"), (["--file", "/none"], "--file")):
