@@ -99,6 +99,11 @@ RECURRENT: dict[str, tuple[str, dict[str, Any]]] = {
         {**_SMALL_MAMBA, "num_heads": 6, "head_dim": 21, "n_groups": 2, "state_size": 18, "chunk_size": 16},
     ),
     "mamba": ("Mamba", {"hidden_size": 50, "num_hidden_layers": 2, "state_size": 11}),
+    "recurrent-gemma": (
+        "RecurrentGemma",
+        {"num_hidden_layers": 3, "lru_width": 64, "attention_window_size": 37, "head_dim": 16},
+    ),
+    "minimax": ("MiniMax", {"num_hidden_layers": 3, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "jamba": (
         "Jamba",
         {"num_hidden_layers": 3, "attn_layer_offset": 1, "attn_layer_period": 3, "num_experts": 1, "mamba_d_state": 11},

@@ -59,7 +59,7 @@ def test_logits_and_text_are_those_of_the_model_itself(loaded: Callable[..., Sub
 
 
 @pytest.mark.skipif(not HAVE_NATIVE, reason="no native kernels, or not in use")
-@pytest.mark.parametrize("architecture", RECURRENT)
+@pytest.mark.parametrize("architecture", sorted({*RECURRENT} - {"minimax"}))  # its router is not the kernels'
 def test_a_step_is_one_native_call(loaded: Callable[..., Subject], architecture: str) -> None:
     assert loaded(architecture).decoder.is_exact_by_construction
 

@@ -22,11 +22,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2},
         "0 of 2 layers .*RwkvSelfAttention keeps a state of its own",
     ),
-    "hybrid": (
-        "RecurrentGemma",
-        {**LAYERS, "num_hidden_layers": 3, "lru_width": 32},
-        "1 of 3 layers .*RecurrentGemmaRecurrentBlock keeps",
-    ),
     "chunked": ("Llama", {**LAYERS, "attention_chunk_size": 16}, "chunked attention"),
     "private attention": (
         "XLNet",

@@ -59,17 +59,23 @@ def _convolve(
     **_: Any,
 ) -> torch.Tensor:
     """(1, C, R) and (C, K) to (1, C, R)."""
-    step = current_step()
-    assert step is not None
-    out = step.convolve(hidden_states[0].t(), weight, bias)
+    out = convolve_rows(hidden_states[0].t(), weight, bias)
     out = out if activation is None else in_whole_vectors(ACT2FN[activation], out)
     return out.t().unsqueeze(0)
 
 
-def _scan(rows: Scan, dtype: torch.dtype) -> torch.Tensor:
+def convolve_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """(R, C) of `x` (R, C) and `weight` (C, K), over each row's path: for code of a model's own."""
     step = current_step()
     assert step is not None
-    return step.scan(rows).to(dtype)
+    return step.convolve(x, weight, bias)
+
+
+def scan_rows(rows: Scan) -> torch.Tensor:
+    """(R, H, J) float32 of a linear recurrence over each row's path: for code of a model's own."""
+    step = current_step()
+    assert step is not None
+    return step.scan(rows)
 
 
 def _delta_rule(
@@ -96,7 +102,7 @@ def _delta_rule(
         decay=decay if decay.ndim == 3 else decay.unsqueeze(-1),
         beta=beta[0].float(),
     )
-    return _scan(rows, query.dtype).unsqueeze(0), None
+    return scan_rows(rows).to(query.dtype).unsqueeze(0), None
 
 
 def _mamba2(
@@ -126,7 +132,7 @@ def _mamba2(
     step = step.float()
     decay = (A.float() * step).unsqueeze(-1)
     rows = Scan(query=C[0].float(), key=B[0].float(), value=x * step.unsqueeze(-1), decay=decay)
-    out = _scan(rows, torch.float32)
+    out = scan_rows(rows)
     out = out if D is None else out + D.unsqueeze(-1).float() * x
     return out.unsqueeze(0)
 
@@ -154,7 +160,7 @@ def _mamba(
         decay=step.unsqueeze(1),
         rate=A.t().float(),
     )
-    out = _scan(rows, torch.float32)[:, 0]
+    out = scan_rows(rows)[:, 0]
     out = out if D is None else out + x.float() * D.float()
     out = out if z is None else out * in_whole_vectors(functional.silu, z[0].t().float())
     return out.to(hidden_states.dtype).t().unsqueeze(0)
