@@ -40,6 +40,6 @@ def _recurrence(module: Any, original: Any, activations: torch.Tensor, position_
 
 def _by_heads(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """(1, R, C) of `x` (1, R, C): each head's channels by its own matrix (H, W, W)."""
-    parts = x[0].split(weight.shape[1], 1)
+    parts = torch.split(x[0], weight.shape[1], 1)
     heads = zip(parts, weight, bias, strict=True)
     return torch.cat([functional.linear(part, matrix.t(), added) for part, matrix, added in heads], 1).unsqueeze(0)
