@@ -94,6 +94,15 @@ EXTRA: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_types": _MIXED},
     "kimi_linear": {"layer_types": _MIXED},
     "granitemoehybrid": {"layer_types": _MIXED},
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+        "n_mamba_heads": 8,
+        "mamba_headdim": 16,
+        "mamba_ngroups": 2,
+        "num_mem_blocks": 1,
+        "num_key_value_heads": 4,
+        "adapter_rank": 8,
+    },
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
     "inkling2": {"text_config": {"unpadded_vocab_size": VOCAB}},
     "inkling2_loop": {"text_config": {"unpadded_vocab_size": VOCAB}},
@@ -127,7 +136,6 @@ EXTRA: dict[str, dict[str, Any]] = {
         "text_config": {"rope_parameters": {**_PLAIN, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}}
     },
     "zamba": _ATTENDING,
-    "zamba2": _ATTENDING,
 }
 
 

@@ -187,6 +187,7 @@ def _check_calls(model: PreTrainedModel, config: Any, recorder: _Recorder) -> No
     types = _layer_types(config)
     scans = max(len(recorder.states.scans), len(recorder.states.convolutions))
     layers = config.num_hidden_layers if types is None else sum(kind not in _MIX_NOTHING for kind in types)
+    layers -= len(getattr(config, "cross_attention_layers", None) or ())  # to pictures: left out where there are none
     layers = recorder.num_sources or layers  # those of a decoder, each of which looks at the source
     if len(recorder.layers) + scans < layers:
         recurrent, private = _names(model, _RECURRENT), _names(model, _ATTENTION)
