@@ -64,9 +64,10 @@ class SamplingParams:
     `response_format`.
 
     Attributes:
-        max_tokens: most tokens to generate; None is as many as the context and the cache hold. With 0, which vLLM
-            refuses, the prompt is read into the prefix cache and nothing is decoded: the next request that begins
-            with it is answered sooner.
+        max_tokens: most tokens to generate; None is as many as the context and the cache hold (where the rotary scaling
+            changes with the length: the shortest context with room for 256). With 0, which vLLM refuses, the prompt
+            is read into the prefix cache and nothing is decoded: the next request that begins with it is answered
+            sooner.
         temperature: 0 (or below 1e-5) is greedy.
         top_k: keep the k likeliest tokens; 0 or -1 keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability reaches this, in (0, 1].

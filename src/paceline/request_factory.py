@@ -66,7 +66,7 @@ class RequestFactory:
             RequestError: the prompt is empty, does not fit with its output, or has tokens that the model has not.
         """
         source, ids = self._read(prompt, call)
-        room = min(self._target.max_length, self._capacity(source))
+        room = min(self._context(len(ids)), self._capacity(source))
         params, max_tokens = call.params.resolved(len(ids), room), call.params.limit(len(ids), room)
         self._check(ids, params, max_tokens)
         self._check_room(len(ids), max_tokens, self._capacity(source))
@@ -114,6 +114,11 @@ class RequestFactory:
         bad = [t for t in source if not 0 <= t < reads.vocab_size]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {reads.vocab_size - 1}")
+
+    def _context(self, num_prompt_tokens: int) -> int:
+        """Tokens that a request without a limit may come to: the shortest context with room for the usual limit."""
+        wanted = num_prompt_tokens + (SamplingParams().max_tokens or 0)
+        return next((length for length in self._target.contexts if length >= wanted), self._target.max_length)
 
     def _capacity(self, source: Sequence[int]) -> int:
         """Tokens of a request that the cache can hold beside its source."""

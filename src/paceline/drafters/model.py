@@ -88,6 +88,7 @@ class ModelDrafter(BaseDrafter):
         levels = self._attached()
         sequence = levels.decoder.pool.reserve(0)
         assert sequence is not None
+        sequence.pin = levels.decoder.pin(request)
         self._fed[request.id] = levels.take_up(request, sequence)
         return True
 

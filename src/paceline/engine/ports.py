@@ -51,6 +51,7 @@ class Target(Protocol):
 
     vocab_size: int
     max_length: int  # context length in tokens, prompt and output together
+    contexts: Sequence[int]  # lengths that a request may be pinned to, ascending; the last is `max_length`
     capacity: int  # tokens of one request that the cache can hold, prompt and output together
     reads: Reading | None  # None if a request is its tokens alone
     on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had

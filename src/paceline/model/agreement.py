@@ -17,6 +17,7 @@ from paceline.model.inspect import Anatomy
 from paceline.model.interface import ATTENTION_NAME, run_rows
 from paceline.model.pool import PagePool
 from paceline.model.quantized import cache_dtype, is_quantized, quickly
+from paceline.model.rotary import contexts
 from paceline.model.rows import TreeWork, tree_rows
 from paceline.model.seq2seq.attaching import attend_by
 
@@ -91,7 +92,8 @@ def check_far(model: PreTrainedModel, parts: Anatomy) -> None:
     cannot be asked so.
     """
     tokens = _sample(model)
-    start = min(parts.max_length - len(tokens) - 2, _FURTHEST)
+    known = contexts(model)  # the longest is compared where it ends, since its rotation is computed for that length
+    start = known[-1] - len(tokens) if len(known) > 1 else min(parts.max_length - len(tokens) - 2, _FURTHEST)
     if start <= 0 or model.config.is_encoder_decoder:  # whose cache has two parts
         return
     try:
@@ -135,7 +137,8 @@ class _FarForward(ModuleForward):
         rows = tree_rows([TreeWork(sequence, tokens, range(-1, len(tokens) - 1))], len(tokens), self._pool.device)
         with torch.inference_mode(), quickly():
             positions = self._last_position + np.arange(len(tokens))
-            return run_rows(self._model, self._step(rows), tokens, positions).float()
+            pins = np.full(len(tokens), len(contexts(self._model)) - 1) if self._is_pinned else None
+            return run_rows(self._model, self._step(rows), tokens, positions, pinned=pins).float()
 
 
 def tolerance_of(model: PreTrainedModel) -> float:

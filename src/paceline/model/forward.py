@@ -23,6 +23,7 @@ from paceline.model.interface import ForwardStep, run_rows
 from paceline.model.linears import NativeLinear, num_embeddings
 from paceline.model.picking import Picks, biases_of
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
+from paceline.model.rotary import contexts
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.model.scanning import Scan, ScannedRows
 from paceline.model.seq2seq.handing import input_embeddings
@@ -80,6 +81,7 @@ class ModuleForward:
 
     def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int) -> None:
         self._model, self._pool, self._last_position = model, pool, last_position
+        self._is_pinned = len(contexts(model)) > 1
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
         """See `Forward`."""
@@ -110,7 +112,7 @@ class ModuleForward:
 
     def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
         positions = np.minimum(rows.positions, self._last_position)
-        return run_rows(model, self._step(rows), rows.tokens, positions)
+        return run_rows(model, self._step(rows), rows.tokens, positions, pinned=rows.pins if self._is_pinned else None)
 
     def _step(self, rows: Rows) -> ForwardStep:
         """What answers the model's layers in one forward."""
@@ -172,7 +174,8 @@ class RecordedForward:
         self._frame, self._source_frame = Frame(found, pool.num_pages), Frame(found, pool.num_pages)
         self._state_frame = StateFrame(0 if pool.states is None else pool.states.num_slots)
         self._weights: Weights = {}
-        self._tokens, self._positions = torch.zeros(2, _MANY, dtype=torch.int64)
+        self._tokens, self._positions, self._pins = torch.zeros(3, _MANY, dtype=torch.int64)
+        self._is_pinned = len(contexts(model)) > 1
         self._frame.set([])
         self._source_frame.set([])
         self._num_embeddings = num_embeddings(input_embeddings(model))
@@ -190,8 +193,8 @@ class RecordedForward:
         return program.result
 
     def drafting(self, row_counts: Sequence[int]) -> Drafting | None:
-        """What grows trees natively, at these row counts; None where PyTorch is asked in between."""
-        if self._program(1).runner is None:
+        """What grows trees natively, at these row counts; None where it would have to know more of rows."""
+        if self._program(1).runner is None or self._is_pinned:
             return None
         return Drafting(self._library, self._frame, self._parts, row_counts, self._last_position)
 
@@ -230,6 +233,8 @@ class RecordedForward:
         self._state_frame.set(fed.states)
         self._tokens[:num_rows].zero_()[:count] = torch.from_numpy(fed.tokens)
         self._positions[:num_rows].zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
+        if self._is_pinned:
+            self._pins[:num_rows].zero_()[:count] = torch.tensor(fed.pins)
         return program
 
     def _program(self, num_rows: int) -> Program | ScaledProgram:
@@ -251,12 +256,12 @@ class RecordedForward:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _record(self, num_rows: int) -> Recorded:
-        tokens, positions = self._tokens[:num_rows], self._positions[:num_rows]
+        tokens, positions, pins = (given[:num_rows] for given in (self._tokens, self._positions, self._pins))
         headers = [self._frame.header, self._source_frame.header]
         memory = [*headers, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
         memory += [] if self._pool.states is None else self._pool.states.tensors
-        with Recording([tokens, positions], memory, self._weights) as recording:
+        with Recording([tokens, positions, pins], memory, self._weights) as recording:
             frames = Frames(self._frame, self._source_frame, self._state_frame)
             step = EmittingStep(self._library, self._pool, frames, recording)
-            result = run_rows(self._model, step, tokens, positions).float()
+            result = run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None).float()
         return Recorded(num_rows, recording, result, step.num_steps)

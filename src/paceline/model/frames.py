@@ -19,10 +19,11 @@ from paceline.native.states import StateRows
 
 
 class Fed(NamedTuple):
-    """What a model is given: token ids and positions, (R,) int64 each; and the rows as recurrent layers see them."""
+    """What a model is given: token ids, positions and pins, (R,) each; and the rows as recurrent layers see them."""
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
+    pins: list[int]
     states: list[StateRows]
 
 
@@ -32,12 +33,14 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
     Row i of a tree is stored at position `length + i` of its sequence, whatever its depth.
     """
     tokens: list[int] = []
+    pins: list[int] = []
     positions = frame.set_trees([_fed(item) for item in work])
     states: list[StateRows] = []
     for item in work:
         states += item.states(len(tokens))
         tokens += item.tokens[item.first :]
-    return Fed(np.array(tokens, np.int64), positions, states)
+        pins += [item.sequence.pin] * (len(item.tokens) - item.first)
+    return Fed(np.array(tokens, np.int64), positions, pins, states)
 
 
 def _fed(item: TreeWork) -> Draft:
@@ -56,4 +59,4 @@ def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> 
     positions = range(start, end)
     frame.set([FrameSequence(sequence.pages, end, positions, sequence.slots_from(start, len(tokens)))])
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
-    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64), states)
+    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64), [sequence.pin] * len(tokens), states)

@@ -21,6 +21,7 @@ from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE, Before
 from paceline.model.reading import RequestCache
+from paceline.model.rotary import contexts
 from paceline.model.rows import TreeWork
 from paceline.model.seq2seq.encoder import Encoder
 from paceline.model.seq2seq.sources import Source
@@ -46,6 +47,7 @@ class Decoder:
         self.model = model
         self.pool = pool
         self.row_counts = tuple(row_counts)  # ascending
+        self.contexts = contexts(model) or (max_length,)  # ascending
         self.encoder = Encoder(model, pool) if model.config.is_encoder_decoder else None
         # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
         # a position table would end before them, and some rotary scalings would change for all rows.
@@ -56,6 +58,16 @@ class Decoder:
         if self.encoder is None:
             return None
         return Source(self.encoder, self.pool, request.hints.tenant, request.source)
+
+    def pin(self, request: Request) -> int:
+        """The context that a request's rows are rotated for, by number: the shortest that holds all it may reach."""
+        reach = request.num_prompt_tokens + request.max_tokens
+        return bisect_left(self.contexts, min(reach, self.contexts[-1]))
+
+    def beginning(self, request: Request) -> Before:
+        """What stands before the first page of a request that reads no source."""
+        pin = self.pin(request)
+        return (request.hints.tenant, pin) if pin else request.hints.tenant
 
     @property
     def max_rows(self) -> int:
@@ -150,6 +162,7 @@ class HFTarget:
         self.reads = reads
         self.vocab_size = vocab_size
         self.max_length = max_length
+        self.contexts: Sequence[int] = decoder.contexts
         self.capacity = (decoder.pool.num_pages - 1) * PAGE_SIZE - SCRATCH
         self.generation_config = decoder.model.generation_config
         self._path_name = path_name
@@ -172,7 +185,7 @@ class HFTarget:
         if cache is not None:
             return cache.num_unread
         source, pool, num_tokens = self.decoder.source(request), self.decoder.pool, len(request.tokens) - 1
-        before: Before | None = request.hints.tenant
+        before: Before | None = self.decoder.beginning(request)
         if source is not None:
             source.find()
             before = source.before

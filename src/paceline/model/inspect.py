@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
-from paceline.model import recurrence
+from paceline.model import recurrence, rotary
 from paceline.model.experts import is_experts
 from paceline.model.interface import ATTENTION_NAME, SilentStep, run_rows
 from paceline.model.picking import Picks
@@ -98,13 +98,13 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     config = model.config.get_text_config()
     refuse_by_config(model)
     adapt(model)
+    max_length, note = _context(model)
     for experts in (module for module in model.modules() if is_experts(module)):
         experts.config._experts_implementation = "eager"  # the fast ones ask for round shapes
     recurrence.install(model)
     recorder = _Recorder()
     logits = _record(model, recorder, sample_tokens(model))
     _check_calls(model, config, recorder)
-    max_length, note = _context(config)
     max_source = 0
     if model.config.is_encoder_decoder:
         max_length, max_source = max_target_length(model), max_source_length(model)
@@ -213,12 +213,27 @@ def _names(model: PreTrainedModel, pattern: re.Pattern[str]) -> str:
     return next((name for module in model.modules() if pattern.search(name := type(module).__name__)), "")
 
 
-def _context(config: Any) -> tuple[int, str]:
-    """Context length, cut where rotary scaling would begin to depend on the longest neighbour."""
-    limit = next((int(n) for name in _LIMITS if isinstance(n := getattr(config, name, None), int) and n > 0), 2**20)
+def limit_of(config: Any) -> int:
+    """The longest context that a configuration names."""
+    return next((int(n) for name in _LIMITS if isinstance(n := getattr(config, name, None), int) and n > 0), 2**20)
+
+
+def _context(model: PreTrainedModel) -> tuple[int, str]:
+    """Context length, and what is to be said of it; rotary modules are made to be told which context a row has."""
+    config = model.config.get_text_config()
+    limit = limit_of(config)
     kept = int(getattr(config, "keep_window_size", 0) or 0)  # Doge's
     if 0 < kept < limit:
         return kept, f"beyond {kept} positions a token would pick its keys; the context is pinned to {kept}"
+    known = rotary.install(model, limit)
+    if known:
+        lengths = ", ".join(map(str, known))
+        return known[-1], (
+            f"rotary scaling changes with the length: a request is pinned to the shortest of {lengths} tokens that "
+            "holds its prompt and its limit"
+            if len(known) > 1
+            else ""
+        )
     for rope in _rope_settings(config):
         kind = rope.get("rope_type", rope.get("type"))
         if kind in _LENGTH_DEPENDENT:
@@ -228,8 +243,8 @@ def _context(config: Any) -> tuple[int, str]:
                 or limit
             )
             return min(limit, original), (
-                f"rotary scaling {kind!r} changes with the longest neighbour beyond {original} positions; "
-                f"the context is pinned to {min(limit, original)}"
+                f"rotary scaling {kind!r} is computed by code of its own and changes with the longest neighbour beyond "
+                f"{original} positions; the context is pinned to {min(limit, original)}"
             )
     return limit, ""
 

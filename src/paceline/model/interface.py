@@ -68,6 +68,7 @@ class SilentStep:
 _current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
 _positions: ContextVar[torch.Tensor] = ContextVar("paceline_positions_of_rows")
 _handed: ContextVar[Handed | None] = ContextVar("paceline_handed_to_the_decoder")
+_pins: ContextVar[torch.Tensor | None] = ContextVar("paceline_pins_of_rows", default=None)
 
 
 def current_step() -> ForwardStep | None:
@@ -152,25 +153,39 @@ def positions() -> torch.Tensor:
     return _positions.get()
 
 
+def pins() -> torch.Tensor | None:
+    """(1, R) which context each row is rotated for, by number (rotary.py); None: all for the first."""
+    return _pins.get()
+
+
 AttentionInterface.register(ATTENTION_NAME, paceline_attention)
 
 
 def run_rows(
-    model: PreTrainedModel, step: ForwardStep, tokens: Any, positions: Any, handed: Handed | None = None
+    model: PreTrainedModel,
+    step: ForwardStep,
+    tokens: Any,
+    positions: Any,
+    handed: Handed | None = None,
+    pinned: Any = None,
 ) -> torch.Tensor:
     """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype.
 
-    A decoder with an encoder is handed what stands for its source; `handed` in place of that.
+    A decoder with an encoder is handed what stands for its source; `handed` in place of that. `pinned` (R,) says
+    which context each row is rotated for; None: all for the first.
     """
     fed = torch.as_tensor(tokens).unsqueeze(0).to(model.device)
     places = torch.as_tensor(positions).unsqueeze(0).to(model.device)
+    chosen = None if pinned is None else torch.as_tensor(pinned).unsqueeze(0).to(model.device)
     given = handed or handed_to(model)
     own = {"input_ids": fed, "position_ids": places, "use_cache": False}
     token, place_token, handed_token = _current.set(step), _positions.set(places), _handed.set(given)
+    pins_token = _pins.set(chosen)
     try:
         out = model(**(own if given is None else given.inputs(fed, places)))
     finally:
         _current.reset(token)
         _positions.reset(place_token)
         _handed.reset(handed_token)
+        _pins.reset(pins_token)
     return out[0][0]  # type: ignore[no-any-return]

@@ -89,6 +89,7 @@ class CachedSequence:
         self.pages = pages
         self.length = length
         self.state = state  # of recurrent layers
+        self.pin = 0  # the context that its rows are rotated for, by number
         self.source: CachedSequence | None = None  # what its rows look at besides: of an encoder-decoder
 
     def state_rows(self, first_row: int, parents: Sequence[int], first: int, is_kept: bool = False) -> list[StateRows]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 PAGE_SIZE = 64
 
-Before = int | str  # what stands before a page: the serial number of the page there, or the tenant
+# What stands before a page: the serial number of the page there, or the tenant, of long requests with their context.
+Before = int | str | tuple[str, int]
 _Key = tuple[Before, tuple[int, ...]]  # and the page's tokens
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
-from paceline.model import agreement, inspect
+from paceline.model import agreement, inspect, rotary
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import Decoder
 from paceline.model.interface import ATTENTION_NAME
@@ -86,6 +86,7 @@ def candidates(model: PreTrainedModel) -> list[NumericPath]:
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
     attend_by(model, ATTENTION_NAME)
     adapt(model)
+    rotary.install(model, inspect.limit_of(model.config.get_text_config()))
     apply(model, path)
     return Decoder(model, page_pool(model, parts, num_pages), (REFERENCE,), parts.max_length)
 

@@ -36,7 +36,7 @@ class RequestCache:
         pages = source.reserve() if source is not None else None
         if source is not None and pages is None:
             return None
-        before = request.hints.tenant if source is None else source.before
+        before = decoder.beginning(request) if source is None else source.before
         # Whoever wants a prompt's logits has to read all of it, and behind a source that is not known nothing is.
         is_new = request.on_prompt_logits is not None or before is None
         known = () if is_new else request.tokens[: _readable(decoder, request)]
@@ -47,7 +47,7 @@ class RequestCache:
             if pages is not None:
                 pool.release(pages)
             return None
-        sequence.source = pages
+        sequence.source, sequence.pin = pages, decoder.pin(request)
         cache = cls(decoder, request, sequence, found[-1][1] if found else start, source)
         cache._restore(len(found))
         return cache

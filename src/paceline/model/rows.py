@@ -61,6 +61,7 @@ class Rows:
         StateRows
     ]  # the same rows by sequence, as recurrent layers see them; none where there are no such layers
     device: torch.device
+    pins: Ints | None = None  # (R,) the context that each is rotated for, by number; None: the first
     sources: Rows | None = None  # the same rows as they look at their sources, of an encoder-decoder
     _cache: dict[tuple[str, int], object] = field(default_factory=dict)
 
@@ -179,6 +180,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     """
     tokens: list[int] = []
     positions: list[int] = []
+    pins: list[int] = []
     slots: list[Ints] = []
     tails: list[Ints] = []
     states: list[StateRows] = []
@@ -192,6 +194,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
             blocks.add(len(tokens), number, position // PAGE_SIZE, item.sequence.pages)
             tokens.append(item.tokens[i])
             positions.append(position)
+            pins.append(item.sequence.pin)
             tails.append(_tail(item.sequence, stored[paths[i]], position))
         slots.append(stored[item.first :])
     padding = num_rows - len(tokens)
@@ -200,7 +203,9 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
         tails.append(np.full(TAIL, pad % PAGE_SIZE, np.int64))
     own = np.concatenate([*slots, np.arange(padding, dtype=np.int64) % PAGE_SIZE])
     tail_slots = np.stack(tails)
-    return assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
+    rows = assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
+    rows.pins = np.array(pins + [0] * padding, np.int64)
+    return rows
 
 
 def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.device) -> Rows:
@@ -216,7 +221,9 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     padded = [*tokens, *[0] * (PAGE_SIZE - len(tokens))]
     fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
-    return assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
+    rows = assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
+    rows.pins = np.full(PAGE_SIZE, sequence.pin, np.int64)
+    return rows
 
 
 def paths_of(parents: Sequence[int]) -> list[list[int]]:

@@ -22,6 +22,7 @@ class WrappedTarget:
         self.inner = inner
         self.vocab_size = inner.vocab_size
         self.max_length = inner.max_length
+        self.contexts = inner.contexts
         self.capacity = inner.capacity
         self.reads = inner.reads
         self.generation_config = getattr(inner, "generation_config", None)
