@@ -46,7 +46,7 @@ class LLM:
         model: what to load; None is the bundled `paceline-tiny`.
         tokenizer: a tokenizer, or where to load it from; None is the model's own, if it has one.
         drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
-        draft_model: a small model of the same vocabulary, a name, a folder or a `PreTrainedModel`; it joins the
+        draft_model: a small model, best of the same vocabulary: a name, a folder or a `PreTrainedModel`; it joins the
             automatic drafters.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16"; "int8" or "int4" quantises its weights.

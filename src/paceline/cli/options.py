@@ -19,7 +19,7 @@ DRAFTERS = typer.Option(
 DRAFT_MODEL = typer.Option(
     None,
     metavar="MODEL",
-    help="A small model of the same vocabulary; it joins the automatic drafters.",
+    help="A small model, best of the same vocabulary; it joins the automatic drafters.",
     show_default="the one known for the model, if any",
 )
 DTYPE = typer.Option(

@@ -39,7 +39,7 @@ def vocabulary(facts: Facts) -> list[Finding]:
     if facts.draft is None or facts.draft.refusal is None:
         return []
     why = f"It was refused: {facts.draft.refusal}"
-    change = "Take a draft model with the target's own tokenizer, or leave it out"
+    change = "Take a draft model that comes with its tokenizer, best the target's own, or leave it out"
     return [Finding(PROBLEM, f"The draft model {facts.draft.name!r} cannot draft here", why, change)]
 
 

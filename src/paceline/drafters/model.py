@@ -1,21 +1,33 @@
-"""Drafts with a small model of the same vocabulary, coupled to the target through its noise.
+"""Drafts with a small model, coupled to the target through its noise where both have one vocabulary.
 
 A node's children are the top-k of `log q + G`, where q is the draft model's law at the target's temperature and
 G is the very noise that the target will add there (design in docs/exactness.md; the one-child case is Daliri,
-Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's likeliest tokens.
+Musco and Suresh, arXiv 2408.07978). At temperature 0 they are the draft model's likeliest tokens. One
+with another vocabulary goes on with the text (_draft_model/foreign.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from paceline.bundled import DEFAULT_DRAFT
-from paceline.drafters._draft_model import Asked, Fed, Levels, ModuleLevels, NativeLevels, Shape, fed_path
+from paceline.drafters._draft_model import (
+    Asked,
+    Fed,
+    ForeignLevels,
+    Levels,
+    ModuleLevels,
+    NativeLevels,
+    Shape,
+    Words,
+    fed_path,
+)
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import EMPTY, DraftTree
@@ -24,16 +36,18 @@ from paceline.errors import ConfigError, DrafterError, ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from paceline.model.hf import HFTarget
+
 
 @register("model")
 @dataclass(eq=False)
 class ModelDrafter(BaseDrafter):
-    """Asks a small model with the same vocabulary what comes next."""
+    """Asks a small model what comes next."""
 
     path: str | PreTrainedModel = option(  # noqa: RUF009  it makes a field
         "",
         help="the draft model: a folder, a hub name, a bundled name or, in Python, a PreTrainedModel, whose vocabulary "
-        "is compared by its size alone; none: the one known for the target",
+        "is taken for the target's if it is of its size; none: the one known for the target",
     )
     depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
@@ -53,29 +67,19 @@ class ModelDrafter(BaseDrafter):
         """Load the draft model; one given as an object is left as it is, and its weights are shared.
 
         Raises:
-            ModelError: it cannot be read, or has another vocabulary. Of an object the sizes alone are compared, since
-                nothing says which tokenizer is its own; of others all entries, and the first that differs is named.
+            ModelError: it cannot be read, or has another vocabulary and no tokenizer to tell texts by.
             ConfigError: it is neither a name nor a `PreTrainedModel`.
         """
-        from paceline.formats.opening import find_checkpoint
         from paceline.model.loading import load_draft
-        from paceline.text.tokenizer import load_tokenizer
 
         source = _source(self.path, environment.draft_model)
         target = load_draft(source, environment.device)
         self._source_name = f"{_called(source)}, {target.memory()['weight_bytes']} bytes"
-        if target.vocab_size != environment.vocab_size:
-            raise ModelError(
-                f"the draft model {_called(source)} has a vocabulary of {target.vocab_size}, the target one of "
-                f"{environment.vocab_size}"
-            )
-        found = find_checkpoint(source) if isinstance(source, str) else None
-        words = (found.tokenizer() if found is not None else None) or source
-        own = load_tokenizer(words, target, trust_remote_code=False) if isinstance(source, str) else None
-        if own is not None and environment.tokenizer is not None:
-            _check_vocabulary(_called(source), own.inner.get_vocab(), environment.tokenizer.get_vocab())
         drafting = target.decoder.drafting()
         self._levels = ModuleLevels(target.decoder) if drafting is None else NativeLevels(target.decoder, drafting)
+        words = _words(source, target, environment)
+        if words is not None:
+            self._levels = ForeignLevels(self._levels, words, self.depth, environment.vocab_size)
         self._max_length = target.max_length
 
     @property
@@ -124,10 +128,12 @@ class ModelDrafter(BaseDrafter):
 
     def _has_room(self, request: Request) -> bool:
         """Whether context and cache hold another draft; the cache grows by what this takes."""
-        if len(request.tokens) + self.depth >= self._max_length:
+        levels, fed = self._attached(), self._fed[request.id]
+        num_tokens = levels.num_tokens(request, fed)
+        if not 0 < num_tokens < self._max_length - self.depth:
             return False
-        sequence, pool = self._fed[request.id].sequence, self._attached().decoder.pool
-        wanted = len(request.tokens) + _SCRATCH
+        sequence, pool = fed.sequence, levels.decoder.pool
+        wanted = num_tokens + _SCRATCH
         pool.extend(sequence, wanted)
         return len(sequence.pages) * pool.page_size >= wanted
 
@@ -160,12 +166,34 @@ def _called(source: Any) -> str:
     return repr(source) if isinstance(source, str) else f"given as a {type(source).__name__}"
 
 
-def _check_vocabulary(name: str, own: Mapping[str, int], target: Mapping[str, int]) -> None:
-    if own == target:
-        return
-    ours, theirs = ({index: token for token, index in v.items()} for v in (own, target))
-    first = min(i for i in {*ours, *theirs} if ours.get(i) != theirs.get(i))
+def _words(source: Any, target: HFTarget, environment: Environment) -> Words | None:
+    """Both vocabularies where they differ; None where the draft model's tokens are the target's own.
+
+    An object of the target's size is taken to have its vocabulary: nothing says which tokenizer is its own.
+    """
+    from paceline.text.tokenizer import Tokenizer, load_tokenizer
+
+    is_of_size = target.vocab_size == environment.vocab_size
+    if is_of_size and not isinstance(source, str):
+        return None
+    own = None
+    with nullcontext() if isinstance(source, str) else suppress(ModelError):  # an object may be of no folder any more
+        own = load_tokenizer(_words_of(source), target, trust_remote_code=False)
+    if own is not None and environment.tokenizer is not None:
+        is_same = is_of_size and own.inner.get_vocab() == environment.tokenizer.get_vocab()
+        return None if is_same else Words(Tokenizer(environment.tokenizer), own)
+    if is_of_size:
+        return None
     raise ModelError(
-        f"the draft model {name} has another vocabulary: id {first} is {ours.get(first)!r} there and "
-        f"{theirs.get(first)!r} in the target"
+        f"the draft model {_called(source)} has a vocabulary of {target.vocab_size}, the target one of "
+        f"{environment.vocab_size}, and {'its' if own is None else 'the other'} tokenizer is not known, "
+        "by which texts could be told from one to the other"
     )
+
+
+def _words_of(source: Any) -> Any:
+    """What a draft model's tokenizer is read from."""
+    from paceline.formats.opening import find_checkpoint
+
+    found = find_checkpoint(source) if isinstance(source, str) else None
+    return (found.tokenizer() if found is not None else None) or source

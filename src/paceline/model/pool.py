@@ -198,6 +198,15 @@ class PagePool:
                 self._give_back(page)
             sequence.pages = sequence.pages[:count].copy()
 
+    def rewind(self, sequence: CachedSequence, length: int) -> None:
+        """Forget what a sequence that shares no page has from position `length` on; all, where states have gone on."""
+        if self.states is not None:
+            self.release(sequence)
+            fresh = self.reserve(0)
+            assert fresh is not None, "a state has just been given back"
+            sequence.pages, sequence.state, length = fresh.pages, fresh.state, 0
+        sequence.length = length
+
     def release(self, sequence: CachedSequence) -> None:
         """Give all of a sequence's pages back, and its state, and the pages of its source."""
         self.trim(sequence, 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 Decode = Callable[[Sequence[int]], str]
-_INCOMPLETE = "\ufffd"  # what decoders put where a UTF-8 character is not finished
+INCOMPLETE = "\ufffd"  # what decoders put where a UTF-8 character is not finished
 
 
 def no_text(ids: Sequence[int]) -> str:
@@ -65,7 +65,7 @@ class TextStream:
     def _next_text(self, flush: bool) -> str:
         prefix = self._decode(self._ids[self._prefix : self._read])
         whole = self._decode(self._ids[self._prefix :])
-        if len(whole) <= len(prefix) or (whole.endswith(_INCOMPLETE) and not flush):
+        if len(whole) <= len(prefix) or (whole.endswith(INCOMPLETE) and not flush):
             return ""
         self._prefix, self._read = self._read, len(self._ids)
         return whole[len(prefix) :]

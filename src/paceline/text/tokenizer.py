@@ -21,6 +21,9 @@ from transformers import (
 from paceline.bundled import bundled_path
 from paceline.errors import ModelError, RequestError, first_line
 from paceline.params import SamplingOptions
+from paceline.text.stream import INCOMPLETE
+
+_CONTEXT = 12  # ids that decide how text behind them is cut, and their own text's beginning shown
 
 
 class Tokenizer:
@@ -41,6 +44,50 @@ class Tokenizer:
         """Text of ids, special tokens left out unless they are asked for."""
         skip = skip_special_tokens
         return str(self.inner.decode(list(ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False))
+
+    def num_whole(self, ids: Sequence[int]) -> int:
+        """How many of the first ids make up whole characters; all of them but for a few at the end."""
+        end = len(ids)
+        while end and self._shown(ids[max(end - _CONTEXT, 0) : end]).endswith(INCOMPLETE):
+            end -= 1
+        return end
+
+    def texts_behind(self, ids: Sequence[int], start: int) -> list[str]:
+        """After each of the ids from `start` on, the text from there to it: its leading space needs those before."""
+        near, first = ids[max(start - _CONTEXT, 0) :], min(start, _CONTEXT)
+        skipped = len(self._shown(near[:first]))
+        return [self._shown(near[:end])[skipped:] for end in range(first + 1, len(near) + 1)]
+
+    def text_behind(self, ids: Sequence[int], start: int) -> str:
+        """The text of the ids from `start` on, as it stands behind those before."""
+        near, first = ids[max(start - _CONTEXT, 0) :], min(start, _CONTEXT)
+        return self._shown(near)[len(self._shown(near[:first])) :]
+
+    def continued(self, ids: Sequence[int], text: str) -> list[int] | None:
+        """The ids that the tokenizer gives `text` behind `ids`, as far as these make up whole characters.
+
+        None if a token of both texts together lies across their border, or spells what `ids` has begun otherwise.
+        """
+        near = ids[-_CONTEXT:]
+        whole = self.num_whole(near)
+        before, begun = self._shown(near[:whole]), list(near[whole:])
+        both = self._cut(before + text)
+        borders = sorted(range(len(both) + 1), key=lambda border: abs(border - whole))
+        found = next((border for border in borders if self._shown(both[:border]) == before), None)
+        if found is None or both[found : found + len(begun)] != begun:
+            return None
+        return both[found + len(begun) :]
+
+    def _shown(self, ids: Sequence[int]) -> str:
+        """As `decode`, at a fifth of its price where that can be had."""
+        if isinstance(self.inner, PreTrainedTokenizerFast):
+            return str(self.inner.backend_tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self.decode(ids)
+
+    def _cut(self, text: str) -> list[int]:
+        if isinstance(self.inner, PreTrainedTokenizerFast):
+            return list(self.inner.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self.inner(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The id sequences that spell a word at the start of a text and after a space (as vLLM's bad_words)."""

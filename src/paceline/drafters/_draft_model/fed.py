@@ -52,6 +52,9 @@ class Levels(Protocol):
     def take_up(self, request: Request, sequence: CachedSequence) -> Fed:
         """A request, whose cache is `sequence`."""
 
+    def num_tokens(self, request: Request, fed: Fed) -> int:
+        """How many tokens the request's text has for the draft model; none if there is nothing for it to go by."""
+
     def grow(self, asked: Sequence[Asked], shape: Shape, source: str) -> list[DraftTree]:
         """One tree each, at least one request; all of them share each forward of the draft model."""
 

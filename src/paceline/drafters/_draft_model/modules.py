@@ -53,6 +53,10 @@ class ModuleLevels:
         """See `Levels`."""
         return FedNodes(sequence)
 
+    def num_tokens(self, request: Request, fed: object) -> int:
+        """See `Levels`: the target's."""
+        return len(request.tokens)
+
     def grow(self, asked: Sequence[Asked], shape: Shape, source: str) -> list[DraftTree]:
         """See `Levels`."""
         growing = [_Growth(request, fed, limits, shape, source) for request, fed, limits in asked]

@@ -69,6 +69,10 @@ class NativeLevels:
         """See `Levels`."""
         return FedDraft(request, sequence)
 
+    def num_tokens(self, request: Request, fed: object) -> int:
+        """See `Levels`: the target's."""
+        return len(request.tokens)
+
     def grow(self, asked: Sequence[Asked], shape: Shape, source: str) -> list[DraftTree]:
         """See `Levels`."""
         max_missing = self.decoder.max_rows // len(asked)
