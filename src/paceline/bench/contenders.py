@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 import paceline
@@ -103,7 +103,8 @@ def contenders(pair: Pair, budgets: Sequence[int]) -> list[DecodeContender]:
     ]
     kinds = {"suffix": Sweep(("suffix",), 0)}
     if pair.draft is not None:
-        found.append(DecodeContender(ASSISTED, transformers_run(pair.model, assistant_model=pair.draft)))
+        assisted = transformers_run(pair.model, assistant_model=pair.draft, **_words(pair))
+        found.append(DecodeContender(ASSISTED, assisted))
         by_model = f"model:path={pair.draft_name}"
         kinds["model"] = Sweep((by_model,), 0)
         kinds["suffix+model"] = Sweep(("suffix", by_model), 0)
@@ -114,6 +115,16 @@ def contenders(pair: Pair, budgets: Sequence[int]) -> list[DecodeContender]:
         for label, kind in kinds.items()
         for budget in budgets
     ]
+
+
+def _words(pair: Pair) -> dict[str, Any]:
+    """The tokenizers, which transformers wants where the draft model has another vocabulary."""
+    if pair.draft.config.vocab_size == pair.model.config.vocab_size or pair.llm.tokenizer is None:
+        return {}
+    return {
+        "tokenizer": pair.llm.tokenizer.inner,
+        "assistant_tokenizer": AutoTokenizer.from_pretrained(pair.draft_name),
+    }
 
 
 def _paceline(llm: LLM, name: str, sweep: Sweep | None) -> DecodeContender:

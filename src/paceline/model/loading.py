@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from paceline.adapters import find_adapter
 from paceline.architectures import is_composite
 from paceline.bundled import bundled_path
 from paceline.errors import ConfigError, ModelError, PacelineError, first_line
@@ -117,7 +118,7 @@ def load_target(
         pool_bytes=memory["pool_bytes"],
         pool_tokens=(decoder.pool.num_pages - 1) * PAGE_SIZE,
         load_seconds=time.perf_counter() - started,
-        note=_note(decoder.model, parts),
+        note="; ".join(filter(None, (_note(decoder.model, parts), str(find_adapter(source) or "")))),
         contents=tuple(factory.contents) if isinstance(factory, Builder) else (),
     )
     return target, info
@@ -195,6 +196,8 @@ def _floats(source: Any) -> Floats:
     if is_checkpoint(source):
         return FloatCheckpoint(source)
     folder = Path(bundled_path(str(source)) or source)
+    if find_adapter(source) is not None:
+        return FloatModel(read_model(source, torch.float32, torch.device("cpu")))  # rounded once, into blocks
     if folder.is_dir():
         return FloatFolder(folder)
     return FloatModel(read_model(source, "auto", torch.device("cpu")))

@@ -14,9 +14,12 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from paceline.adapters import Adapter, find_adapter
 from paceline.architectures import auto_class
 from paceline.bundled import bundled_path
 from paceline.errors import ModelError, first_line
+from paceline.formats.opening import find_checkpoint
+from paceline.model.merging import merge
 
 _SHOWN = 4  # names of weights in a sentence
 # Masks and frequencies that earlier releases of transformers saved: they are computed now.
@@ -26,11 +29,14 @@ _COMPUTED = re.compile(r"(inv_freq|masked_bias|causal_mask|position_ids|attn\.bi
 def read_model(
     source: str | os.PathLike[str], dtype: torch.dtype | str, device: torch.device, **options: Any
 ) -> PreTrainedModel:
-    """A bundled model, a folder or a hub name, as transformers loads it with these options.
+    """A bundled model, a folder or a hub name, as transformers loads it with these options; an adapter on its base.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its weights are not those of its architecture.
     """
+    adapter = find_adapter(source)
+    if adapter is not None:
+        return _read_adapted(adapter, dtype, options).to(device).eval()
     folder = bundled_path(str(source)) or source
     looks_local = isinstance(source, os.PathLike) or str(source).startswith((".", "/", "~"))
     if looks_local and not (Path(folder) / "config.json").is_file():
@@ -53,6 +59,24 @@ def read_model(
         transformers_logging.enable_progress_bar()
     check_weights(model, found)
     return model.to(device).eval()
+
+
+def _read_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str, Any]) -> PreTrainedModel:
+    """The base with the adapter in it. It is read as stored, or in float32, so that a sum is rounded but once."""
+    _refuse_quantized(adapter)
+    stored = torch.float32 if dtype == torch.float32 else "auto"
+    model = read_model(adapter.base, stored, torch.device("cpu"), **options)
+    wanted = dtype if isinstance(dtype, torch.dtype) else model.dtype
+    merge(model, adapter, wanted)
+    return model.to(wanted)
+
+
+def _refuse_quantized(adapter: Adapter) -> None:
+    if find_checkpoint(adapter.base) is not None:
+        raise ModelError(
+            f"the base {adapter.base!r} of the adapter {str(adapter.folder)!r} is quantised, and sums need floats; "
+            f"name the base that it was made of: BASE+{adapter.folder}"
+        )
 
 
 def _read(

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from paceline.adapters import find_adapter
 from paceline.bundled import bundled_path
 from paceline.errors import ModelError, RequestError, first_line
 from paceline.params import SamplingOptions
@@ -113,7 +114,7 @@ def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokeniz
     if isinstance(source, PreTrainedTokenizerBase):
         inner = source
     else:
-        place = model.name_or_path if model is not None else source
+        place = model.name_or_path if model is not None else _of_adapter(source)
         if model is not None and not os.path.isdir(place):
             return None  # a model made in memory; its prompts are token ids
         if _has_no_tokenizer(place):
@@ -125,6 +126,14 @@ def load_tokenizer(source: Any, target: Any, trust_remote_code: bool) -> Tokeniz
             "it belongs to another model"
         )
     return Tokenizer(inner)
+
+
+def _of_adapter(source: Any) -> Any:
+    """Where the tokenizer of an adapter lies: with it, or with its base; any other source is its own place."""
+    adapter = find_adapter(source)
+    if adapter is None:
+        return source
+    return adapter.folder if adapter.has_tokenizer else adapter.base
 
 
 def sampling_defaults(generation: GenerationConfig | None) -> SamplingOptions:
