@@ -45,18 +45,21 @@ class _LayerFarIn(DynamicLayer):  # type: ignore[misc]
 def eager_logits(model: PreTrainedModel, parts: Anatomy) -> torch.Tensor:
     """(7, V) float32 logits of `sample_tokens` by the model's own eager attention, in two parts, as it generates.
 
-    Where it keeps no cache, all at once. Where it keeps a state, the second part is a step: several tokens begin anew
-    in some scans. Its positions are named, which layers with a state do not count.
+    All at once where it keeps no cache, or a state: some scans begin anew in the second part, or forget a little.
     """
+    if parts.states:
+        return _at_once(model)
     try:
-        num_read = inspect.SAMPLE - 1 if parts.states else _FIRST
-        first = _run(model, _sample(model)[:num_read], use_cache=True)
+        first = _run(model, _sample(model)[:_FIRST], use_cache=True)
         name = _cache_name(model)
-        how = {name: getattr(first, name), **(_position(model, num_read) if parts.states else {})}
-        rest = _run(model, _sample(model)[num_read:], use_cache=True, **how)
+        rest = _run(model, _sample(model)[_FIRST:], use_cache=True, **{name: getattr(first, name)})
         return torch.cat([first.logits[0], rest.logits[0]]).float()
     except Exception:  # it has no cache, or another
-        return _run(model, _sample(model), use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+        return _at_once(model)
+
+
+def _at_once(model: PreTrainedModel) -> torch.Tensor:
+    return _run(model, _sample(model), use_cache=False).logits[0].float()  # type: ignore[no-any-return]
 
 
 def _run(model: PreTrainedModel, tokens: list[int], **how: Any) -> Any:
@@ -67,13 +70,6 @@ def _run(model: PreTrainedModel, tokens: list[int], **how: Any) -> Any:
         ids = torch.tensor([_sample(model)], device=model.device)
     with torch.inference_mode():
         return model(input_ids=ids, **how)
-
-
-def _position(model: PreTrainedModel, position: int) -> dict[str, torch.Tensor]:
-    """A token's, as `generate` hands it over."""
-    if "position_ids" not in signature(model.forward).parameters:
-        return {}
-    return {"position_ids": torch.tensor([[position]], device=model.device)}
 
 
 def _cache_name(model: PreTrainedModel) -> str:
