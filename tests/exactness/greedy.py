@@ -13,7 +13,7 @@ _TIE = 1e-4
 def assert_greedy(model: PreTrainedModel, prompt: Sequence[int], count: int, ours: Sequence[int]) -> None:
     """`ours` is the `count` tokens that transformers generates, up to the first tie within rounding.
 
-    Where `generate` is not greedy by the model's own logits of the whole text, as with some caches of states, `ours` is.
+    Where `generate` is not greedy by the logits of the whole text, as with some caches of states, `ours` has to be.
     """
     ids = torch.tensor([list(prompt)])
     out = model.generate(
