@@ -29,6 +29,7 @@ def test_step_times_both_sides_and_says_where_from(bench: Bench, tmp_path: Path)
     assert [row["rows"] for row in found["rows"]] == [1, 3, 64]
     assert all(row["paceline_ms"] > 0 and row["transformers_ms"] > 0 for row in found["rows"])
     assert found["floor_ms"] > 0
+    assert found["cache_bytes_read"] == 70 * 2 * 2 * 16 * 2 * 2  # layers, heads, their size, keys and values, bfloat16
     assert found["numerics"]["dtype"] == "bfloat16"
     assert found["shape"] == "tiny"
 

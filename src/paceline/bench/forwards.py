@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from inspect import signature
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -21,6 +21,7 @@ from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
 
 _CACHE = "cache"  # what transformers renamed `past_key_values` to in 5.24
+_PART = 512  # tokens of a context that are read at once: scores of all with all would not fit
 
 
 class TimedForward(Protocol):
@@ -66,8 +67,11 @@ class TransformersForward:
         self._model = model
         self._context = list(context)
         self._cache = DynamicCache(config=model.config)
-        self._keyword = _CACHE if _CACHE in signature(model.forward).parameters else "past_key_values"
-        self._run(self._context)
+        parameters = signature(model.forward).parameters
+        self._keyword = _CACHE if _CACHE in parameters else "past_key_values"
+        last_alone = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        for start in range(0, len(self._context), _PART):
+            self._run(self._context[start : start + _PART], **last_alone)
 
     def contender(self, name: str, rows: int) -> Contender:
         """A forward of `rows` rows."""
@@ -81,7 +85,7 @@ class TransformersForward:
                 layer.crop(-rows)
 
     @torch.inference_mode()
-    def _run(self, tokens: Sequence[int]) -> torch.Tensor:
+    def _run(self, tokens: Sequence[int], **how: Any) -> torch.Tensor:
         ids = torch.tensor([tokens], device=self._model.device)
-        out = self._model(input_ids=ids, use_cache=True, **{self._keyword: self._cache})
+        out = self._model(input_ids=ids, use_cache=True, **{self._keyword: self._cache}, **how)
         return out.logits[0].float().cpu()  # type: ignore[no-any-return]

@@ -1,7 +1,4 @@
-"""The bytes of weights that a forward reads.
-
-Knows nothing of attention or caches, whose bytes are few beside the weights at short contexts.
-"""
+"""The bytes that a forward reads: of weights, and of keys and values for each token before it."""
 
 from __future__ import annotations
 
@@ -11,6 +8,13 @@ import torch
 
 from paceline.model.linears import NativeEmbedding, NativeLinear
 from paceline.model.numerics import weight_bytes
+from paceline.model.pool import PagePool
+
+
+def token_bytes(pool: PagePool) -> int:
+    """Bytes that a token's keys and values take in all layers."""
+    shapes = [(layer.shape, layer.keys.element_size()) for layer in pool.layers]
+    return sum(shape.num_kv_heads * (shape.key_dim + shape.value_dim) * size for shape, size in shapes)
 
 
 def bytes_read(model: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from paceline.errors import ConfigError
 
-MAX_LENGTH = 4096
+MAX_LENGTH = 65_536  # positions; what a cache of them takes is taken as they are read
 
 
 def _llama(hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, tied: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.bench.forwards import PacelineForward, TimedForward, TransformersForward
-from paceline.bench.memory import bytes_read
+from paceline.bench.memory import bytes_read, token_bytes
 from paceline.bench.timing import Contender, Ratio, interleave, ratio, self_ratio
 from paceline.console import progress
 from paceline.errors import ConfigError
@@ -75,11 +75,12 @@ class StepReport:
     bandwidth: Bandwidth
     paceline_bytes: int  # of weights that one forward reads
     transformers_bytes: int
+    cache_bytes: int = 0  # of the context's keys and values, as if every layer saw it whole
 
     @property
     def floor(self) -> float:
-        """Seconds that reading Paceline's weights once takes at the measured bandwidth."""
-        return self.paceline_bytes / self.bandwidth.best
+        """Seconds that reading Paceline's weights and the context once takes at the measured bandwidth."""
+        return (self.paceline_bytes + self.cache_bytes) / self.bandwidth.best
 
     @property
     def noise(self) -> float | None:
@@ -97,6 +98,7 @@ class StepReport:
             "read_bytes_per_second": self.bandwidth.read,
             "copy_bytes_per_second": self.bandwidth.copy,
             "weight_bytes_read": {"paceline": self.paceline_bytes, "transformers": self.transformers_bytes},
+            "cache_bytes_read": self.cache_bytes,
             "floor_ms": self.floor * 1e3,
         }
 
@@ -111,7 +113,8 @@ def bench_step(name: str, model: PreTrainedModel, plan: StepPlan, others: _Other
         raise ConfigError(f"context is {plan.context}; allowed for {name}: at most {max_context}")
     with progress(f"{name}: forwards", plan.repeats + 1) as advance:
         rows = _time_rows(model, target, plan, others or {}, advance)
-    return StepReport(name, info.numerics, rows, bandwidth, bytes_read(target.decoder.model), bytes_read(model))
+    read = (bytes_read(target.decoder.model), bytes_read(model))
+    return StepReport(name, info.numerics, rows, bandwidth, *read, plan.context * token_bytes(target.decoder.pool))
 
 
 def step_context(model: PreTrainedModel, plan: StepPlan) -> list[int]:

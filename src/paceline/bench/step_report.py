@@ -57,8 +57,9 @@ def _notes(report: StepReport) -> list[str]:
     noise = f"{report.noise:.1%}" if report.noise is not None else "unknown (one round)"
     return [
         f"Numeric path: {path}" + ("; this processor has no bfloat16 instructions" if lacks else ""),
-        f"Floor: {report.floor * 1e3:.2f} ms = {report.paceline_bytes / 1e6:.0f} MB of weights read at "
-        f"{bandwidth.best / 1e9:.1f} GB/s (read {bandwidth.read / 1e9:.1f}, copy {bandwidth.copy / 1e9:.1f}; "
+        f"Floor: {report.floor * 1e3:.2f} ms = {report.paceline_bytes / 1e6:.0f} MB of weights and "
+        f"{report.cache_bytes / 1e6:.0f} MB of keys and values read at {bandwidth.best / 1e9:.1f} GB/s "
+        f"(read {bandwidth.read / 1e9:.1f}, copy {bandwidth.copy / 1e9:.1f}; "
         f"transformers reads {report.transformers_bytes / 1e6:.0f} MB)",
         f"Noise: transformers against itself, every other round, differs by at most {noise}",
         "Brackets: 95 % interval of the bootstrap",
