@@ -255,20 +255,6 @@ def test_certify_hands_on_what_it_was_given(run, monkeypatch: pytest.MonkeyPatch
     assert asked["draft_model"] == "a,b=c/draft"
 
 
-@pytest.mark.skipif("model" not in available(), reason="there is no drafter that takes a draft model")
-def test_a_draft_model_of_another_vocabulary_is_refused_naming_the_first_difference(run, tmp_path: Path) -> None:
-    folder = tmp_path / "draft"
-    shutil.copytree(ROOT / "paceline-tiny-draft", folder)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocab = tokenizer["model"]["vocab"]
-    first, second = sorted(vocab, key=vocab.get)[300:302]
-    vocab[first], vocab[second] = vocab[second], vocab[first]
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    done = run("generate", "Once", "--drafters", f"model:path={folder}")
-    assert done.returncode == 2
-    assert f"id 300 is {second!r} there and {first!r} in the target" in done.stderr
-
-
 def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130() -> None:
     process = subprocess.Popen(
         [

@@ -13,8 +13,6 @@ from exactness.decoding import Job, RandomTrees, decode
 from exactness.greedy import assert_greedy
 from exactness.models import VOCAB
 from exactness.subjects import Subject, job
-from paceline.drafters.model import ModelDrafter
-from paceline.engine.request import Environment
 from paceline.model.rows import TreeWork
 
 SHORT, LONGEST = 96, 384
@@ -150,16 +148,6 @@ def test_a_request_without_a_limit_has_the_shortest_context_with_room_for_the_us
     assert 20 + len(short.token_ids) == next(n for n in scaled.target.contexts if n >= 20 + 256)
     full = scaled.llm.generate([5] * 300, max_tokens=None, ignore_eos=True, drafters="none")
     assert 300 + len(full.token_ids) == scaled.target.max_length
-
-
-def test_drafts_of_the_model_itself_are_right_in_every_context(scaled: Subject):
-    drafter = ModelDrafter()
-    drafter.attach(Environment(None, VOCAB, "cpu", scaled.model))
-    jobs = [job(length - 40, 14, 30) for length in scaled.target.contexts]
-    found = decode(scaled.target, jobs, drafter, 7 * len(jobs))
-    drafter.close()
-    assert scaled.plain.differences(jobs, found) == []
-    assert all(sum(trace.accepted) > 15 for trace in found)
 
 
 def test_greedy_text_is_what_transformers_generates_where_it_does_not_change_its_mind():

@@ -130,7 +130,7 @@ def test_it_decodes_exactly_on_every_path(simple: Path, dtype: str) -> None:
         assert llm.info is not None
         assert "LoRA adapter of rank 3, merged into" in llm.info.verdict
         plain = llm.generate([5, 17, 3, 5, 17], max_tokens=20, drafters="none")
-        drafted = llm.generate([5, 17, 3, 5, 17], max_tokens=20, drafters=["suffix"])
+        drafted = llm.generate([5, 17, 3, 5, 17], max_tokens=20, drafters="auto")
     assert drafted.token_ids == plain.token_ids
     with paceline.load(read_model(str(simple), torch.float32, CPU), dtype="auto") as whole:
         same = whole.generate([5, 17, 3, 5, 17], max_tokens=20, drafters="none")
