@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from paceline.bundled import bundled_names, bundled_path
+from paceline.bundled import DEFAULT_TARGET, bundled_names, bundled_path
 from paceline.cli.loading import load_with_progress
 from paceline.cli.options import DEVICE, DTYPE
 
@@ -50,8 +51,12 @@ def models(
     model: str = typer.Argument(None, help="Load this model and print the verdict on it."),
     dtype: str = DTYPE,
     device: str = DEVICE,
+    explain: bool = typer.Option(False, "--explain", help="Say what to expect of it before weights are downloaded."),
 ) -> None:
     """List the bundled models, or say how exactly and at what cost MODEL can be decoded."""
+    if explain:
+        _explain(model, dtype, device)
+        return
     from paceline.native.library import status
     from paceline.pacing import measure
 
@@ -82,6 +87,43 @@ def models(
         table.add_row("floor", _floor(info.weight_bytes))
         table.add_row("forwards", ", ".join(f"{rows} rows {1e3 * s:.1f} ms" for rows, s in seconds.items()))
         console.print(table)
+
+
+def _explain(model: str | None, dtype: str, device: str) -> None:
+    """What the configuration alone says of a model."""
+    from paceline.model.foresight import foresee
+    from paceline.model.loading import parse_device, parse_dtype
+    from paceline.model.numerics import free_memory
+
+    where = parse_device(device)
+    seen = foresee(os.path.expanduser(model or DEFAULT_TARGET), parse_dtype(dtype), where)
+    free = free_memory(where)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("model", escape(f"{seen.name} ({seen.architecture}, {seen.num_parameters / 1e6:.1f} M parameters)"))
+    if seen.parts is not None:
+        table.add_row("context", f"{seen.parts.max_length} tokens, vocabulary {seen.parts.vocab_size}")
+    fits = "" if seen.weight_bytes < free else f": more than the {free / 1e9:.1f} GB that are free"
+    size = f"{seen.weight_bytes / 1e6:.1f} MB in" if seen.weight_bytes else "quantised, in files that are not here:"
+    table.add_row("weights", f"{size} {seen.dtype}{fits}")
+    if seen.parts is not None:
+        table.add_row("cache", f"{seen.cache_bytes / 1e3:.1f} MB for 1,000 tokens")
+        if seen.state_bytes:
+            table.add_row("states", f"{seen.state_bytes / 1e6:.1f} MB a sequence")
+    table.add_row("verdict", escape("; ".join(filter(None, (seen.verdict, seen.note)))))
+    if seen.read_bytes and not seen.refusal:
+        table.add_row("speed", _fastest(seen.read_bytes, where.type))
+    Console(highlight=False).print(table)
+
+
+def _fastest(num_bytes: int, device: str) -> str:
+    """What plain decoding can come to here: no step of one row is shorter than reading its weights."""
+    from paceline.model.bandwidth import measure_bandwidth
+
+    best = measure_bandwidth(device).best
+    return (
+        f"plain decoding at most {best / num_bytes:.3g} tokens/s: a token reads {num_bytes / 1e6:.1f} MB of weights, "
+        f"and this machine moves {best / 1e9:.1f} GB/s"
+    )
 
 
 def _kind(kind: StoredKind, total: int) -> str:

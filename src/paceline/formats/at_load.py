@@ -8,6 +8,7 @@ loading does.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -200,12 +201,25 @@ def _rows(shape: tuple[int, int], block_type: BlockType) -> tuple[int, int]:
     return shape[0], -(-shape[1] // block.weights) * block.num_bytes
 
 
+def bytes_at_load(model: PreTrainedModel, mix: str) -> int:
+    """Bytes of a model's weights once they are quantised, by their shapes alone."""
+    found = _matrices_of(model)
+    types = block_types({name: shape for name, (shape, _) in found.items()}, mix)
+    blocks = sum(math.prod(_rows(found[name][0], kind)) for name, kind in types.items())
+    rest = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if name not in types)
+    return blocks + rest
+
+
 def _matrices(config: PreTrainedConfig) -> dict[str, tuple[tuple[int, int], bool]]:
     """By parameter name the shape (N, K) of each matrix of a linear or embedding, and whether it is stored (K, N)."""
     if config.is_encoder_decoder:
         raise ModelError(f"{config.model_type} is an encoder-decoder, which int8 and int4 do not know; allowed: floats")
     with torch.device("meta"):
         model = auto_class(config).from_config(config)
+    return _matrices_of(model)
+
+
+def _matrices_of(model: PreTrainedModel) -> dict[str, tuple[tuple[int, int], bool]]:
     found: dict[str, tuple[tuple[int, int], bool]] = {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for module in model.modules():

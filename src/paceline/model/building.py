@@ -25,6 +25,8 @@ from paceline.model.quantized import QuantizedEmbedding, QuantizedLinear
 from paceline.native.library import VARIABLE, Library, library
 from paceline.native.quantized import QuantizedWeight
 
+NEEDS_KERNELS = f"quantised weights need the native kernels: install with a C compiler, without {VARIABLE}=0"
+
 
 class Builder:
     """Makes the model of a checkpoint, each time anew; `contents` is what the last one was made of."""
@@ -49,7 +51,7 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredKind], None] | None
     """
     found = library()
     if checkpoint.float_dtype is None and found is None:
-        raise ModelError(f"quantised weights need the native kernels: install with a C compiler, without {VARIABLE}=0")
+        raise ModelError(NEEDS_KERNELS)
     with _without_memory():
         config, dtype = deepcopy(checkpoint.config), checkpoint.float_dtype or torch.float32
         model = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")

@@ -93,10 +93,13 @@ class _Recorder(SilentStep):
         return super().scan(given)
 
 
-def anatomy(model: PreTrainedModel) -> Anatomy:
-    """What `model` stores per layer, its vocabulary and its context; refuses what cannot be decoded exactly."""
+def anatomy(model: PreTrainedModel, device: torch.device | None = None) -> Anatomy:
+    """What `model` stores per layer, its vocabulary and its context; refuses what cannot be decoded exactly.
+
+    `device` is where it is to run, if not where it is.
+    """
     config = model.config.get_text_config()
-    refuse_by_config(model)
+    refuse_by_config(model, device)
     adapt(model)
     max_length, note = _context(model)
     for experts in (module for module in model.modules() if is_experts(module)):
@@ -146,13 +149,13 @@ def sample_tokens(model: PreTrainedModel) -> list[int]:
     return [(token + padding) % size for token, padding in zip(found, is_padding, strict=True)]
 
 
-def refuse_by_config(model: PreTrainedModel) -> None:
-    """Refuse a model that says of itself that it cannot be decoded exactly."""
+def refuse_by_config(model: PreTrainedModel, device: torch.device | None = None) -> None:
+    """Refuse a model that says of itself that it cannot be decoded exactly; `device` as in `anatomy`."""
     config, name = model.config.get_text_config(), type(model).__name__
     if model.get_output_embeddings() is None:
         raise ModelError(f"{name} has no language-model head, so there are no logits to choose tokens by")
     experts = num_experts(config)
-    if experts and not (can_run_experts(model) and model.dtype in FLOATS and model.device.type == "cpu"):
+    if experts and not (can_run_experts(model) and model.dtype in FLOATS and (device or model.device).type == "cpu"):
         raise ModelError(
             f"{name} has mixture-of-experts layers ({experts}), whose products change shape with the neighbours; "
             "only the native kernels (on a CPU, in float32 or bfloat16) have a row-invariant path for them"

@@ -77,10 +77,10 @@ def trust(model: PreTrainedModel, proof: Proof, pages: Pages) -> Decoder | None:
     return decoder if is_same else None
 
 
-def candidates(model: PreTrainedModel) -> list[NumericPath]:
-    """The numeric paths that a model may be decoded on, the preferred first."""
+def candidates(model: PreTrainedModel, device: torch.device | None = None) -> list[NumericPath]:
+    """The numeric paths that a model may be decoded on, the preferred first; `device` as in `inspect.anatomy`."""
     needs_native = is_quantized(model) or inspect.num_experts(model.config.get_text_config())
-    return [p for p in paths(model.dtype, model.device) if p.library is not None or not needs_native]
+    return [p for p in paths(model.dtype, device or model.device) if p.library is not None or not needs_native]
 
 
 def _decoder(model: PreTrainedModel, parts: inspect.Anatomy, path: NumericPath, num_pages: int) -> Decoder:
