@@ -207,7 +207,7 @@ def bytes_at_load(model: PreTrainedModel, mix: str) -> int:
     types = block_types({name: shape for name, (shape, _) in found.items()}, mix)
     blocks = sum(math.prod(_rows(found[name][0], kind)) for name, kind in types.items())
     rest = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if name not in types)
-    return blocks + rest
+    return int(blocks + rest)
 
 
 def _matrices(config: PreTrainedConfig) -> dict[str, tuple[tuple[int, int], bool]]:
