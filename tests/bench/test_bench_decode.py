@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 from paceline import LLM
+from paceline.bench.shapes import MAX_LENGTH
 from paceline.drafters import available
 from paceline.errors import ConfigError
 
@@ -85,7 +86,7 @@ def test_a_byte_that_differs_is_an_error(
 def test_the_prompts_measured_are_named(bench: Bench, tiny: str, tmp_path: Path) -> None:
     prompts = tmp_path / "anything"
     lines = [{"question_id": i, "category": "ab"[i % 2], "turns": [f"Prompt {i}", "Again"]} for i in range(9)]
-    lines.append({"question_id": 9, "category": "b", "turns": ["x" * 5000]})
+    lines.append({"question_id": 9, "category": "b", "turns": ["x" * (MAX_LENGTH + 900)]})
     prompts.write_text("\n".join(map(json.dumps, lines)))
     path = tmp_path / "decode.json"
     result = bench("decode", "--model", tiny, "--prompts", prompts, "--limit", 5, *SHORT, "--json", path)

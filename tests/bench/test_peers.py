@@ -24,6 +24,7 @@ from peers.targets import checkpoint, draft_checkpoint, made_once
 from peers.venue import Venue
 
 from paceline.bench.serve.sweep import Sweep, SweepPlan
+from paceline.bench.shapes import MAX_LENGTH
 from paceline.errors import ConfigError
 
 BENCHMARKS = Path(run.__file__).parents[1]
@@ -269,7 +270,12 @@ def test_the_command_refuses_what_it_does_not_know(tiny: str, tmp_path: Path) ->
         checkpoint(str(tmp_path), "float32", tmp_path)
     with pytest.raises(ConfigError, match="no prompt of story fits"):
         compete(
-            tiny, "float32", Settings(("story",), 1, 4090, (), 1, 0.0), Venue(tmp_path, 1), {}, Record(None, None, {})
+            tiny,
+            "float32",
+            Settings(("story",), 1, MAX_LENGTH - 6, (), 1, 0.0),
+            Venue(tmp_path, 1),
+            {},
+            Record(None, None, {}),
         )
 
 
