@@ -230,7 +230,8 @@ class RecordedForward:
         count = len(fed.tokens)
         if count and not 0 <= fed.tokens.min() <= fed.tokens.max() < self._num_embeddings:
             raise IndexError(f"a token outside the embedding of {self._num_embeddings}")  # as PyTorch would
-        self._state_frame.set(fed.states)
+        if fed.states:  # of recurrent layers, which most models have not
+            self._state_frame.set(fed.states)
         self._tokens[:num_rows].zero_()[:count] = torch.from_numpy(fed.tokens)
         self._positions[:num_rows].zero_()[:count] = torch.from_numpy(np.minimum(fed.positions, self._last_position))
         if self._is_pinned:

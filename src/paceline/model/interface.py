@@ -76,6 +76,13 @@ def current_step() -> ForwardStep | None:
     return _current.get()
 
 
+def running_step() -> ForwardStep:
+    """The same, for code that is called in our forwards alone."""
+    step = current_step()
+    assert step is not None
+    return step
+
+
 def paceline_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -135,17 +142,13 @@ def is_running() -> bool:
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
     """For attention classes that do not ask the registered one: (1, H, R, D) in, (1, R, H, D_v) out."""
     rows = (part[0].transpose(0, 1) for part in (query, key, value))
-    step = current_step()
-    assert step is not None
-    return step.attend(*rows, **{"window": 0, "softcap": 0.0, **how}).unsqueeze(0)
+    return running_step().attend(*rows, **{"window": 0, "softcap": 0.0, **how}).unsqueeze(0)
 
 
 def attend_source(query: torch.Tensor, **how: Any) -> torch.Tensor:
     """The same for attention to a source: (1, H, R, D) in, (1, R, H, D_v) out."""
-    step = current_step()
-    assert step is not None
     how = {"window": 0, "softcap": 0.0, **how}
-    return step.attend_source(query[0].transpose(0, 1), **how).unsqueeze(0)
+    return running_step().attend_source(query[0].transpose(0, 1), **how).unsqueeze(0)
 
 
 def positions() -> torch.Tensor:

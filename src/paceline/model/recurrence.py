@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from paceline.errors import ModelError
-from paceline.model.interface import current_step
+from paceline.model.interface import current_step, running_step
 from paceline.model.numerics import in_whole_vectors
 from paceline.model.scanning import Scan
 
@@ -66,16 +66,12 @@ def _convolve(
 
 def convolve_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """(R, C) of `x` (R, C) and `weight` (C, K), over each row's path: for code of a model's own."""
-    step = current_step()
-    assert step is not None
-    return step.convolve(x, weight, bias)
+    return running_step().convolve(x, weight, bias)
 
 
 def scan_rows(rows: Scan) -> torch.Tensor:
     """(R, H, J) float32 of a linear recurrence over each row's path: for code of a model's own."""
-    step = current_step()
-    assert step is not None
-    return step.scan(rows)
+    return running_step().scan(rows)
 
 
 def _delta_rule(

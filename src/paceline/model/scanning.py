@@ -53,15 +53,17 @@ class ScannedRows:
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(R, C) of `x` (R, C) and `weight` (C, K)."""
         layer, out = next(self._convolutions), x.new_zeros(x.shape)
+        taps, added = weight.float().t(), None if bias is None else bias.float()
         for rows in self._sequences:
-            _convolve(layer, rows, x, weight.float(), bias, out)
+            _convolve(layer, rows, x, taps, added, out)
         return out
 
     def scan(self, given: Scan) -> torch.Tensor:
         """(R, H, J) float32."""
         layer, out = next(self._scans), given.value.new_zeros(given.value.shape)
+        rate = None if given.rate is None else _rate(given.rate, layer.shape)
         for rows in self._sequences:
-            _scan(layer, rows, given, out)
+            _scan(layer, rows, given, rate, out)
         return out
 
 
@@ -69,7 +71,7 @@ def _convolve(
     layer: ConvolutionState,
     rows: StateRows,
     x: torch.Tensor,
-    weight: torch.Tensor,
+    taps: torch.Tensor,
     bias: torch.Tensor | None,
     out: torch.Tensor,
 ) -> None:
@@ -83,23 +85,23 @@ def _convolve(
         places = [start + row]
         while len(places) <= width:
             places.append(start + rows.parents[places[-1] - start] if places[-1] >= start else places[-1] - 1)
-        total = (history[places[::-1]] * weight.t()).sum(0)
-        out[rows.first_row + row - rows.first] = total if bias is None else total + bias.float()
+        total = (history[places[::-1]] * taps).sum(0)
+        out[rows.first_row + row - rows.first] = total if bias is None else total + bias
     if rows.is_kept:
         state.copy_(history[len(history) - width :])
 
 
-def _scan(layer: ScanState, rows: StateRows, given: Scan, out: torch.Tensor) -> None:
+def _scan(layer: ScanState, rows: StateRows, given: Scan, rate: torch.Tensor | None, out: torch.Tensor) -> None:
     kept, traces = layer.states[rows.slot], layer.traces[rows.slot]
     new = slice(rows.first_row, rows.first_row + rows.num_rows)
     traces[rows.half, rows.first : len(rows.parents)] = given.traces[new]
     state = torch.zeros_like(kept) if rows.is_fresh else kept.clone()
     for row in rows.accepted:
-        state = _updated(state, layer.shape, traces[1 - rows.half, row], given.rate)
+        state = _updated(state, layer.shape, traces[1 - rows.half, row], rate)
     kept.copy_(state)
     after = [state]
     for row, parent in enumerate(rows.parents):
-        after.append(_updated(after[parent + 1], layer.shape, traces[rows.half, row], given.rate))
+        after.append(_updated(after[parent + 1], layer.shape, traces[rows.half, row], rate))
         if row >= rows.first:
             place = rows.first_row + row - rows.first
             read = (after[-1] * _by_rows(given.query[place], layer.shape)).sum(2)
@@ -123,12 +125,15 @@ def _updated(state: torch.Tensor, shape: ScanShape, trace: torch.Tensor, rate: t
 
 def _decay(decays: torch.Tensor, shape: ScanShape, rate: torch.Tensor | None) -> torch.Tensor:
     if rate is not None:
-        columns = torch.stack([_by_columns(row[None], shape)[0] for row in rate], 2)  # (blocks, 1, I, 16)
-        missing = shape.size[2] - shape.key_dim
-        return torch.exp(pad(columns, (0, 0, 0, missing)).transpose(0, 1) * _by_columns(decays, shape))
+        return torch.exp(rate * _by_columns(decays, shape))
     if shape.decays == 1:
         return torch.exp(decays.view(-1, 1, 1, 1))
     return torch.exp(pad(decays, (0, shape.size[2] - shape.key_dim)).view(shape.heads, 1, -1, 1))
+
+
+def _rate(rate: torch.Tensor, shape: ScanShape) -> torch.Tensor:
+    """(I, J) to (1, blocks, I, 16), zeros beyond."""
+    return pad(_by_columns(rate, shape).transpose(0, 2)[0], (0, 0, 0, shape.size[2] - shape.key_dim)).unsqueeze(0)
 
 
 def _by_rows(keys: torch.Tensor, shape: ScanShape) -> torch.Tensor:
