@@ -16,6 +16,7 @@ from paceline.pacing import AdaptivePacer, cost_table, experience_file
 from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from paceline.model.hosting import Host
     from paceline.model.loading import ModelInfo, Progress
 
 
@@ -57,6 +58,7 @@ class Loaded:
     info: ModelInfo | None = None
     engine: Engine | None = None  # in place of a new one
     is_shared: bool = False  # the target is another's, and stays when this is closed
+    host: Host | None = None  # the target for heads that read its hidden states
 
     @property
     def name(self) -> str:
@@ -73,6 +75,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         ConfigError: an option that is not allowed.
     """
     from paceline.formats.opening import find_checkpoint
+    from paceline.model.hosting import Host
     from paceline.model.loading import load_target
 
     model = DEFAULT_TARGET if source.model is None else _path(source.model)
@@ -92,7 +95,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     own = found.tokenizer() if found is not None and source.tokenizer is None else None
     words = own or (model if source.tokenizer is None else _path(source.tokenizer))
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
-    return Loaded(target, tokenizer, pacer, info)
+    return Loaded(target, tokenizer, pacer, info, host=Host(target))
 
 
 def _path(source: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from paceline.bundled import draft_model_of
+from paceline.bundled import block_head_of, draft_model_of
 from paceline.drafter_set import DrafterSet
 from paceline.engine.engine import Engine
 from paceline.engine.request import Drafter, Environment, Request, Token
@@ -168,4 +168,5 @@ def _environment(loaded: Loaded, draft_model: Any) -> Environment:
     """What drafters may know; a bundled draft model gives way to one that the caller names."""
     inner = loaded.tokenizer.inner if loaded.tokenizer else None
     known = draft_model_of(loaded.name) if draft_model is None else draft_model
-    return Environment(inner, loaded.target.vocab_size, str(loaded.target.numerics()["device"]), known)
+    device, target = str(loaded.target.numerics()["device"]), loaded.target
+    return Environment(inner, target.vocab_size, device, known, loaded.host, block_head_of(loaded.name))

@@ -25,3 +25,9 @@ def bundled_path(name: str) -> Path | None:
 def draft_model_of(target: str) -> str | None:
     """A bundled model that drafts for `target`, if there is one."""
     return DEFAULT_DRAFT if target == DEFAULT_TARGET else None
+
+
+def block_head_of(target: str) -> Path | None:
+    """The folder of a bundled head that drafts for `target`, if there is one."""
+    folder = ROOT / f"{target}-block"
+    return folder if target in bundled_names() and folder.is_dir() else None

@@ -48,6 +48,11 @@ class BlockHead(nn.Module):
         self.lm_head: nn.Module | None = None
         self.d2t: torch.Tensor | None = None  # (num_logits,) the target's token of each of the head's own
 
+    @property
+    def head_size(self) -> int:
+        """Numbers of a key, and of a value."""
+        return int(self.layers[0].self_attn.head_dim)  # type: ignore[union-attr,arg-type]
+
     def bind(self, target: PreTrainedModel) -> None:
         """Share the target's embedding and language-model head, where it has none of its own.
 
@@ -66,9 +71,7 @@ class BlockHead(nn.Module):
         self.embed_tokens = self.embed_tokens or target.get_input_embeddings()
         self.lm_head = self.lm_head or target.get_output_embeddings()
 
-    def context(
-        self, taps: Sequence[torch.Tensor], positions: torch.Tensor
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def context(self, taps: Sequence[torch.Tensor], positions: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values (R, H_kv, D) of each layer, from the target's taps (1, R, H) at positions (1, R)."""
         states = self.hidden_norm(self.fc(torch.cat(list(taps), -1)))
         around = self.rotary_emb(states, positions)
@@ -76,7 +79,8 @@ class BlockHead(nn.Module):
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states (1, R, h) and logits (1, R, num_logits) of blocks' slots, for tokens and positions (1, R)."""
-        assert self.embed_tokens is not None and self.lm_head is not None, "bound to a target"
+        assert self.embed_tokens is not None, "bound to a target"
+        assert self.lm_head is not None
         states = self.embed_tokens(tokens)
         around = self.rotary_emb(states, positions)
         for layer in self.layers:

@@ -14,8 +14,8 @@ class BlockConfig:
     """A head that drafts a block of tokens in one forward (DFlash, arXiv 2602.06036; DSpark, arXiv 2607.05147).
 
     `layers` is the configuration of its own decoder layers, of transformers' Qwen3 or Llama. Its `vocab_size` is the
-    target's. *Tap j* is the residual stream that enters the target's layer j; of L layers, tap L leaves the last one and
-    tap L + 1 is behind the final norm.
+    target's. *Tap j* is the residual stream that enters the target's layer j; of L layers, tap L leaves the last one
+    and tap L + 1 is behind the final norm.
     """
 
     layers: PreTrainedConfig
@@ -32,7 +32,9 @@ class BlockConfig:
     def __post_init__(self) -> None:
         """ModelError where the sizes make no head."""
         if not 2 - self.predicts_from_anchor <= self.block_size <= 64:
-            raise ModelError(f"block_size is {self.block_size}; allowed: 1 to 64, from 2 where the anchor predicts nothing")
+            raise ModelError(
+                f"block_size is {self.block_size}; allowed: 1 to 64, from 2 where the anchor predicts nothing"
+            )
         if not self.taps or min(self.taps) < 0:
             raise ModelError(f"the taps of the head are {list(self.taps)}; allowed: one or more, from 0 on")
         if not 0 <= self.mask_token_id < self.vocab_size:

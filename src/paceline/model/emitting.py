@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
-from paceline.model.pool import LayerCache, PagePool
+from paceline.model.pool import LayerCache
 from paceline.model.scanning import Scan
+from paceline.model.states import StatePool
 from paceline.native.attention import attend_ops, write_op
 from paceline.native.frame import Frame
 from paceline.native.layout import Op
@@ -28,13 +30,20 @@ class Frames(NamedTuple):
 class EmittingStep:
     """Answers attention layers with native operations over the pool; which rows there are is up to the frame."""
 
-    def __init__(self, found: Library, pool: PagePool, frames: Frames, recording: Recording) -> None:
+    def __init__(
+        self,
+        found: Library,
+        layers: Sequence[LayerCache],
+        states: StatePool | None,
+        frames: Frames,
+        recording: Recording,
+    ) -> None:
         self.num_steps = 0  # of the recording, up to and with the last layer's keys and values, or state
         self._library, self._recording = found, recording
         self._frame, self._source_frame, self._state_frame = frames
-        self._layers, self._source_layers = iter(pool.layers), iter(pool.layers)
-        self._convolutions = iter([] if pool.states is None else pool.states.convolutions)
-        self._scans = iter([] if pool.states is None else pool.states.scans)
+        self._layers, self._source_layers = iter(layers), iter(layers)
+        self._convolutions = iter([] if states is None else states.convolutions)
+        self._scans = iter([] if states is None else states.scans)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """See `ForwardStep`."""
@@ -87,6 +96,11 @@ class EmittingStep:
         query, key, value, decay, *factor = rows
         last = factor[0] if factor else None
         return scan_op(out, query, key, value, decay, states, traces, last, function, self._state_frame)
+
+    def keep(self, layer: LayerCache, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """See `ForwardStep`."""
+        emit(self._library, self._write, [layer.keys, layer.values], [keys, values, self._frame.header])
+        self.num_steps = len(self._recording.steps)
 
     def _write(self, keys: torch.Tensor, values: torch.Tensor, *rows: torch.Tensor) -> Op:
         return write_op(keys, values, rows[0], rows[1], self._frame)

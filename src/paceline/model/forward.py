@@ -155,6 +155,10 @@ class PoolStep:
         assert self._scanned is not None
         return self._scanned.scan(given)
 
+    def keep(self, layer: LayerCache, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """See `ForwardStep`."""
+        layer.write(self._rows.write_index(layer.shape.num_kv_heads), keys, values)
+
     def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
         """See `ForwardStep`."""
         assert self._rows.sources is not None
@@ -259,10 +263,13 @@ class RecordedForward:
     def _record(self, num_rows: int) -> Recorded:
         tokens, positions, pins = (given[:num_rows] for given in (self._tokens, self._positions, self._pins))
         headers = [self._frame.header, self._source_frame.header]
-        memory = [*headers, *(t for layer in self._pool.layers for t in (layer.keys, layer.values))]
+        memory = [
+            *headers,
+            *(t for layer in (*self._pool.layers, *self._pool.guests) for t in (layer.keys, layer.values)),
+        ]
         memory += [] if self._pool.states is None else self._pool.states.tensors
         with Recording([tokens, positions, pins], memory, self._weights) as recording:
             frames = Frames(self._frame, self._source_frame, self._state_frame)
-            step = EmittingStep(self._library, self._pool, frames, recording)
+            step = EmittingStep(self._library, self._pool.layers, self._pool.states, frames, recording)
             result = run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None).float()
         return Recorded(num_rows, recording, result, step.num_steps)

@@ -51,7 +51,13 @@ class Decoder:
         self.encoder = Encoder(model, pool) if model.config.is_encoder_decoder else None
         # Padding, and drafts past a request's end, may stand beyond the context. Nothing of theirs is kept, but
         # a position table would end before them, and some rotary scalings would change for all rows.
-        self._forward = forward or forward_for(model, pool, max_length - 1)
+        self._last_position = max_length - 1
+        self._forward = forward or forward_for(model, pool, self._last_position)
+
+    def run_anew(self) -> None:
+        """Take up what has been added to the model or its pool since."""
+        self._forward = forward_for(self.model, self.pool, self._last_position)
+        self.prepare()
 
     def source(self, request: Request) -> Source | None:
         """The source of a request, as far as it is known; None where none is read."""
@@ -211,6 +217,10 @@ class HFTarget:
     def _tell(self, request: Request, count: int) -> None:
         if self.on_prefill is not None and count and request.num_output_tokens == 0:
             self.on_prefill(count)
+
+    def sequence(self, request: Request) -> CachedSequence:
+        """The pages of a request that has been reserved for."""
+        return self._caches[request.id].sequence
 
     def grow(self, request: Request, num_rows: int) -> int:
         """See `Target`."""

@@ -7,6 +7,8 @@ arguments on the way. No model code is forked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from paceline.errors import ModelError
 from paceline.model.picking import Picks
+from paceline.model.pool import LayerCache
 from paceline.model.scanning import Scan
 from paceline.model.seq2seq.handing import Handed, handed_to, is_handed
 
@@ -44,6 +47,9 @@ class ForwardStep(Protocol):
     def scan(self, given: Scan) -> torch.Tensor:
         """Output (R, H, J) float32 of a linear recurrence over a row's path."""
 
+    def keep(self, layer: LayerCache, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store what a head makes of the rows, keys (R, H_kv, D) and values (R, H_kv, D_v), where the rows' own are."""
+
 
 class SilentStep:
     """Answers with zeros: see `ForwardStep`."""
@@ -64,16 +70,29 @@ class SilentStep:
         """(R, H, J)."""
         return given.value.new_zeros(given.value.shape)
 
+    def keep(self, layer: LayerCache, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Nothing."""
+
 
 _current: ContextVar[ForwardStep | None] = ContextVar("paceline_forward_step", default=None)
 _positions: ContextVar[torch.Tensor] = ContextVar("paceline_positions_of_rows")
-_handed: ContextVar[Handed | None] = ContextVar("paceline_handed_to_the_decoder")
+_handed: ContextVar[Handed | None] = ContextVar("paceline_handed_to_the_decoder", default=None)
 _pins: ContextVar[torch.Tensor | None] = ContextVar("paceline_pins_of_rows", default=None)
 
 
 def current_step() -> ForwardStep | None:
     """Who runs the current forward; None outside of ours."""
     return _current.get()
+
+
+@contextmanager
+def answered_by(step: ForwardStep) -> Iterator[None]:
+    """Have attention be answered by a step while a `with` lasts: for what is no whole model."""
+    token = _current.set(step)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def running_step() -> ForwardStep:

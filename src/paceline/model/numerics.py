@@ -143,6 +143,25 @@ def apply(model: PreTrainedModel, path: NumericPath) -> None:
             setattr(parent, name, NativeEmbedding(heads[child]))
 
 
+def apply_to_head(head: nn.Module, target: PreTrainedModel, but: nn.Module | None = None) -> None:
+    """Have a head compute as its target does: on its device, in its dtype, by the native kernels if it runs by them.
+
+    What the two share is replaced already; `but` stays as it is.
+    """
+    is_native = any(isinstance(module, NativeLinear) for module in target.modules())
+    dtype = next((p.dtype for p in target.parameters() if p.is_floating_point()), torch.float32)
+    head.to(target.device, dtype).eval().requires_grad_(False)
+    found = library()
+    if not is_native or found is None:
+        return
+    replace = _native(found)
+    kept = set() if but is None else set(but.modules())
+    for parent, name, child in _children(head):
+        new = None if parent in kept else _replacement(child, replace)
+        if new is not None:
+            setattr(parent, name, new)
+
+
 def _address(module: nn.Module) -> int:
     weight = module.weight
     assert isinstance(weight, torch.Tensor)

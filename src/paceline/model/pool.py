@@ -124,17 +124,37 @@ class PagePool:
         device: torch.device,
         states: StatePool | None = None,
     ) -> None:
-        like = torch.empty(0, dtype=dtype, device=device)
-        self._stacks = {shape: _Stack(shape, count, num_pages, like) for shape, count in Counter(shapes).items()}
-        memory = {shape: zip(stack.keys, stack.values, strict=True) for shape, stack in self._stacks.items()}
-        self.layers = [LayerCache(shape, *next(memory[shape])) for shape in shapes]
         self.num_pages = num_pages
-        self.device = device
+        self.dtype, self.device = dtype, device
+        self._stacks: list[_Stack] = []
+        self.layers = self._stacked(shapes)
+        self.guests: list[LayerCache] = []  # of heads: what they keep for each position of the model's text
         self.prefixes = PrefixCache()
         self.states = states  # of a model with recurrent layers
         self._free = list(range(num_pages - 1, 0, -1))
         self._kept: OrderedDict[int, None] = OrderedDict()  # in the prefix cache and not in use, longest unused first
         self._users: Counter[int] = Counter()  # sequences by page
+
+    def _stacked(self, shapes: Sequence[LayerShape]) -> list[LayerCache]:
+        """Memory for layers of these shapes, whose rows are moved with all others."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        stacks = {shape: _Stack(shape, count, self.num_pages, like) for shape, count in Counter(shapes).items()}
+        self._stacks += stacks.values()
+        memory = {shape: zip(stack.keys, stack.values, strict=True) for shape, stack in stacks.items()}
+        return [LayerCache(shape, *next(memory[shape])) for shape in shapes]
+
+    def add_guests(self, shapes: Sequence[LayerShape]) -> list[LayerCache]:
+        """Layers of a head, in the same pages and slots. What prompts have left in the prefix cache lacks them."""
+        added = self._stacked(shapes)
+        self.guests += added
+        self.forget_prefixes()
+        return added
+
+    def forget_prefixes(self) -> None:
+        """Keep no page any more that no sequence uses, and find none of those in use again."""
+        self.prefixes.forget_all()
+        self._free += self._kept
+        self._kept.clear()
 
     @property
     def num_free_tokens(self) -> int:
@@ -144,7 +164,8 @@ class PagePool:
     @property
     def num_bytes(self) -> int:
         """Size of the pool when every page has been touched."""
-        pages = sum(t.numel() * t.element_size() for layer in self.layers for t in (layer.keys, layer.values))
+        layers = [*self.layers, *self.guests]
+        pages = sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values))
         return pages + (0 if self.states is None else self.states.num_bytes)
 
     @property
@@ -249,7 +270,7 @@ class PagePool:
         if moved.any():
             source = sequence.slots(sequence.length + path[moved])
             destination = sequence.slots(sequence.length + wanted[moved])
-            for stack in self._stacks.values():
+            for stack in self._stacks:
                 stack.move(source, destination)
         sequence.length += len(path)
         if sequence.state is not None:

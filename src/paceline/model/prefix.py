@@ -71,6 +71,11 @@ class PrefixCache:
         if key is not None:
             del self._pages[key]
 
+    def forget_all(self) -> None:
+        """Every page. Serial numbers go on: who has one finds nothing behind it."""
+        self._pages.clear()
+        self._keys.clear()
+
 
 def _parts(tokens: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Full pages of tokens, made as they are asked for: a request that waits for room looks at every step."""

@@ -155,8 +155,35 @@ class Grown(ctypes.Structure):
     )
 
 
+class BlockModel(ctypes.Structure):
+    """A block head's forward and transition, see csrc/block.h."""
+
+    _fields_ = (
+        ("rank", ctypes.c_int64),
+        ("state_size", ctypes.c_int64),
+        ("num_features", ctypes.c_int64),
+        ("w1", ctypes.c_void_p),
+        ("w2", ctypes.c_void_p),
+        ("joint", ctypes.c_void_p),
+        ("states", ctypes.c_void_p),
+        ("ops", ctypes.c_void_p),
+        ("num_ops", ctypes.c_int64),
+        ("tokens", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("said", ctypes.c_void_p),
+        ("header", ctypes.c_void_p),
+        ("block_size", ctypes.c_int64),
+        ("first_slot", ctypes.c_int64),
+        ("is_causal", ctypes.c_int64),
+        ("num_logits", ctypes.c_int64),
+        ("vocab_size", ctypes.c_int64),
+        ("ids", ctypes.c_void_p),
+        ("least", ctypes.c_double),
+    )
+
+
 _FRAME_BYTES = [8 * count for count in (HEADER_INTS, SEQUENCE_INTS, ROW_INTS)]
-_DRAFT_BYTES = [ctypes.sizeof(struct) for struct in (Recorded, Draft, DraftModel, Recycled, Grown)]
+_DRAFT_BYTES = [ctypes.sizeof(struct) for struct in (Recorded, Draft, DraftModel, Recycled, Grown, BlockModel)]
 LAYOUT = (
     ctypes.sizeof(View),
     ctypes.sizeof(Op),

@@ -61,6 +61,8 @@ class Library:
         self._draft = handle.paceline_draft
         self._draft.restype = None
         self._draft.argtypes = [pointer, pointer, size, pointer, ctypes.c_int, pointer, size]
+        self._block = handle.paceline_block
+        self._block.restype, self._block.argtypes = None, self._draft.argtypes
         self._describe = handle.paceline_describe
         self._describe.restype, self._describe.argtypes = ctypes.c_int, [pointer, pointer, size, size, pointer]
         self.recycling = Recycling(handle)
@@ -103,6 +105,14 @@ class Library:
         memory = scratch(workers * scratch_bytes).data_ptr()
         how = (self._table, workers, memory, scratch_bytes)
         self._draft(model, ctypes.addressof(drafts), len(drafts), *how)
+
+    def block(
+        self, model: int, drafts: ctypes.Array[Any], scratch_bytes: int, scratch: Callable[[int], torch.Tensor]
+    ) -> None:
+        """The same of a block head: a `BlockModel`'s address."""
+        workers = self.num_threads
+        memory = scratch(workers * scratch_bytes).data_ptr()
+        self._block(model, ctypes.addressof(drafts), len(drafts), self._table, workers, memory, scratch_bytes)
 
     def describe(self, header: int, drafts: ctypes.Array[Any], num_pages: int, positions: int) -> bool:
         """Make a frame the rows of the `Draft`s at these addresses; False if they are not sound."""

@@ -44,14 +44,21 @@ static void load_part(float *to, const char *from, int64_t dtype, int64_t count)
     }
 }
 
-static double bar_of(const Candidate *best, int64_t count) {
-    return count < CONSIDERED ? -INFINITY : best[CONSIDERED - 1].value;
+/* The best so far, at most `most` of them. */
+typedef struct {
+    Candidate *best;
+    int64_t count, most;
+} Best;
+
+static double bar_of(const Best *found) {
+    return found->count < found->most ? -INFINITY : found->best[found->most - 1].value;
 }
 
 /* A later token does not displace an equal one. */
-static void enter(Candidate *best, int64_t *count, int64_t token, double value) {
-    if (!(value > bar_of(best, *count))) return;
-    int64_t place = *count < CONSIDERED ? (*count)++ : CONSIDERED - 1;
+static void enter(Best *found, int64_t token, double value) {
+    if (!(value > bar_of(found))) return;
+    Candidate *best = found->best;
+    int64_t place = found->count < found->most ? found->count++ : found->most - 1;
     for (; place > 0 && best[place - 1].value < value; place--) best[place] = best[place - 1];
     best[place].token = token;
     best[place].value = value;
@@ -63,53 +70,70 @@ static int any_above(const float *values, float bar) {
     return above;
 }
 
-static void scan_greedy(const float *values, int64_t start, int64_t size, Candidate *best, int64_t *count) {
+static void scan_greedy(const float *values, int64_t start, int64_t size, Best *found) {
     for (int64_t i = 0; i < size; i += BLOCK) {
-        if (!any_above(values + i, (float)bar_of(best, *count))) continue;
-        for (int64_t j = i; j < i + BLOCK; j++) enter(best, count, start + j, values[j]);
+        if (!any_above(values + i, (float)bar_of(found))) continue;
+        for (int64_t j = i; j < i + BLOCK; j++) enter(found, start + j, values[j]);
     }
 }
 
 /* `values` are logits, `bits` and `ceilings` those of the noise; `looks` is scratch. */
 static void scan_noisy(const float *values, const uint64_t *bits, const float *ceilings, double temperature,
-                       int64_t start, int64_t size, Candidate *best, int64_t *count) {
+                       int64_t start, int64_t size, Best *found) {
     /* Above the sum, float32's roundings included: those are within 2**-22 of what is added. */
     float looks[PART];
     const float scale = (float)(1.0 / temperature);
     for (int64_t i = 0; i < size; i++)
         looks[i] = values[i] * scale + fabsf(values[i] * scale) * 0x1p-21f + ceilings[i] + 1e-4f;
     for (int64_t i = 0; i < size; i += BLOCK) {
-        if (!any_above(looks + i, (float)bar_of(best, *count))) continue;
+        if (!any_above(looks + i, (float)bar_of(found))) continue;
         for (int64_t j = i; j < i + BLOCK; j++)
-            if (looks[j] > (float)bar_of(best, *count))
-                enter(best, count, start + j, (double)values[j] / temperature + exact_noise(bits[j]));
+            if (looks[j] > (float)bar_of(found))
+                enter(found, start + j, (double)values[j] / temperature + exact_noise(bits[j]));
     }
 }
 
-void best_candidates(const Model *model, const Draft *draft, const Recorded *forward, int64_t row, int64_t num_rows,
-                     int64_t position, Candidate (*found)[CONSIDERED], int64_t *counts) {
+/* The noise of `size` tokens from `start` on; of those that `ids` names, if it names any. */
+static void draw(uint64_t *bits, const Draft *draft, const int64_t *ids, int64_t start, int64_t size,
+                 int64_t position) {
+    if (ids == NULL) {
+        for (int64_t i = 0; i < size; i += 4)
+            philox(draft->key, (uint64_t)(start + i) / 4, (uint64_t)position, bits + i);
+        return;
+    }
+    uint64_t four[4] = {0};
+    int64_t drawn = -1;
+    for (int64_t i = 0; i < size; i++) {
+        const int64_t id = ids[start + i];
+        if (id / 4 != drawn) philox(draft->key, (uint64_t)(drawn = id / 4), (uint64_t)position, four);
+        bits[i] = four[id % 4];
+    }
+}
+
+void best_of(const Draft *draft, const Scored *scored, int64_t row, int64_t num_rows, int64_t position, int64_t most,
+             Candidate *found, int64_t *counts) {
     float values[PART], ceilings[PART];
     uint64_t bits[PART];
     const int is_noisy = draft->temperature > 0.0;
     const uint8_t *mask = position == draft->position ? draft->mask : NULL;
     memset(counts, 0, (size_t)num_rows * sizeof *counts);
-    for (int64_t start = 0; start < model->vocab_size; start += PART) {
-        const int64_t size = model->vocab_size - start < PART ? model->vocab_size - start : PART;
+    for (int64_t start = 0; start < scored->size; start += PART) {
+        const int64_t size = scored->size - start < PART ? scored->size - start : PART;
         const int64_t padded = round_up(size, BLOCK);
         if (is_noisy) {
-            for (int64_t i = 0; i < size; i += 4)
-                philox(draft->key, (uint64_t)(start + i) / 4, (uint64_t)position, bits + i);
+            draw(bits, draft, scored->ids, start, size, position);
             for (int64_t i = 0; i < size; i++) ceilings[i] = noise_ceiling(bits[i]);
         }
         for (int64_t r = 0; r < num_rows; r++) {
-            const int64_t width = forward->dtype == F32 ? 4 : 2;
-            load_part(values, forward->logits + ((row + r) * forward->stride + start) * width, forward->dtype, size);
+            const int64_t width = scored->dtype == F32 ? 4 : 2;
+            load_part(values, scored->logits + ((row + r) * scored->stride + start) * width, scored->dtype, size);
             for (int64_t i = 0; mask != NULL && i < size; i++)
-                if (!mask[start + i]) values[i] = -INFINITY;
+                if (!mask[scored->ids == NULL ? start + i : scored->ids[start + i]]) values[i] = -INFINITY;
             for (int64_t i = size; i < padded; i++) values[i] = -INFINITY, ceilings[i] = 0.0f, bits[i] = 0;
-            if (is_noisy)
-                scan_noisy(values, bits, ceilings, draft->temperature, start, padded, found[r], &counts[r]);
-            else scan_greedy(values, start, padded, found[r], &counts[r]);
+            Best best = {found + r * most, counts[r], most};
+            if (is_noisy) scan_noisy(values, bits, ceilings, draft->temperature, start, padded, &best);
+            else scan_greedy(values, start, padded, &best);
+            counts[r] = best.count;
         }
     }
 }

@@ -163,7 +163,8 @@ static void grow(const Model *model, Draft *const *drafts, int64_t count, const 
         const int64_t node = draft->rows[0], depth = node < 0 ? 0 : draft->depths[node];
         const int64_t num_asked = node < 0 ? 1 : draft->num_rows; /* of tokens that were only read, the last */
         end += draft->num_rows;
-        best_candidates(model, draft, recorded, end - num_asked, num_asked, draft->position + depth, found, counts);
+        const Scored scored = {recorded->logits, recorded->dtype, recorded->stride, model->vocab_size, NULL};
+        best_of(draft, &scored, end - num_asked, num_asked, draft->position + depth, CONSIDERED, found[0], counts);
         for (int64_t i = 0; i < num_asked; i++) branch(model, draft, draft->rows[i], found[i], counts[i]);
     }
 }

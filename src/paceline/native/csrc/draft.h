@@ -51,10 +51,17 @@ typedef struct {
     double value;
 } Candidate;
 
-/* The best of scores and, where a request has a temperature, noise: CONSIDERED tokens at most, the best first, of equals
- * the lower. Logits of `num_rows` rows that stand at one position, from `row` of a forward on. Returns nothing beyond
- * `counts` of each row. */
-void best_candidates(const Model *model, const Draft *draft, const Recorded *forward, int64_t row, int64_t num_rows,
-                     int64_t position, Candidate (*found)[CONSIDERED], int64_t *counts);
+/* Rows of logits. */
+typedef struct {
+    const char *logits;
+    int64_t dtype, stride, size; /* elements between rows; tokens of a row */
+    const int64_t *ids;          /* (size,) the target's number of each token; NULL: they are the same */
+} Scored;
+
+/* The best of scores and, where a request has a temperature, noise: `most` tokens at most of each of `num_rows` rows,
+ * the best first, of equals the lower, from `found + row * most` on. All rows, from `row` on, stand at one position.
+ * Nothing is returned beyond `counts` of each row. */
+void best_of(const Draft *draft, const Scored *scored, int64_t row, int64_t num_rows, int64_t position, int64_t most,
+             Candidate *found, int64_t *counts);
 
 #endif

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "block.h"
 #include "draft.h"
 #include "job.h"
 #include "pool.h"
@@ -25,6 +26,7 @@ EXPORT void paceline_expect(int num_workers) {
 /* What Python mirrors (layout.py): sizes of structs in bytes, then constants. Compared when it loads this library. */
 EXPORT const int64_t paceline_layout[] = {sizeof(View), sizeof(Op), sizeof(Header), sizeof(Sequence), sizeof(Row),
                                           sizeof(Recorded), sizeof(Draft), sizeof(Model), sizeof(Recycled), sizeof(Grown),
+                                          sizeof(BlockModel),
                                           NUM_KINDS, PAGE, PANEL, CHUNK, MAX_LANES};
 
 /* The table of an instruction set by name, or NULL if it is unknown or this processor lacks it. */

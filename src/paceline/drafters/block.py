@@ -1,0 +1,103 @@
+"""Drafts with a block head: one forward reads the target's own hidden states and says all that is to follow.
+
+The head's keys and values of the text come about in the target's own forward and lie in its pages (model/hosting.py).
+So a proposal costs a forward of a few rows, and a tree over its slots costs none (_block/growing.py). DFlash
+(arXiv 2602.06036) with the transition of DSpark (arXiv 2607.05147); the shared noise and the tree are ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from paceline.drafters.base import BaseDrafter, option, register
+from paceline.engine.request import DraftLimits, Environment, Request
+from paceline.engine.tree import EMPTY, DraftTree
+from paceline.errors import ConfigError, DrafterError
+
+if TYPE_CHECKING:
+    from paceline.drafters._block import Trees
+    from paceline.heads.block import BlockHead
+    from paceline.heads.block_guest import BlockGuest
+    from paceline.heads.weights import Weights
+    from paceline.model.hosting import Host
+
+
+@register("block")
+@dataclass(eq=False)
+class BlockDrafter(BaseDrafter):
+    """Asks a head of the target for a whole block."""
+
+    path: str | BlockHead = option(  # noqa: RUF009  it makes a field
+        "", help="the head: a folder or, in Python, a BlockHead, which becomes the drafter's own; none: the one known"
+    )
+    prior_tokens: ClassVar[float] = 2.0  # a head was trained on its target
+    _name: str = field(default="", init=False, repr=False)
+    _host: Host | None = field(default=None, init=False, repr=False)
+    _guest: BlockGuest | None = field(default=None, init=False, repr=False)
+    _weights: Weights | None = field(default=None, init=False, repr=False)
+    _trees: Trees | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def is_automatic(cls, environment: Environment) -> bool:
+        """See `BaseDrafter`: where a head is known for the target."""
+        return environment.host is not None and environment.block_head is not None
+
+    @property
+    def identity(self) -> str:
+        """See `BaseDrafter`."""
+        return f"{type(self).name}({self._name})"
+
+    def attach(self, environment: Environment) -> None:
+        """Read the head, and have the target keep its context from now on.
+
+        Raises:
+            ModelError: it cannot be read, or does not go with the target.
+            ConfigError: no head is given or known, or the target cannot host one.
+        """
+        from paceline.drafters._block import trees_of
+        from paceline.heads.block_guest import BlockGuest
+        from paceline.heads.weights import Weights
+
+        if environment.host is None:
+            raise ConfigError("block: this target hosts no heads; allowed: a transformers model that Paceline loaded")
+        head, self._name = _head(self.path, environment.block_head)
+        self._host = environment.host
+        self._weights = None if head.markov_head is None else Weights.of(head.markov_head)
+        self._guest = BlockGuest(head, environment.host)
+        self._trees = trees_of(self._guest, head)
+
+    def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+        """One tree per request, empty where the context or the cache has no room for a block."""
+        if self._guest is None or self._trees is None or self._host is None:
+            raise DrafterError("the block drafter is not attached to an engine, or was closed")
+        trees = [EMPTY] * len(requests)
+        sequences = [self._host.sequence(request) for request in requests]
+        fits = [i for i, sequence in enumerate(sequences) if self._guest.has_room(sequence)]
+        for start in range(0, len(fits), self._guest.max_blocks):
+            part = fits[start : start + self._guest.max_blocks]
+            asked = [(requests[i], sequences[i], limits[i]) for i in part]
+            for i, tree in zip(part, self._trees.grow(asked, self._weights, self.name), strict=True):
+                trees[i] = tree
+        return trees
+
+    def close(self) -> None:
+        """See `Drafter`."""
+        self._host = self._guest = self._trees = None
+
+
+def _head(given: Any, known: Any) -> tuple[BlockHead, str]:
+    """The head, and what it is called."""
+    from paceline.heads.block import BlockHead
+
+    source = known if given is None or given == "" else given
+    if isinstance(source, BlockHead):
+        return source, "given"
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigError(f"block: path is {source!r}; allowed: the folder of a head, or a BlockHead")
+    from paceline.heads.formats import open_head
+
+    folder = os.path.expanduser(source)
+    return open_head(folder), repr(str(folder))

@@ -1,0 +1,158 @@
+"""A target that hosts heads: what they read of its hidden states is made inside its own forward, and kept in its pages.
+
+A guest asks for *taps*. *Tap j* is the residual stream that enters layer j; of L layers, tap L leaves the last one and
+tap L + 1 is behind the final norm. As soon as a forward has them, the guest turns them into keys and values. They lie
+in layers of their own, in the same pages and slots as the target's. So prompts, the prefix cache, draft trees, moved
+rows and batches are right without a word about heads, and what nobody asked for is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from paceline.engine.request import Request
+from paceline.errors import ModelError
+from paceline.model.hf import HFTarget
+from paceline.model.interface import current_step, positions
+from paceline.model.pool import CachedSequence, LayerCache, LayerShape, PagePool
+
+Kept = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Guest(Protocol):
+    """A head, as its host sees it."""
+
+    @property
+    def taps(self) -> Sequence[int]:
+        """What it reads, in the order in which `keep` gets it."""
+
+    @property
+    def shapes(self) -> Sequence[LayerShape]:
+        """What it keeps for each position."""
+
+    def keep(self, taps: Sequence[torch.Tensor], positions: torch.Tensor) -> Kept:
+        """Keys and values (R, H_kv, D) for each of the shapes, of taps (1, R, H) at positions (1, R)."""
+
+
+class Host:
+    """The target of an engine, for heads. It belongs to the engine's thread."""
+
+    def __init__(self, target: HFTarget) -> None:
+        self._target = target
+        self._taps = _Taps(target.decoder.model)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The target's modules, as they run."""
+        return self._target.decoder.model
+
+    @property
+    def pool(self) -> PagePool:
+        """Its pages."""
+        return self._target.decoder.pool
+
+    @property
+    def last_position(self) -> int:
+        """No row's position is beyond."""
+        return self._target.max_length - 1
+
+    def attach(self, guest: Guest) -> list[LayerCache]:
+        """Begin to keep what a guest asks for; where. Prompts that were read before lack it: they are forgotten.
+
+        Raises:
+            ModelError: the target has no such taps.
+        """
+        kept = self.pool.add_guests(guest.shapes)
+        self._taps.add(guest, kept)
+        self._target.decoder.run_anew()
+        return kept
+
+    def sequence(self, request: Request) -> CachedSequence:
+        """The pages of a request that is being decoded; `length` positions are committed."""
+        return self._target.sequence(request)
+
+
+class _Taps:
+    """Hooks of a model that gather what guests read while one of our forwards runs."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._seen: dict[int, torch.Tensor] = {}
+        self._hooked: set[int] = set()
+        self._guests: list[tuple[Guest, list[LayerCache]]] = []
+
+    def add(self, guest: Guest, kept: list[LayerCache]) -> None:
+        """Have a guest's taps gathered."""
+        for tap in sorted(set(guest.taps) - self._hooked):
+            tap_at(self._model, tap, lambda hidden, tap=tap: self._see(tap, hidden))  # type: ignore[misc]
+            self._hooked.add(tap)
+        self._guests.append((guest, kept))
+
+    def _see(self, tap: int, hidden: torch.Tensor) -> None:
+        step = current_step()
+        if step is None:
+            return
+        self._seen[tap] = hidden
+        for guest, layers in self._guests:
+            if tap == max(guest.taps):
+                made = guest.keep([self._seen[each] for each in guest.taps], positions())
+                for layer, (keys, values) in zip(layers, made, strict=True):
+                    step.keep(layer, keys, values)
+        if tap == max(self._hooked):
+            self._seen.clear()
+
+
+def tap_at(model: PreTrainedModel, tap: int, see: Callable[[torch.Tensor], None]) -> Any:
+    """Have `see` told a tap (1, R, H) in every forward; what removes it again.
+
+    Raises:
+        ModelError: the model has no such tap.
+    """
+    layers = decoder_layers(model)
+    if tap < len(layers):
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            see(args[0] if args else kwargs["hidden_states"])
+
+        return layers[tap].register_forward_pre_hook(before, with_kwargs=True)
+
+    def behind(module: nn.Module, args: Any, out: Any) -> None:
+        see(out[0] if isinstance(out, tuple) else out)
+
+    if tap == len(layers):
+        return layers[-1].register_forward_hook(behind)
+    if tap == len(layers) + 1:
+        return _final_norm(model).register_forward_hook(behind)
+    raise ModelError(f"tap {tap} is asked for; allowed for {type(model).__name__}: 0 to {len(layers) + 1}")
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's decoder layers in their order.
+
+    Raises:
+        ModelError: it has no such list.
+    """
+    depth = model.config.get_text_config().num_hidden_layers
+    decoder = _decoder(model)
+    found = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if not found:
+        raise ModelError(f"{type(model).__name__} has no list of its {depth} layers, so no head can read of them")
+    return found[0]
+
+
+def _decoder(model: PreTrainedModel) -> nn.Module:
+    decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+    return decoder
+
+
+def _final_norm(model: PreTrainedModel) -> nn.Module:
+    """The norm behind the last layer: the last module of the decoder that is named as one."""
+    named = [child for name, child in _decoder(model).named_children() if "norm" in name or name == "ln_f"]
+    if not named:
+        raise ModelError(f"{type(model).__name__} has no norm behind its layers that could be told by its name")
+    return named[-1]
