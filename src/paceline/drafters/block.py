@@ -97,7 +97,7 @@ def _head(given: Any, known: Any) -> tuple[BlockHead, str]:
         return source, "given"
     if not isinstance(source, (str, os.PathLike)):
         raise ConfigError(f"block: path is {source!r}; allowed: the folder of a head, or a BlockHead")
-    from paceline.heads.formats import open_head
+    from paceline.heads.formats.speculators_dspark import read_head
 
     folder = os.path.expanduser(source)
-    return open_head(folder), repr(str(folder))
+    return read_head(folder), repr(str(folder))
