@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import DraftLimits, Environment, Request
+from paceline.engine.request import WARM_UP, DraftLimits, Environment, Request
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.errors import ConfigError, DrafterError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from paceline.heads.block_guest import BlockGuest
     from paceline.heads.weights import Weights
     from paceline.model.hosting import Host
+    from paceline.model.pool import CachedSequence
 
 
 @register("block")
@@ -33,11 +35,13 @@ class BlockDrafter(BaseDrafter):
     path: str | BlockHead = option(  # noqa: RUF009  it makes a field
         "", help="the head: a folder or, in Python, a BlockHead, which becomes the drafter's own; none: the one known"
     )
+    reads_hidden_states: ClassVar[bool] = True
     prior_tokens: ClassVar[float] = 2.0  # a head was trained on its target
     _name: str = field(default="", init=False, repr=False)
     _host: Host | None = field(default=None, init=False, repr=False)
     _guest: BlockGuest | None = field(default=None, init=False, repr=False)
     _weights: Weights | None = field(default=None, init=False, repr=False)
+    _made_up: dict[int, CachedSequence] = field(default_factory=dict, init=False, repr=False)
     _trees: Trees | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -74,14 +78,34 @@ class BlockDrafter(BaseDrafter):
         if self._guest is None or self._trees is None or self._host is None:
             raise DrafterError("the block drafter is not attached to an engine, or was closed")
         trees = [EMPTY] * len(requests)
-        sequences = [self._host.sequence(request) for request in requests]
-        fits = [i for i, sequence in enumerate(sequences) if self._guest.has_room(sequence)]
+        sequences = {i: sequence for i, request in enumerate(requests) if (sequence := self._sequence(request))}
+        fits = [i for i, sequence in sequences.items() if self._guest.has_room(sequence)]
         for start in range(0, len(fits), self._guest.max_blocks):
             part = fits[start : start + self._guest.max_blocks]
             asked = [(requests[i], sequences[i], limits[i]) for i in part]
             for i, tree in zip(part, self._trees.grow(asked, self._weights, self.name), strict=True):
                 trees[i] = tree
         return trees
+
+    def finish(self, request: Request) -> None:
+        """See `Drafter`."""
+        made_up = self._made_up.pop(request.id, None)
+        if made_up is not None and self._host is not None:
+            self._host.pool.release(made_up)
+
+    def _sequence(self, request: Request) -> CachedSequence | None:
+        """A request's pages in the target; pages of its own where it is made up, to see what proposals take."""
+        assert self._host is not None
+        if request.hints.tenant != WARM_UP:
+            return self._host.sequence(request)
+        if request.id not in self._made_up:
+            blank = self._host.blank(0)
+            if blank is None:
+                return None
+            self._made_up[request.id] = blank
+        self._made_up[request.id].length = len(request.tokens) - 1
+        self._host.pool.extend(self._made_up[request.id], len(request.tokens))
+        return self._made_up[request.id]
 
     def close(self) -> None:
         """See `Drafter`."""
@@ -100,4 +124,4 @@ def _head(given: Any, known: Any) -> tuple[BlockHead, str]:
     from paceline.heads.formats.speculators_dspark import read_head
 
     folder = os.path.expanduser(source)
-    return read_head(folder), repr(str(folder))
+    return read_head(Path(folder)), repr(str(folder))

@@ -206,8 +206,9 @@ class Engine:
         scoring = self._clock()
         scores = self.target.score(list(zip(requests, trees, strict=True)))
         committing = self._clock()
+        hosting = self.target.hosting * (committing - scoring)
         outcomes = [self._commit(*work) for work in zip(requests, trees, scores, strict=True)]
-        self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock()), pacer)
+        self._learn(outcomes, StepTimes(drafting, scoring, committing, self._clock(), hosting), pacer)
         self.rates.learn_step(self._clock() - drafting)
         return outcomes
 

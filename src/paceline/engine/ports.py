@@ -27,6 +27,7 @@ class StepTimes:
     scoring: float
     committing: float
     observing: float
+    hosting: float = 0.0  # seconds of the scoring that heads of the target took, whose context it keeps
 
 
 class Budget(NamedTuple):
@@ -55,6 +56,10 @@ class Target(Protocol):
     capacity: int  # tokens of one request that the cache can hold, prompt and output together
     reads: Reading | None  # None if a request is its tokens alone
     on_prefill: Callable[[int], None] | None  # told how many prompt tokens each chunk of prefill had
+
+    @property
+    def hosting(self) -> float:
+        """The share of the last `score`'s time that heads took, whose context was kept; 0 without any."""
 
     @property
     def row_counts(self) -> Sequence[int]:

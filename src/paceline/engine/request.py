@@ -24,6 +24,10 @@ from paceline.sampling.logprobs import PromptLogprob, prompt_logprobs
 from paceline.sampling.sampler import SampledToken, Sampler
 from paceline.text.stream import TextStream
 
+WARM_UP = (
+    "\0warm-up"  # the tenant of made-up requests, that drafters are tried out with: what they learn drafts for no one
+)
+
 _ids = itertools.count()
 
 
@@ -127,6 +131,11 @@ class Request:
         self.trace: list[StepRecord] = []  # one per step, by the engine
         self._text = text
         self._end_token_ids = end_token_ids
+
+    @property
+    def reads_hidden_states(self) -> bool:
+        """True if one of its drafters reads the target's: their context is kept from its first token on."""
+        return any(getattr(drafter, "reads_hidden_states", False) for drafter in self.drafters)
 
     @property
     def num_input_tokens(self) -> int:

@@ -77,6 +77,11 @@ class BlockHead(nn.Module):
         around = self.rotary_emb(states, positions)
         return [self._context_of(layer.self_attn, states, around) for layer in self.layers]
 
+    def context_weights(self) -> list[torch.Tensor]:
+        """What `context` multiplies by."""
+        attentions: list[Any] = [layer.self_attn for layer in self.layers]
+        return [self.fc.weight, *(part.weight for each in attentions for part in (each.k_proj, each.v_proj))]
+
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states (1, R, h) and logits (1, R, num_logits) of blocks' slots, for tokens and positions (1, R)."""
         assert self.embed_tokens is not None, "bound to a target"

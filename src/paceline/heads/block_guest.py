@@ -30,6 +30,7 @@ class BlockGuest:
     def __init__(self, head: BlockHead, host: Host) -> None:
         head.bind(host.model)
         self._transition = head.markov_head
+        self.context_bytes = sum(w.numel() for w in head.context_weights()) * host.model.dtype.itemsize
         apply_to_head(head, host.model, but=head.markov_head)
         self._head, self._host = head, host
         self.config = head.config

@@ -38,6 +38,7 @@ class EmittingStep:
         frames: Frames,
         recording: Recording,
     ) -> None:
+        self.keeps = False
         self.num_steps = 0  # of the recording, up to and with the last layer's keys and values, or state
         self._library, self._recording = found, recording
         self._frame, self._source_frame, self._state_frame = frames

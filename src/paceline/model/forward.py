@@ -63,15 +63,18 @@ class Forward(Protocol):
         """Do now what would otherwise hold up the first forward of a row count."""
 
 
-def forward_for(model: PreTrainedModel, pool: PagePool, last_position: int) -> Forward:
-    """The way to run `model`, whose pieces have been replaced already; positions are kept up to `last_position`."""
+def forward_for(model: PreTrainedModel, pool: PagePool, last_position: int, keeps: bool = False) -> Forward:
+    """The way to run `model`, whose pieces have been replaced already; positions are kept up to `last_position`.
+
+    One that `keeps` keeps what heads read as well (hosting.py).
+    """
     found = library()
     if found is not None and any(isinstance(module, NativeLinear) for module in model.modules()):
         try:
-            return RecordedForward(model, pool, last_position, found)
+            return RecordedForward(model, pool, last_position, found, keeps)
         except NotRecordableError:
             pass  # it looks at values in Python: its own modules, with native linears
-    return ModuleForward(model, pool, last_position)
+    return ModuleForward(model, pool, last_position, keeps)
 
 
 class ModuleForward:
@@ -79,8 +82,8 @@ class ModuleForward:
 
     is_exact_by_construction = False
 
-    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int) -> None:
-        self._model, self._pool, self._last_position = model, pool, last_position
+    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, keeps: bool = False) -> None:
+        self._model, self._pool, self._last_position, self._keeps = model, pool, last_position, keeps
         self._is_pinned = len(contexts(model)) > 1
 
     def logits(self, work: Sequence[TreeWork], num_rows: int) -> torch.Tensor:
@@ -116,13 +119,14 @@ class ModuleForward:
 
     def _step(self, rows: Rows) -> ForwardStep:
         """What answers the model's layers in one forward."""
-        return PoolStep(self._pool, rows)
+        return PoolStep(self._pool, rows, self._keeps)
 
 
 class PoolStep:
     """One forward over a page pool: stores each layer's keys and values, then attends canonically."""
 
-    def __init__(self, pool: PagePool, rows: Rows) -> None:
+    def __init__(self, pool: PagePool, rows: Rows, keeps: bool = False) -> None:
+        self.keeps = keeps
         self._layers, self._source_layers = iter(pool.layers), iter(pool.layers)
         self._rows = rows
         self._scanned = None if pool.states is None else ScannedRows(pool.states, rows.states)
@@ -173,8 +177,11 @@ class RecordedForward:
     worked out is recorded for each number when it is first met.
     """
 
-    def __init__(self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library) -> None:
+    def __init__(
+        self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library, keeps: bool = False
+    ) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
+        self._keeps = keeps
         self._frame, self._source_frame = Frame(found, pool.num_pages), Frame(found, pool.num_pages)
         self._state_frame = StateFrame(0 if pool.states is None else pool.states.num_slots)
         self._weights: Weights = {}
@@ -271,5 +278,6 @@ class RecordedForward:
         with Recording([tokens, positions, pins], memory, self._weights) as recording:
             frames = Frames(self._frame, self._source_frame, self._state_frame)
             step = EmittingStep(self._library, self._pool.layers, self._pool.states, frames, recording)
+            step.keeps = self._keeps
             result = run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None).float()
         return Recorded(num_rows, recording, result, step.num_steps)

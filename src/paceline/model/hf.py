@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,17 @@ class Decoder:
         # a position table would end before them, and some rotary scalings would change for all rows.
         self._last_position = max_length - 1
         self._forward = forward or forward_for(model, pool, self._last_position)
+        self._hosting: Forward | None = None  # the same, keeping what heads read
 
-    def run_anew(self) -> None:
-        """Take up what has been added to the model or its pool since."""
-        self._forward = forward_for(self.model, self.pool, self._last_position)
-        self.prepare()
+    def host(self) -> None:
+        """Take up the heads whose layers have been added to the pool: another forward keeps their context."""
+        self._hosting = forward_for(self.model, self.pool, self._last_position, keeps=True)
+        self._hosting.prepare()
+
+    def forward_of(self, sequences: Iterable[CachedSequence]) -> Forward:
+        """What runs rows of some sequences: more is computed only if it is kept for one of them."""
+        keeps = self._hosting is not None and any(sequence.has_guests for sequence in sequences)
+        return self._hosting if keeps and self._hosting is not None else self._forward
 
     def source(self, request: Request) -> Source | None:
         """The source of a request, as far as it is known; None where none is read."""
@@ -72,8 +78,12 @@ class Decoder:
 
     def beginning(self, request: Request) -> Before:
         """What stands before the first page of a request that reads no source."""
-        pin = self.pin(request)
-        return (request.hints.tenant, pin) if pin else request.hints.tenant
+        pin, tenant, has_guests = self.pin(request), request.hints.tenant, self.has_guests(request)
+        return (tenant, pin, has_guests) if pin or has_guests else tenant
+
+    def has_guests(self, request: Request) -> bool:
+        """True if a request's forwards keep what heads read."""
+        return self._hosting is not None and request.reads_hidden_states
 
     @property
     def max_rows(self) -> int:
@@ -111,7 +121,7 @@ class Decoder:
         """Logits (rows, V) of the trees' rows, in order."""
         needed = sum(len(item.tokens) - item.first for item in work)
         padded = self.row_counts[bisect_left(self.row_counts, needed)]
-        return _copied(self._forward.logits(work, padded)[:needed])
+        return _copied(self.forward_of([item.sequence for item in work]).logits(work, padded)[:needed])
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens` to a sequence of whole pages, or an empty one, in chunks of one page."""
@@ -121,13 +131,13 @@ class Decoder:
     @torch.inference_mode()
     def prefill_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens`, which lie in one page: to whole pages, but where kernels are exact by construction."""
-        self._forward.prefill(sequence, tokens)
+        self.forward_of([sequence]).prefill(sequence, tokens)
         sequence.length += len(tokens)
 
     @torch.inference_mode()
     def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Commit as `prefill_chunk` does, with the same bits; logits (tokens, V)."""
-        logits = _copied(self._forward.prefill_logits(sequence, tokens))
+        logits = _copied(self.forward_of([sequence]).prefill_logits(sequence, tokens))
         sequence.length += len(tokens)
         return logits
 
@@ -175,6 +185,8 @@ class HFTarget:
         self._weight_bytes = weight_bytes(decoder.model)
         self._caches: dict[int, RequestCache] = {}  # by request id
         self.on_prefill: Callable[[int], None] | None = None
+        self.hosted_share = 0.0  # of a forward's time that heads take where their context is kept
+        self.hosting = 0.0
 
     def reserve(self, request: Request, spare: int) -> bool:
         """See `Target`. It begins with what the prefix cache has."""
@@ -218,9 +230,10 @@ class HFTarget:
         if self.on_prefill is not None and count and request.num_output_tokens == 0:
             self.on_prefill(count)
 
-    def sequence(self, request: Request) -> CachedSequence:
-        """The pages of a request that has been reserved for."""
-        return self._caches[request.id].sequence
+    def sequence(self, request: Request) -> CachedSequence | None:
+        """The pages of a request that has been reserved for; None of another."""
+        cache = self._caches.get(request.id)
+        return None if cache is None else cache.sequence
 
     def grow(self, request: Request, num_rows: int) -> int:
         """See `Target`."""
@@ -262,6 +275,7 @@ class HFTarget:
             )
             for request, tree in work
         ]
+        self.hosting = self.hosted_share if any(item.sequence.has_guests for item in items) else 0.0
         parts = [self.decoder.forward(part) for part in _parts(items, self.decoder.max_rows)]
         if len(items) == 1:
             return parts

@@ -20,6 +20,7 @@ from paceline.errors import ModelError
 from paceline.model.hf import HFTarget
 from paceline.model.interface import current_step, positions
 from paceline.model.pool import CachedSequence, LayerCache, LayerShape, PagePool
+from paceline.model.reading import PATIENCE
 
 Kept = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -35,6 +36,10 @@ class Guest(Protocol):
     def shapes(self) -> Sequence[LayerShape]:
         """What it keeps for each position."""
 
+    @property
+    def context_bytes(self) -> int:
+        """Bytes of the weights that `keep` reads."""
+
     def keep(self, taps: Sequence[torch.Tensor], positions: torch.Tensor) -> Kept:
         """Keys and values (R, H_kv, D) for each of the shapes, of taps (1, R, H) at positions (1, R)."""
 
@@ -45,6 +50,7 @@ class Host:
     def __init__(self, target: HFTarget) -> None:
         self._target = target
         self._taps = _Taps(target.decoder.model)
+        self._num_bytes = 0  # of weights that heads add to a forward
 
     @property
     def model(self) -> PreTrainedModel:
@@ -62,19 +68,37 @@ class Host:
         return self._target.max_length - 1
 
     def attach(self, guest: Guest) -> list[LayerCache]:
-        """Begin to keep what a guest asks for; where. Prompts that were read before lack it: they are forgotten.
+        """Begin to keep what a guest asks for; where. Requests that run already go without.
 
         Raises:
             ModelError: the target has no such taps.
         """
         kept = self.pool.add_guests(guest.shapes)
         self._taps.add(guest, kept)
-        self._target.decoder.run_anew()
+        self._target.decoder.host()
+        read = self._target.memory()["weight_bytes"]
+        self._num_bytes += guest.context_bytes
+        self._target.hosted_share = self._num_bytes / (read + self._num_bytes)  # what is read says what it takes
         return kept
 
-    def sequence(self, request: Request) -> CachedSequence:
-        """The pages of a request that is being decoded; `length` positions are committed."""
-        return self._target.sequence(request)
+    def sequence(self, request: Request) -> CachedSequence | None:
+        """The pages of a request that is being decoded, and for which a head is asked now; None of others.
+
+        `length` positions are committed, and heads' context of all of them is kept: if none was asked for long, it is
+        not, and the pages are None as well.
+        """
+        sequence = self._target.sequence(request)
+        if sequence is None or sequence.length > sequence.kept_for:
+            return None
+        sequence.kept_for = sequence.length + PATIENCE
+        return sequence
+
+    def blank(self, num_positions: int) -> CachedSequence | None:
+        """Pages of no request, to try a forward out in; None if too few are free."""
+        sequence = self.pool.reserve(num_positions)
+        if sequence is not None:
+            sequence.length = num_positions
+        return sequence
 
 
 class _Taps:
@@ -95,7 +119,7 @@ class _Taps:
 
     def _see(self, tap: int, hidden: torch.Tensor) -> None:
         step = current_step()
-        if step is None:
+        if step is None or not step.keeps:
             return
         self._seen[tap] = hidden
         for guest, layers in self._guests:

@@ -35,6 +35,8 @@ _HARMLESS = (
 class ForwardStep(Protocol):
     """What answers the model's attention and recurrent layers during one forward, called in their order."""
 
+    keeps: bool  # whether what heads make of the rows is wanted
+
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """Output (R, H, D_v) for queries (R, H, D), keys and values (R, H_kv, D)."""
 
@@ -53,6 +55,8 @@ class ForwardStep(Protocol):
 
 class SilentStep:
     """Answers with zeros: see `ForwardStep`."""
+
+    keeps = False
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
         """(R, H, D_v)."""

@@ -89,12 +89,18 @@ class CachedSequence:
         self.pages = pages
         self.length = length
         self.state = state  # of recurrent layers
+        self.kept_for = 0  # length from which on what heads make of its rows is kept no more
         self.pin = 0  # the context that its rows are rotated for, by number
         self.source: CachedSequence | None = None  # what its rows look at besides: of an encoder-decoder
 
     def state_rows(self, first_row: int, parents: Sequence[int], first: int, is_kept: bool = False) -> list[StateRows]:
         """What recurrent layers are told of the rows of a tree, once for each forward; nothing if there are none."""
         return [] if self.state is None else [self.state.feed(first_row, parents, first, is_kept)]
+
+    @property
+    def has_guests(self) -> bool:
+        """True if the next forward of its rows keeps what heads make of them."""
+        return self.length < self.kept_for
 
     def advance(self, count: int) -> None:
         """Commit the first rows of what was fed last, which stand where they belong."""
@@ -144,7 +150,7 @@ class PagePool:
         return [LayerCache(shape, *next(memory[shape])) for shape in shapes]
 
     def add_guests(self, shapes: Sequence[LayerShape]) -> list[LayerCache]:
-        """Layers of a head, in the same pages and slots. What prompts have left in the prefix cache lacks them."""
+        """Layers of a head, in the same pages and slots. What prompts have left in the prefix cache is forgotten."""
         added = self._stacked(shapes)
         self.guests += added
         self.forget_prefixes()

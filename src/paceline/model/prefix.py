@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 
 PAGE_SIZE = 64
 
-# What stands before a page: the serial number of the page there, or the tenant, of long requests with their context.
-Before = int | str | tuple[str, int]
+# What stands before a page: the serial number of the page there, or the tenant; with that of requests that are rotated
+# for another context, or whose pages hold what heads read.
+Before = int | str | tuple[str, int, bool]
 _Key = tuple[Before, tuple[int, ...]]  # and the page's tokens
 
 

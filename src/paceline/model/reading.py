@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from paceline.model.hf import Decoder
 
 
+PATIENCE = 48  # positions for which a head's context is kept without its being asked: it cannot be resumed after
+
+
 class RequestCache:
     """The pages of a request, and how many of them, from the first on, the prefix cache knows."""
 
@@ -48,6 +51,7 @@ class RequestCache:
                 pool.release(pages)
             return None
         sequence.source, sequence.pin = pages, decoder.pin(request)
+        sequence.kept_for = len(request.tokens) + PATIENCE if decoder.has_guests(request) else 0
         cache = cls(decoder, request, sequence, found[-1][1] if found else start, source)
         cache._restore(len(found))
         return cache

@@ -19,7 +19,7 @@ from typing import Any
 from paceline._version import __version__
 from paceline.cache import cache_file, read_json, write_json
 from paceline.engine.ports import Target
-from paceline.engine.request import Drafter, DraftLimits, Hints, Request
+from paceline.engine.request import WARM_UP, Drafter, DraftLimits, Hints, Request
 from paceline.engine.tree import MAX_DEPTH
 from paceline.pacing.costs import CostTable, ForwardCost
 from paceline.pacing.estimates import DrafterStatistics
@@ -35,7 +35,6 @@ _STALE_SECONDS = 30 * 86400
 _LOOK = 8  # rows of the second forward that is looked at where nothing is known
 _ROW = 0.05  # of a forward of one row, that each further row is taken to cost where nothing says better
 
-_TENANT = "\0warm-up"  # nobody's: what drafters learn here drafts for no one
 _WORDS = 16  # different tokens of the text, so that it repeats itself
 _SHORT_PROMPT, _LONG_PROMPT = 24, 256  # tokens
 _DEPTHS = (1, 1, 4, 1, 4, 1, 4)  # of proposals for one request; the first reads its prompt
@@ -208,7 +207,7 @@ def evict_caches(target: Target, seconds: float) -> None:
 def _made_up(num_tokens: int, vocab_size: int) -> Request:
     tokens = random.Random(0).choices(range(min(_WORDS, vocab_size)), k=num_tokens)
     sampler = Sampler(SamplingParams(max_tokens=len(_DEPTHS) + MAX_DEPTH), SamplerContext(vocab_size), tokens, 0)
-    return Request(tokens, sampler, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=Hints(tenant=_TENANT))
+    return Request(tokens, sampler, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=Hints(tenant=WARM_UP))
 
 
 def _propose(

@@ -134,8 +134,8 @@ class AdaptivePacer(Pacer):
         is_studied = self._num_idle % _SELDOM == 0
         if is_studied:
             self._learn_costs(outcomes, times)
-        undrafted = times.observing - times.scoring
-        own = times.scoring - times.drafting + self._clock() - times.observing
+        undrafted = times.observing - times.scoring - times.hosting
+        own = times.scoring - times.drafting + times.hosting + self._clock() - times.observing
         overhead = self.experience.idle_overhead
         self.guard.book_plain([o.request for o in outcomes], undrafted, own + undrafted, undrafted, overhead.value)
         for outcome in outcomes:
@@ -150,13 +150,13 @@ class AdaptivePacer(Pacer):
         """Enter a step in which drafters could be asked, and learn from it."""
         rows, emitted = _totals(outcomes)
         has_drafts = rows > len(outcomes)
-        undrafted = times.observing - times.scoring
+        undrafted = times.observing - times.scoring - times.hosting
         estimate = self.costs.forward(rows, plan.context) + emitted * self.costs.rest if has_drafts else undrafted
         plain = self.costs.plain(len(outcomes), plan.context)
         self._learn_costs(outcomes, times)
         for state, candidates, outcome in zip(plan.states, plan.candidates, outcomes, strict=True):
-            self._learn(state, candidates, outcome, plain, times.committing - times.scoring)
-        own = times.scoring - times.drafting + self._clock() - times.observing
+            self._learn(state, candidates, outcome, plain, times.committing - times.scoring - times.hosting)
+        own = times.scoring - times.drafting + times.hosting + self._clock() - times.observing
         idle_overhead = self.experience.idle_overhead.value
         if plan.has_asked:
             estimate, idle_overhead = estimate + plan.asking_estimate + plan.overhead, 0.0
@@ -174,7 +174,7 @@ class AdaptivePacer(Pacer):
         """Learn what a forward, and the rest of a step, take."""
         rows, emitted = _totals(outcomes)
         context = max([len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes])  # as it was scored
-        self.costs.learn(rows, context, times.committing - times.scoring)
+        self.costs.learn(rows, context, times.committing - times.scoring - times.hosting)
         self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
 
     def _learn(

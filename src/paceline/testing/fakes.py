@@ -46,6 +46,7 @@ class ScriptedTarget:
     ) -> None:
         self.vocab_size = vocab_size
         self.max_length = max_length
+        self.hosting = 0.0
         self.contexts: Sequence[int] = (max_length,)
         self.capacity = max_length if cache_tokens is None else cache_tokens
         self.reads = None

@@ -33,6 +33,11 @@ class WrappedTarget:
         return self.inner.row_counts
 
     @property
+    def hosting(self) -> float:
+        """See `Target`."""
+        return self.inner.hosting
+
+    @property
     def cache_usage(self) -> float:
         """See `Target`."""
         return self.inner.cache_usage
