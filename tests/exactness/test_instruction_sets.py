@@ -12,7 +12,7 @@ from exactness.models import build
 from exactness.quantized import MODELS, Rounded
 from native.sets import all_sets
 from paceline.model.building import build as build_quantized
-from paceline.model.hf import Decoder
+from paceline.model.decoder import Decoder
 from paceline.model.inspect import anatomy
 from paceline.model.interface import ATTENTION_NAME
 from paceline.model.numerics import apply

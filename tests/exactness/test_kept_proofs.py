@@ -17,8 +17,9 @@ from torch.utils.hooks import RemovableHandle
 
 from exactness.models import ARCHITECTURES, build
 from paceline.model import agreement, inspect, numerics, proof, proving
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
-from paceline.model.hf import Decoder, HFTarget
+from paceline.model.hf import HFTarget
 from paceline.model.loading import load_target
 from paceline.model.pretrained import read_model
 from paceline.model.proof import proof_file, read_proof

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from exactness.decoding import PlainRuns, RandomTrees, decode
 from exactness.models import ARCHITECTURES
 from exactness.subjects import Subject, job
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS, ModuleForward, RecordedForward
-from paceline.model.hf import Decoder
 from paceline.model.pool import PagePool
 from paceline.model.rows import TreeWork
 from paceline.native.frame import Frame

@@ -13,7 +13,8 @@ from exactness.models import build
 from exactness.subjects import Subject, job
 from paceline.model import inspect, numerics
 from paceline.model.attention import batch_invariant_attention
-from paceline.model.hf import Decoder, HFTarget
+from paceline.model.decoder import Decoder
+from paceline.model.hf import HFTarget
 from paceline.model.interface import ATTENTION_NAME
 from paceline.model.pool import PAGE_SIZE, LayerCache, PagePool
 from paceline.model.probe import REFERENCE, is_even, proven_row_counts

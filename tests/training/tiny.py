@@ -16,8 +16,13 @@ VOCABULARY, WIDTH = 23, 16
 def target(seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=24, vocab_size=VOCABULARY, max_position_embeddings=64,
+        hidden_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=24,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=64,
         initializer_range=0.3,
     )
     return LlamaForCausalLM(config).eval()
@@ -25,8 +30,13 @@ def target(seed: int = 0) -> LlamaForCausalLM:
 
 def config(**fields: Any) -> BlockConfig:
     layers = Qwen3Config(
-        hidden_size=WIDTH, num_hidden_layers=fields.pop("num_layers", 1), num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, intermediate_size=20, vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=fields.pop("num_layers", 1),
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=20,
+        vocab_size=VOCABULARY,
         max_position_embeddings=64,
     )
     usual = {"taps": (1, 3), "target_hidden_size": WIDTH, "block_size": 4, "mask_token_id": 0, "rank": 3}

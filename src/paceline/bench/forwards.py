@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from paceline.bench.timing import Contender
 from paceline.errors import ConfigError
-from paceline.model.hf import Decoder
+from paceline.model.decoder import Decoder
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
 

@@ -11,7 +11,7 @@ from typing import Any
 from paceline.engine.ports import Ask, Budget, Pacer, StepTimes
 from paceline.engine.request import Request, StepOutcome
 from paceline.engine.tree import DraftTree
-from paceline.model.hf import Decoder
+from paceline.model.decoder import Decoder
 from paceline.testing import WrappedPacer
 
 

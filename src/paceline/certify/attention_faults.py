@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS, ModuleForward, PoolStep
-from paceline.model.hf import SCRATCH, Decoder, HFTarget
+from paceline.model.hf import SCRATCH, HFTarget
 from paceline.model.pool import LayerCache, PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TAIL, Rows, TreeWork

@@ -24,8 +24,9 @@ from paceline.formats.mixes import MIXES
 from paceline.formats.opening import find_checkpoint
 from paceline.model import inspect
 from paceline.model.building import Builder, build
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS
-from paceline.model.hf import SCRATCH, Decoder, HFTarget
+from paceline.model.hf import SCRATCH, HFTarget
 from paceline.model.numerics import apply, free_memory, num_weights, shared_copy
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.pretrained import read_model

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paceline.model.hf import Decoder
+from paceline.model.decoder import Decoder
 from paceline.model.numerics import has_odd_end
 from paceline.model.pool import CachedSequence
 from paceline.model.prefix import PAGE_SIZE

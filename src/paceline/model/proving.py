@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
 from paceline.model import agreement, inspect, rotary
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS
-from paceline.model.hf import Decoder
 from paceline.model.interface import ATTENTION_NAME
 from paceline.model.numerics import NumericPath, apply, free_memory, paths
 from paceline.model.pool import PagePool

@@ -14,7 +14,7 @@ from paceline.model.prefix import PAGE_SIZE, Before
 from paceline.model.seq2seq.sources import Source
 
 if TYPE_CHECKING:
-    from paceline.model.hf import Decoder
+    from paceline.model.decoder import Decoder
 
 
 PATIENCE = 48  # positions for which a head's context is kept without its being asked: it cannot be resumed after

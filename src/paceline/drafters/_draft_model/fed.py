@@ -10,7 +10,7 @@ from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree
 
 if TYPE_CHECKING:
-    from paceline.model.hf import Decoder
+    from paceline.model.decoder import Decoder
     from paceline.model.pool import CachedSequence
 
 CONSIDERED = 8  # tokens among which belief is shared out

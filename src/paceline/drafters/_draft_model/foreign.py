@@ -21,7 +21,7 @@ from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.text.stream import INCOMPLETE, TextStream, no_text
 
 if TYPE_CHECKING:
-    from paceline.model.hf import Decoder
+    from paceline.model.decoder import Decoder
     from paceline.model.pool import CachedSequence, PagePool
     from paceline.text.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from paceline.sampling.noise import largest
 from paceline.sampling.sampler import softmax
 
 if TYPE_CHECKING:
-    from paceline.model.hf import Decoder
+    from paceline.model.decoder import Decoder
     from paceline.model.pool import CachedSequence
 
 

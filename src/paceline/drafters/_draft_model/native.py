@@ -14,7 +14,7 @@ from paceline.errors import DrafterError
 from paceline.native.layout import PAGE, Draft
 
 if TYPE_CHECKING:
-    from paceline.model.hf import Decoder
+    from paceline.model.decoder import Decoder
     from paceline.model.pool import CachedSequence
     from paceline.native.drafting import Drafting
 
