@@ -54,7 +54,8 @@ class DrafterSet:
         for drafter in self._made.values():
             drafter.close()
         self._made.clear()
-        del self._on_attached  # it holds the model
+        self._environment = replace(self._environment, host=None)  # it holds the model, as the other does
+        del self._on_attached
 
     def _drafter(self, spec: str | Drafter, taken: Collection[str]) -> Drafter:
         """A drafter that has been attached, by a name that none of its companions has."""

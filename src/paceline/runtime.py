@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -143,6 +144,8 @@ class Runtime:
         """End the thread and free the model's memory."""
         self._finalizer()
         is_freed = self._loaded is not None and not self._loaded.is_shared
+        if self._loaded is not None:
+            self.environment = replace(self.environment, host=None)  # it holds the model
         self._loaded = self._factory = None
         self._chosen = ()
         if is_freed:
