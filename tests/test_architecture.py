@@ -24,6 +24,7 @@ LAYERS = [
     {"drafter_set", "request_factory"},
     {"streams", "runtime", "mailbox"},
     {"llm"},
+    {"training"},
     {"report"},
     {"doctor"},
     {"training"},

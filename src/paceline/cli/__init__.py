@@ -20,6 +20,7 @@ from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
 from paceline.cli.report import report
 from paceline.cli.serve import serve
+from paceline.cli.train import train
 from paceline.cli.translate import translate
 from paceline.errors import PacelineError
 
@@ -42,6 +43,7 @@ app.command()(convert)
 app.command()(report)
 app.command()(doctor)
 app.command()(certify)
+app.command()(train)
 app.add_typer(bench, name="bench")
 
 

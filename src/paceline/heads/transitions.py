@@ -40,15 +40,19 @@ class Transition(nn.Module):
         """The state behind a slot (..., state_size) and its vector (..., r), from the embedding before it (..., r)."""
         return state, before
 
-    def biases(self, hidden: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """What is added to the logits of whole blocks (N, B, num_logits): hidden (N, B, h), tokens before (N, B)."""
+    def vectors(self, hidden: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """V of whole blocks (N, B, r): hidden (N, B, h), tokens before (N, B)."""
         features, embedded = self.features(hidden), self.markov_w1(before)
         state = hidden.new_zeros(len(hidden), self.state_size)
-        vectors = []
+        found = []
         for slot in range(hidden.shape[1]):
             state, vector = self.step(state, embedded[:, slot], features[:, slot])
-            vectors.append(vector)
-        return self.markov_w2(torch.stack(vectors, 1))  # type: ignore[no-any-return]
+            found.append(vector)
+        return torch.stack(found, 1)
+
+    def biases(self, hidden: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """What is added to the logits of whole blocks (N, B, num_logits): hidden (N, B, h), tokens before (N, B)."""
+        return self.markov_w2(self.vectors(hidden, before))  # type: ignore[no-any-return]
 
 
 class GatedTransition(Transition):

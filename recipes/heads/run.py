@@ -1,0 +1,153 @@
+"""The block head of the bundled target: prompts of five domains, the target's continuations, a head, its figures.
+
+What is done is not redone; stop it when you like and start it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tiny"))
+import data
+
+from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
+from paceline.console import progress
+from paceline.llm import LLM
+from paceline.model.pretrained import read_model
+from paceline.training.data import Corpus, Plan, Question, generate
+from paceline.training.draft import Independent
+from paceline.training.evaluate import Scores, distinct, evaluate
+from paceline.training.loop import Budget, Run
+from paceline.training.packing import pack
+from paceline.training.recipe import Recipe, usual
+from paceline.training.session import KINDS
+
+PROMPTS = {"story": 1500, "play": 600, "novel": 400, "command": 900, "maths": 900}  # to train on, by domain
+HELD_OUT = 40  # of each
+SHORT = (3, 33)  # tokens of an opening of prose
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
+    parser.add_argument("--work", type=Path, default=Path("runs/heads"), help="data, runs, figures")
+    parser.add_argument("--out", type=Path, default=Path("runs/heads/tiny-block"))
+    parser.add_argument("--documents", type=int, default=12_000, help="continuations to train on")
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--name", default="head", help="of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
+    parser.add_argument("--baseline", action="store_true", help="measure the bundled draft model alone")
+    parser.add_argument("--data-alone", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    train, held_out = corpora(args)
+    if args.data_alone:
+        return
+    target = read_model(DEFAULT_TARGET, torch.float32, torch.device("cpu"), attn_implementation="sdpa")
+    target.requires_grad_(False)
+    if args.baseline:
+        report(args, "draft", measure_draft(target, held_out), held_out)
+        return
+    recipe = usual(target, **dict(parsed(item) for item in args.set))
+    run = Run(
+        KINDS["block"](target, recipe, DEFAULT_TARGET), (train, held_out), args.work / args.name, {"set": args.set}
+    )
+    with progress("training", 1.0) as bar:
+        run.train(Budget(args.minutes, args.steps), Watcher(bar.update, run, args.out))
+    run.write(args.out)
+    report(args, args.name, run.scores(), held_out, run)
+
+
+class Watcher:
+    """Shows how far a run is, and writes its best head as soon as there is a better one."""
+
+    def __init__(self, show, run: Run, out: Path) -> None:
+        self.show, self.run, self.out, self.written = show, run, out, 0
+
+    def __call__(self, share: float, what: str) -> None:
+        self.show(share, what)
+        if self.run.state.best_step != self.written:
+            self.written = self.run.state.best_step
+            self.run.write(self.out)
+            print(f"{share:.0%} {what}", flush=True)
+
+
+def parsed(item: str) -> tuple[str, object]:
+    name, _, value = item.partition("=")
+    found = json.loads(value)
+    if name == "mix":
+        found = {float(heat): share for heat, share in found.items()}
+    return name, tuple(found) if isinstance(found, list) else found
+
+
+def corpora(args: argparse.Namespace) -> tuple[list, list]:
+    """Documents to train on and to evaluate on: of prompts that neither the target nor the head was trained on."""
+    train, held_out = (Corpus(args.work / name, 4096) for name in ("train", "held_out"))
+    if len(train) < args.documents or len(held_out) < 5 * HELD_OUT * 3:
+        with LLM() as llm:
+            known, unseen = data.load_documents(args.corpora)
+            write(llm, prompts(llm, known, PROMPTS, 0, False), args.documents, train, 0)
+            write(llm, prompts(llm, unseen, dict.fromkeys(PROMPTS, HELD_OUT), 1, True), 5 * HELD_OUT * 3, held_out, 1)
+    print(f"{len(train)} documents of {train.num_tokens} tokens; {len(held_out)} held out of {held_out.num_tokens}")
+    return train.read(False)[: args.documents], held_out.read(True)
+
+
+def write(llm: LLM, questions: list[Question], count: int, corpus: Corpus, seed: int) -> None:
+    with progress("the target writes", count) as bar:
+        generate(llm, Plan(questions, count, Recipe.length, Recipe().mix, seed), corpus, bar.update)
+
+
+def prompts(llm: LLM, documents: data.Documents, counts: dict[str, int], seed: int, held_out: bool) -> list[Question]:
+    """Openings of documents: of prose a few tokens, of a command or a question all of it."""
+    draw, found = random.Random(seed), []
+    for domain, count in counts.items():
+        chosen = documents[domain][:]
+        draw.shuffle(chosen)
+        for text in chosen[:count]:
+            found.append(Question(tuple(opening(llm, domain, text, draw)), domain, held_out))
+    return list(dict.fromkeys(found))
+
+
+def opening(llm: LLM, domain: str, text: str, draw: random.Random) -> list[int]:
+    for mark in ("\nJSON:", "\nAnswer:"):
+        if domain in ("command", "maths") and mark in text:
+            return llm.encode(text[: text.index(mark) + len(mark)])[-128:]
+    return llm.encode(text[:600])[: draw.randrange(*SHORT)]
+
+
+def measure_draft(target, held_out) -> Scores:
+    draft = read_model(str(bundled_path(DEFAULT_DRAFT)), torch.float32, torch.device("cpu"), attn_implementation="sdpa")
+    packed = pack(held_out, Recipe.length)
+    batches = (packed.rows(slice(i, i + 8), torch.device("cpu")) for i in range(0, len(packed), 8))
+    return evaluate(Independent(target, draft), batches, held_out)
+
+
+def report(args: argparse.Namespace, name: str, scores: Scores, held_out, run: Run | None = None) -> None:
+    figures = {"scores": scores.as_dict(), "tau": scores.tau, "distinct_4_grams": distinct(held_out)}
+    heats = sorted({heat for _, heat in scores.tallies})
+    for domain in PROMPTS:
+        tallies = {heat: scores.tallies[domain, heat] for heat in heats if (domain, heat) in scores.tallies}
+        figures[domain] = {f"{heat:g}": round(tally.tau, 3) for heat, tally in tallies.items()}
+    for wanted in heats:
+        figures[f"at {wanted:g}"] = scores.over(lambda key, wanted=wanted: key[1] == wanted).as_dict()
+    if run is not None:
+        size = sum(w.numel() for w in load_file(args.out / "model.safetensors").values())
+        figures |= {"steps": run.state.step, "seconds": run.state.seconds, "parameters": size}
+        figures |= {"history": run.state.history}
+    (args.work / f"{name}.json").write_text(json.dumps(figures, indent=1))
+    print(json.dumps({k: v for k, v in figures.items() if k not in ("scores", "history")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`paceline train`: a drafter for a model, trained on one's own prompts, by the clock."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from paceline.bundled import DEFAULT_TARGET
+from paceline.cli.options import DEVICE
+from paceline.console import Table, progress, show
+from paceline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from paceline.training.session import Order, Outcome
+
+_MOST_MINUTES = 7 * 24 * 60.0
+
+
+def train(
+    model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default=DEFAULT_TARGET),
+    prompts: Path = typer.Option(..., metavar="FILE", help="What users ask: JSON lines or plain text, as for bench."),
+    out: Path = typer.Option(Path("drafter"), metavar="FOLDER", help="Where the drafter, its card and its run go."),
+    minutes: float = typer.Option(15.0, min=0.1, max=_MOST_MINUTES, help="By the clock, the model's writing included."),
+    kind: str = typer.Option("block", metavar="KIND", help="block (a head on the model's states) or draft."),
+    steps: int = typer.Option(None, min=1, help="Of training, in place of minutes: one seed, one result."),
+    documents: int = typer.Option(
+        None, min=8, help="Continuations to train on.", show_default="what a fifth of the minutes brings"
+    ),
+    seed: int = typer.Option(0, help="Of data, weights and order."),
+    choices: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="Of the recipe, such as rank=32 or taps=2,4,5; may be repeated."
+    ),
+    device: str = DEVICE,
+    fresh: bool = typer.Option(False, "--fresh", help="Begin anew where the folder holds another run."),
+) -> None:
+    """Train a drafter for MODEL on its own continuations of your prompts: they become faster, and stay the same."""
+    with progress("reading PyTorch and transformers"):
+        from paceline.training.loop import Budget
+        from paceline.training.session import Order
+
+    name = os.path.expanduser(model or DEFAULT_TARGET)
+    chosen = {**parse_choices(choices), "seed": seed}
+    order = Order(prompts, out, name, kind, Budget(minutes, steps), documents, device, chosen)
+    if fresh and order.work.is_dir():
+        shutil.rmtree(order.work)
+    _show(order, _run(order))
+
+
+def _run(order: Order) -> Outcome:
+    from paceline.training.session import train as run
+
+    try:
+        with progress("training", 1.0) as bar:
+            return run(order, bar.update)
+    except KeyboardInterrupt:
+        typer.secho(f"stopped; the same command goes on from {order.work}", err=True)
+        raise
+
+
+def parse_choices(given: list[str]) -> dict[str, Any]:
+    """Fields of a recipe by name, each as the type that the recipe has.
+
+    Raises:
+        ConfigError: there is no such field, or the value is not of its type.
+    """
+    from paceline.training.recipe import Recipe, read_choice
+
+    found: dict[str, Any] = {}
+    for item in given:
+        name, mark, value = item.partition("=")
+        if not mark:
+            raise ConfigError(f"--set is {item!r}; allowed: NAME=VALUE, such as rank=32")
+        found[name] = read_choice(Recipe, name, value)
+    return found
+
+
+def _show(order: Order, outcome: Outcome) -> None:
+    table = Table(
+        f"{order.out}: {outcome.steps} steps in {outcome.seconds / 60:.1f} minutes on {outcome.num_tokens} tokens "
+        f"({outcome.corpus_bytes / 1e6:.1f} MB)",
+        ("held-out text", "anchors", "tau", "+-"),
+    )
+    for name, tally in outcome.scores.as_dict().items():
+        table.rows.append((name, str(tally["anchors"]), f"{tally['tau']:.2f}", f"{tally['error']:.2f}"))
+    table.notes.append(f"over all: {outcome.scores.tau:.2f} tokens a step of a chain of 7, expected")
+    table.notes.append(f"use it: {_usage(order)}")
+    show(table)
+
+
+def _usage(order: Order) -> str:
+    model = "" if order.model == DEFAULT_TARGET else f" --model {order.model}"
+    ways = {"draft": f"--draft-model {order.out}"}
+    return f"paceline generate TEXT{model} {ways.get(order.kind, f'--drafters auto,{order.kind}:path={order.out}')}"

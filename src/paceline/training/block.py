@@ -1,0 +1,140 @@
+"""A block head in training: its forward over many anchors of packed text, its loss, and what it would have accepted."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from paceline.heads.block import BlockHead
+from paceline.heads.formats.speculators_dspark import Verifier, write_head
+from paceline.model.interface import answered_by
+from paceline.training import anchors, losses
+from paceline.training.anchors import Anchors
+from paceline.training.attending import PackedBlocks
+from paceline.training.features import Features
+from paceline.training.packing import Packed
+from paceline.training.projecting import log_candidates
+from paceline.training.recipe import Recipe, block_config
+
+COLDEST = 0.3  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
+
+
+class BlockTrainee:
+    """See `loop.Trainee`."""
+
+    def __init__(self, target: PreTrainedModel, recipe: Recipe, name: str = "") -> None:
+        self.recipe, self.depth = recipe, recipe.block_size
+        self._target, self._about = target, Verifier.of(target, name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.module = self.head = BlockHead(block_config(recipe, target))
+            _initialise(self.head)
+        self._features = Features(target, recipe.taps)
+        self._table = target.get_output_embeddings().weight.detach()
+        self.head.lm_head = nn.Identity()  # logits are computed here, once for the head and its transition
+        self.head.bind(target)
+        self.head.to(target.device).train()
+        for weight in self.head.embed_tokens.parameters():  # type: ignore[union-attr]
+            weight.requires_grad_(False)
+
+    def loss(self, batch: Packed, draw: np.random.Generator) -> torch.Tensor:
+        """The mean loss of blocks at places drawn at random."""
+        recipe, proposals = self.recipe, self.head.config.num_proposals
+        chosen = anchors.drawn(batch, recipe.anchors, proposals, draw)
+        rows, heat = chosen.before.flatten(1), batch.heat.clamp_min(COLDEST)
+        with precision(batch.tokens.device):
+            taps, wanted = self._features(batch)
+            states = self._states(batch, chosen, taps) / heat.gather(1, rows).view(-1, 1)
+        shares, tokens = target_shares(wanted, heat, recipe.candidates)
+        p, ids = rows_at(shares, rows), rows_at(tokens, rows)
+        kind = torch.bfloat16 if is_in_bf16(batch.tokens.device) else torch.float32
+        tail = self._tail()
+        q = losses.lumped(log_candidates(states.to(kind), self._table.to(kind), tail.to(kind), ids).exp())
+        loss, accepted = losses.LOSSES[recipe.loss](p, q), losses.overlap(p, q)
+        valid = chosen.is_valid.view(-1, proposals).float()
+        return losses.weighted(loss.view(valid.shape), accepted.view(valid.shape), valid, recipe.weights)
+
+    @torch.no_grad()
+    def logits(self, batch: Packed, chosen: Anchors) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `evaluate.Scored`."""
+        with precision(batch.tokens.device):
+            taps, wanted = self._features(batch)
+            states = self._states(batch, chosen, taps)
+        given = states.float() @ torch.cat([self._table.float(), self._tail().float()], 1).T
+        return rows_at(wanted, chosen.before.flatten(1)).float(), given
+
+    def write(self, folder: Path) -> None:
+        """The head as it is now."""
+        write_head(self.head, folder, self._about)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is trained, by name."""
+        return {name: weight for name, weight in self.head.named_parameters() if weight.requires_grad}
+
+    def _states(self, batch: Packed, chosen: Anchors, taps: list[torch.Tensor]) -> torch.Tensor:
+        """(N * A * P, h + r): for each proposal its hidden state, and the transition's vector behind the true tokens."""
+        head, (n, a) = self.head, chosen.places.shape
+        config, positions, proposals = head.config, batch.positions.view(1, -1), chosen.before.shape[-1]
+        context = head.context([tap.reshape(1, positions.shape[1], -1) for tap in taps], positions)
+        step = PackedBlocks(context, chosen.places, batch.document, config.block_size, config.is_causal)
+        tokens = torch.full((n, a, config.block_size), config.mask_token_id, device=batch.tokens.device)
+        tokens[..., 0] = batch.tokens.gather(1, chosen.places)
+        slots = torch.arange(config.block_size, device=tokens.device)
+        at = batch.positions.gather(1, chosen.places)[..., None] + slots
+        with answered_by(step):
+            hidden, _ = head(tokens.view(1, -1), at.view(1, -1))
+        hidden = hidden.view(n * a, config.block_size, -1)[:, config.first_slot :][:, :proposals]
+        if head.markov_head is None:
+            return hidden.flatten(0, 1)
+        before = batch.tokens.gather(1, chosen.before.flatten(1)).view(n * a, proposals)
+        return torch.cat([hidden, head.markov_head.vectors(hidden, before).to(hidden.dtype)], -1).flatten(0, 1)
+
+    def _tail(self) -> torch.Tensor:
+        """(V, r)."""
+        if self.head.markov_head is None:
+            return self._table[:, :0]
+        return self.head.markov_head.markov_w2.weight  # type: ignore[no-any-return]
+
+
+def precision(device: torch.device) -> AbstractContextManager[object]:
+    """bf16 where the hardware multiplies in it, else float32."""
+    return torch.autocast(device.type, torch.bfloat16) if is_in_bf16(device) else nullcontext()
+
+
+def is_in_bf16(device: torch.device) -> bool:
+    """See `precision`."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cuda" or any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def target_shares(logits: torch.Tensor, heat: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The target's law at temperatures (N, S), from its logits (N, S, V), and its likeliest tokens (N, S, K).
+
+    It is their probabilities with that of all others behind them, (N, S, K + 1).
+    """
+    scores = logits.float()
+    tokens = scores.topk(min(count, scores.shape[-1] - 1), -1).indices
+    return losses.on_candidates(scores, tokens, heat[..., None]), tokens
+
+
+def rows_at(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(N * R, X) of values (N, S, X) at places (N, R)."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1])).flatten(0, 1)
+
+
+@torch.no_grad()
+def _initialise(head: BlockHead) -> None:
+    """Small weights, projections into the residual stream smaller, and a transition that says nothing yet."""
+    scale = (2 * len(head.layers)) ** -0.5
+    for name, weight in head.named_parameters():
+        if weight.ndim > 1 and not name.startswith("markov_head"):
+            weight.normal_(0.0, 0.02 * (scale if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0))
+    nn.init.normal_(head.fc.weight, 0.0, head.fc.in_features**-0.5)
+    if head.markov_head is not None:
+        nn.init.normal_(head.markov_head.markov_w1.weight, 0.0, 1.0)
+        nn.init.zeros_(head.markov_head.markov_w2.weight)
