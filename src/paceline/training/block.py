@@ -77,7 +77,7 @@ class BlockTrainee:
         return {name: weight for name, weight in self.head.named_parameters() if weight.requires_grad}
 
     def _states(self, batch: Packed, chosen: Anchors, taps: list[torch.Tensor]) -> torch.Tensor:
-        """(N * A * P, h + r): for each proposal its hidden state, and the transition's vector behind the true tokens."""
+        """(N * A * P, h + r): of each proposal: its hidden state, and the transition's vector behind the true tokens."""
         head, (n, a) = self.head, chosen.places.shape
         config, positions, proposals = head.config, batch.positions.view(1, -1), chosen.before.shape[-1]
         context = head.context([tap.reshape(1, positions.shape[1], -1) for tap in taps], positions)
