@@ -24,7 +24,6 @@ LAYERS = [
     {"drafter_set", "request_factory"},
     {"streams", "runtime", "mailbox"},
     {"llm"},
-    {"training"},
     {"report"},
     {"doctor"},
     {"training"},

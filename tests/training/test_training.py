@@ -193,8 +193,13 @@ def test_a_draft_model_is_a_part_of_its_target(target: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("taps", "2,4,5", (2, 4, 5)), ("rank", "32", 32), ("rate", "1e-3", 1e-3), ("loss", "kl", "kl")]
-    + [("mix", "0:0.5,1:0.5", {0.0: 0.5, 1.0: 0.5})],
+    [
+        ("taps", "2,4,5", (2, 4, 5)),
+        ("rank", "32", 32),
+        ("rate", "1e-3", 1e-3),
+        ("loss", "kl", "kl"),
+        ("mix", "0:0.5,1:0.5", {0.0: 0.5, 1.0: 0.5}),
+    ],
 )
 def test_choices_are_read_as_what_they_are(name: str, text: str, value: Any) -> None:
     assert read_choice(Recipe, name, text) == value
@@ -202,8 +207,12 @@ def test_choices_are_read_as_what_they_are(name: str, text: str, value: Any) -> 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
-    [("ranks", "3", "no 'ranks'; allowed: taps"), ("rank", "x", "a whole number"), ("taps", "2;4", "with commas")]
-    + [("mix", "1", "TEMPERATURE:SHARE")],
+    [
+        ("ranks", "3", "no 'ranks'; allowed: taps"),
+        ("rank", "x", "a whole number"),
+        ("taps", "2;4", "with commas"),
+        ("mix", "1", "TEMPERATURE:SHARE"),
+    ],
 )
 def test_choices_that_there_are_not_are_refused(name: str, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -33,7 +33,7 @@ class BlockTrainee:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.module = self.head = BlockHead(block_config(recipe, target))
-            _initialise(self.head)
+            _initialise(self.head, target)
         self._features = Features(target, recipe.taps)
         self._table = target.get_output_embeddings().weight.detach()
         self.head.lm_head = nn.Identity()  # logits are computed here, once for the head and its transition
@@ -77,7 +77,7 @@ class BlockTrainee:
         return {name: weight for name, weight in self.head.named_parameters() if weight.requires_grad}
 
     def _states(self, batch: Packed, chosen: Anchors, taps: list[torch.Tensor]) -> torch.Tensor:
-        """(N * A * P, h + r): of each proposal: its hidden state, and the transition's vector behind the true tokens."""
+        """(N * A * P, h + r): of each proposal its hidden state, and the transition's vector behind true tokens."""
         head, (n, a) = self.head, chosen.places.shape
         config, positions, proposals = head.config, batch.positions.view(1, -1), chosen.before.shape[-1]
         context = head.context([tap.reshape(1, positions.shape[1], -1) for tap in taps], positions)
@@ -128,8 +128,14 @@ def rows_at(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _initialise(head: BlockHead) -> None:
-    """Small weights, projections into the residual stream smaller, and a transition that says nothing yet."""
+def _initialise(head: BlockHead, target: PreTrainedModel) -> None:
+    """Small weights, projections into the residual stream smaller, and a transition that says nothing yet.
+
+    The final norm begins as the target's, at whose scale the shared language-model head gives logits.
+    """
+    last = getattr(target.get_decoder(), "norm", None)
+    if isinstance(weight := getattr(last, "weight", None), torch.Tensor) and weight.shape == head.norm.weight.shape:
+        head.norm.weight.copy_(weight)
     scale = (2 * len(head.layers)) ** -0.5
     for name, weight in head.named_parameters():
         if weight.ndim > 1 and not name.startswith("markov_head"):

@@ -68,6 +68,7 @@ class Order:
         """See the class."""
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}; allowed: {', '.join(KINDS)}")
+        Recipe(**self.choices)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"{str(self.out)!r} is a file; allowed: a folder for what is trained")
 
