@@ -13,7 +13,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 
 # A module may import from its own layer and from those before it, for type checkers too.
 LAYERS = [
-    {"errors", "_version", "bundled", "cache", "garbage", "jsonl"},
+    {"errors", "_version", "bundled", "cache", "garbage", "jsonl", "wealth"},
     {"adapters", "architectures", "checks", "synonyms", "console", "provenance", "client"},
     {"params", "text"},
     {"sampling"},

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from paceline.certify.betting import FALSE_ALARM, Bettor, Chances, log_mean_exp, p_value
+from paceline.certify.betting import FALSE_ALARM, Bettor, Chances
+from paceline.wealth import log_mean_exp, p_value
 
 FAIR = np.array([0.45, 0.25, 0.15, 0.1, 0.05, 0.0])
 

@@ -1,9 +1,7 @@
 """An anytime-valid test of tokens against the probabilities that they should have been drawn with.
 
 Money is bet on each token before it is seen: at fair odds, 1 / probability, wealth does not grow on average if the
-probabilities are right. By Ville's inequality wealth ever reaches 1 / a with probability a at most, however often one
-looks and whenever one stops (Shafer 2021, "Testing by betting"; Ramdas et al. 2023, arXiv 2210.01948). Wealth is kept
-as its logarithm. V is the vocabulary.
+probabilities are right (`paceline.wealth`). V is the vocabulary.
 """
 
 from __future__ import annotations
@@ -12,9 +10,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from paceline.wealth import Floats, log_mean_exp, log_sum_exp
+
 FALSE_ALARM = 1e-6  # the chance that a faultless engine is called faulty, over all tests of a certificate together
 
 _TILTS = (0.5, 0.8, 1.25, 2.0)  # powers of the probabilities: too hot, too cold
@@ -90,19 +88,3 @@ class Bettor:
             wealth += np.log((seen[token] / own + priors) / (total + priors))
         seen[token] += 1
         self.num_tokens += 1
-
-
-def log_sum_exp(values: Floats) -> float:
-    """log(sum(exp(values)))."""
-    peak = float(np.max(values))
-    return peak if np.isinf(peak) else peak + float(np.log(np.sum(np.exp(values - peak))))
-
-
-def log_mean_exp(values: Floats) -> float:
-    """log(mean(exp(values)))."""
-    return log_sum_exp(values) - float(np.log(values.size))
-
-
-def p_value(log_wealth: float) -> float:
-    """The anytime-valid p-value of a wealth: its inverse, at most 1."""
-    return float(np.exp(-max(log_wealth, 0.0)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from paceline.certify.betting import FALSE_ALARM, Bettor, Chances, log_mean_exp, p_value
+from paceline.certify.betting import FALSE_ALARM, Bettor, Chances
 from paceline.certify.harness import Harness, Ids
 from paceline.certify.plan import Case
 from paceline.certify.reference import ReferenceLaw, ReferenceModel, covers
@@ -23,6 +23,7 @@ from paceline.pacing import FixedPacer
 from paceline.sampling.noise import Noise
 from paceline.testing.recorder import Trace, digest
 from paceline.text.tokenizer import eos_ids
+from paceline.wealth import log_mean_exp, p_value
 
 # Relative to the largest logit of a row: how far a logit may be off, and how near two must be to count as a tie.
 # In blocks: an input of a product that rounding decides otherwise by its last bit is another int8.
