@@ -8,9 +8,11 @@ a supermartingale, whatever the drift and the dependence, as long as a stake is 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 MOST = 0.9  # of the wealth that one bet may stake: it is never all lost
 
+_LATEST = 24  # differences that say how soon a bet will be won
 _PRIOR = 0.25  # the mean square that is expected of a scaled difference before any was seen; it counts for one
 
 
@@ -39,6 +41,7 @@ class Bet:
         self.num_differences = 0
         self._bound, self._margin = bound, margin
         self._sum = self._squares = 0.0  # of scaled differences, from -1 up
+        self._latest: deque[float] = deque(maxlen=_LATEST)
 
     @property
     def stake(self) -> float:
@@ -52,10 +55,12 @@ class Bet:
         self._sum += scaled
         self._squares += scaled * scaled
         self.num_differences += 1
+        self._latest.append(scaled)
 
     def remaining(self, log_wealth: float) -> float:
-        """Further differences until that wealth is reached, if they go on like those so far; infinite if never."""
-        speed = growth(self._mean, self._mean_square)
+        """Further differences until that wealth is reached, if they go on like the latest; infinite if never."""
+        count = len(self._latest) + 1.0
+        speed = growth(sum(self._latest) / count, (_PRIOR + sum(x * x for x in self._latest)) / count)
         return max(log_wealth - self.log_wealth, 0.0) / speed if speed else math.inf
 
     @property

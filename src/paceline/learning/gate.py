@@ -10,7 +10,7 @@ import math
 
 from paceline.learning.betting import Bet, growth
 
-ALPHA = 0.01  # that any candidate of a line is promoted though it does not pay
+ALPHA = 0.05  # that any candidate of a line is promoted though it does not pay
 LOSS_ALARM = 20.0  # wealth of a bet that a candidate loses in a stratum, from which on it is not promoted
 
 _MAX_STRATA = 64  # that are told apart; further ones count together
@@ -22,7 +22,7 @@ def level(attempt: int, alpha: float = ALPHA) -> float:
 
 
 def predicted_anchors(gain: float, deviation: float, bound: float, attempt: int = 1, alpha: float = ALPHA) -> float:
-    """Differences until a candidate is promoted whose differences exceed the margin by that on average.
+    """Differences until a candidate is promoted that exceeds the margin by so much on average.
 
     To second order, and with the best stakes from the first on: having to learn them takes more.
 
@@ -41,11 +41,12 @@ class Gate:
     """Weighs one candidate against the incumbent, on differences that each concern later traffic than either has seen.
 
     A difference is what the candidate would have done less what the incumbent would have, where the target's text is
-    the same. It counts accepted tokens, or is that of two overlaps with the target's law at one position.
+    the same: in tokens, in overlaps with the target's law, or as a share of the time. Each is of another request, since
+    anchors of one are alike: bet on one by one they make a candidate rich that is good at half of the requests alone.
 
     Args:
         attempt: the candidate's number in its line, from 1.
-        bound: no difference is larger: the longest draft for counts, 1 for overlaps.
+        bound: no difference is larger: the longest draft for tokens, 1 for overlaps.
         margin: the difference that pays for what drafting with the candidate costs more.
         alpha: see `ALPHA`.
     """
@@ -78,7 +79,7 @@ class Gate:
 
     @property
     def remaining(self) -> float:
-        """Further differences until the evidence is enough, if they go on like those so far; infinite if never."""
+        """Further differences until the evidence is enough, if they go on like the latest; infinite if never."""
         return self._gain.remaining(self.log_threshold)
 
     def see(self, difference: float, stratum: str = "") -> None:
