@@ -7,22 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.learning.world import HIDDEN, RANK, SLOTS, Traffic, V, domain, tokens_per_step, transition
+from tests.learning.world import HIDDEN, RANK, SLOTS, Traffic, V, domain, tokens_per_step, transition, with_weights
 
 from paceline.heads.transitions import TRANSITIONS, Transition
+from paceline.heads.weights import Weights
 from paceline.learning import learner as module
 from paceline.learning.anchors import Batch, Memory
 from paceline.learning.learner import Learner, loss
 from paceline.learning.scoring import Overlay, accepted, log_law, overlaps
-from paceline.learning.weights import FIRST, SECOND, Delta, Watch, laid_over
+from paceline.learning.weights import Delta, Watch, laid_over
 
 A, B = domain(1), domain(2)
 
 
 def laid(own: Transition, delta: Delta) -> Transition:
-    made = TRANSITIONS[next(name for name, kind in TRANSITIONS.items() if kind is type(own))](V, V, RANK, HIDDEN)
-    made.load_state_dict(laid_over(own, delta))
-    return made
+    return with_weights(own, laid_over(own, delta))
 
 
 def taught(own: Transition, traffic: Traffic, count: int, learner: Learner | None = None) -> Learner:
@@ -185,11 +184,11 @@ def test_what_was_learnt_is_read_again_or_refused() -> None:
 
 
 def test_a_flipped_bit_in_memory_is_seen() -> None:
-    weights = {FIRST: torch.zeros(3, 1 << 18), SECOND: torch.zeros(5, 2, dtype=torch.bfloat16)}
-    for name, place in ((FIRST, (2, 77)), (FIRST, (0, 0)), (SECOND, (4, 1))):
+    weights = Weights(np.zeros((3, 1 << 18), np.float32), np.zeros((5, 2), np.float32), np.zeros((0, 2), np.float32))
+    for array, place in ((weights.w1, (2, 77)), (weights.w1, (0, 0)), (weights.w2, (4, 1))):
         watch = Watch(weights)
         assert all(watch.look(weights) for _ in range(8))
-        weights[name][place] = 1e-30
+        array[place] = 1e-30
         assert not all(watch.look(weights) for _ in range(4))
-        weights[name][place] = 0.0
-    assert not Watch(weights).look({FIRST: weights[FIRST]})
+        array[place] = 0.0
+    assert not Watch(weights).look(replace(weights, w2=weights.w2[:0]))

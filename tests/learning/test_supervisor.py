@@ -15,7 +15,6 @@ from paceline.learning import supervisor as module
 from paceline.learning.cases import COUNTED, SHADOWED, Case, Cases, Tokens
 from paceline.learning.snapshots import SnapshotStore
 from paceline.learning.supervisor import Supervisor
-from paceline.learning.weights import SECOND
 
 A, B = domain(1), domain(2)
 OWN = transition(A)
@@ -83,7 +82,7 @@ def test_after_a_change_of_domain_what_was_learnt_drafts(changed: Changed) -> No
 def test_the_next_process_drafts_with_it_from_the_first_request_on(changed: Changed) -> None:
     folder, serving, _ = changed
     again = Serving(folder)
-    assert torch.equal(again.pupil.weights("ann")[SECOND], serving.pupil.weights("ann")[SECOND])
+    assert np.array_equal(again.pupil.weights("ann").w2, serving.pupil.weights("ann").w2)
     again.serve(B, 9)
     assert again.supervisor._attempt > serving.supervisor._attempt  # alpha is not given out anew
 
@@ -97,18 +96,18 @@ def test_another_head_starts_anew(changed: Changed) -> None:
 
 def test_flipped_bits_of_what_drafts_are_found_and_restored(changed: Changed) -> None:
     serving = Serving(changed[0])
-    wanted = serving.pupil.weights("ann")[SECOND].clone()
-    serving.pupil.weights("ann")[SECOND][7, 3] = 1e20
+    wanted = serving.pupil.weights("ann").w2.copy()
+    serving.pupil.weights("ann").w2[7, 3] = 1e20
     with pytest.warns(RuntimeWarning, match="had changed in memory"):
         serving.look_after()
-    assert torch.equal(serving.pupil.weights("ann")[SECOND], wanted)
+    assert np.array_equal(serving.pupil.weights("ann").w2, wanted)
     assert serving.counts["restorations"] == 1
 
 
 def test_what_was_promoted_and_has_changed_itself_gives_way(changed: Changed, tmp_path: Path) -> None:
     serving = Serving(changed[0])
     serving.supervisor._store = SnapshotStore(tmp_path)
-    serving.pupil.weights("ann")[SECOND][7, 3] = 1e20
+    serving.pupil.weights("ann").w2[7, 3] = 1e20
     serving.supervisor._incumbent.delta.second_rows[0, 0] = 1e20
     with pytest.warns(RuntimeWarning, match="had changed in memory"):
         serving.look_after()
@@ -188,8 +187,8 @@ def test_tenants_learn_as_if_each_were_alone(tmp_path: Path) -> None:
         other.request(A)
     assert alone.counts["promotions"] > 0
     assert one.counts == alone.counts
-    assert torch.equal(shared.weights("ann")[SECOND], alone.pupil.weights("ann")[SECOND])
-    assert shared.installed.get("bob", {}).get(SECOND) is not shared.weights("ann")[SECOND]
+    assert np.array_equal(shared.weights("ann").w2, alone.pupil.weights("ann").w2)
+    assert not np.array_equal(shared.weights("bob").w2, shared.weights("ann").w2)
 
 
 def test_requests_that_began_before_a_candidate_do_not_count(tmp_path: Path) -> None:

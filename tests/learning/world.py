@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.heads.transitions import TRANSITIONS, Transition
+from paceline.heads.weights import Weights as HeadWeights
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.scoring import Overlay, accepted
-from paceline.learning.weights import Delta, Weights
+from paceline.learning.weights import Delta, gate_of
 
 V, RANK, HIDDEN, SLOTS, CANDIDATES = 40, 12, 6, 4, 10
 ANCHORS = 12  # of a request
@@ -95,27 +96,37 @@ class Traffic:
         )
 
 
+def with_weights(own: Transition, weights: HeadWeights) -> Transition:
+    """A transition as another, with those weights in place of its own."""
+    made = copy.deepcopy(own)
+    with torch.no_grad():
+        made.markov_w1.weight.copy_(torch.from_numpy(weights.w1))
+        made.markov_w2.weight.copy_(torch.from_numpy(weights.w2))
+        if len(weights.joint):
+            gate_of(made).copy_(torch.from_numpy(weights.joint))
+    return made
+
+
 class FakePupil:
     """A head without a drafter: what is installed lies in a dictionary, and a draft is worth what it would bring."""
 
     def __init__(self, own: Transition, margin: float = 0.0) -> None:
         self.transition, self.margin, self.num_slots = own, margin, SLOTS
-        self.installed: dict[str, dict[str, torch.Tensor]] = {}
+        self.own = HeadWeights.of(own)
+        self.installed: dict[str, HeadWeights] = {}
 
-    def install(self, tenant: str, weights: Weights) -> None:
-        self.installed[tenant] = dict(weights)
+    def install(self, tenant: str, weights: HeadWeights) -> None:
+        self.installed[tenant] = weights
 
-    def weights(self, tenant: str) -> Weights:
-        return self.installed[tenant]
+    def weights(self, tenant: str) -> HeadWeights:
+        return self.installed.get(tenant, self.own)
 
     def forget(self, tenant: str) -> None:
         self.installed.pop(tenant, None)
 
     def drafting(self, tenant: str) -> Transition:
         """The transition that drafts for a tenant now."""
-        made = copy.deepcopy(self.transition)
-        made.load_state_dict(self.installed.get(tenant, {}), strict=False)
-        return made
+        return with_weights(self.transition, self.weights(tenant))
 
 
 def tokens_per_step(made: Transition, anchors: list[Anchor]) -> float:

@@ -33,7 +33,7 @@ class Learning:
         self.allowance = Allowance()
         self.is_sound = True  # False: the head's own weights have changed in memory, and nothing is learnt any more
         self._pupil, self._identity, self._clock = pupil, identity, clock
-        self._watch = Watch(pupil.transition.state_dict())
+        self._watch = Watch(pupil.own)
         self._supervisors: dict[str, Supervisor] = {}  # by tenant, whoever asked last behind all others
         self._of: dict[int, Supervisor] = {}  # by request
 
@@ -83,7 +83,7 @@ class Learning:
         return self.allowance.balance > 0 and any(one.has_work for one in supervisors)
 
     def _look_after(self) -> None:
-        if not self._watch.look(self._pupil.transition.state_dict()):
+        if not self._watch.look(self._pupil.own):
             self.is_sound = False
             what = "the weights of a head have changed in memory; nothing is learnt of it any more"
             warnings.warn(f"{what}, and it should be loaded again", RuntimeWarning, stacklevel=2)

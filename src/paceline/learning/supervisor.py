@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from paceline.heads.transitions import Transition
+from paceline.heads.weights import Weights
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.cases import COUNTED, Case, Cases, Tokens
 from paceline.learning.detector import Brake, Detector
@@ -23,7 +24,7 @@ from paceline.learning.gate import ALPHA, Gate
 from paceline.learning.learner import Learner
 from paceline.learning.scoring import Overlay, accepted, overlaps
 from paceline.learning.snapshots import KEPT, Snapshot, SnapshotStore
-from paceline.learning.weights import Delta, Watch, Weights, laid_over
+from paceline.learning.weights import Delta, Watch, laid_over
 
 _BATCH = 16  # anchors that are judged at once: some two milliseconds
 _MOST_WAITING = 128  # anchors that are not judged yet
@@ -40,6 +41,10 @@ class Pupil(Protocol):
         """The head's own, which nobody changes."""
 
     @property
+    def own(self) -> Weights:
+        """Its weights, where they lie and draft for whom nothing was installed."""
+
+    @property
     def num_slots(self) -> int:
         """Slots of an anchor, at most."""
 
@@ -51,7 +56,7 @@ class Pupil(Protocol):
         """Draft for a tenant, and for nobody else, with these from now on."""
 
     def weights(self, tenant: str) -> Weights:
-        """Those that were installed for it, where they lie and draft."""
+        """Those that draft for it, where they lie: what was installed, else the head's own."""
 
     def forget(self, tenant: str) -> None:
         """Draft for it with the head's own again."""

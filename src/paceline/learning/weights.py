@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from paceline.heads.transitions import Transition
+from paceline.heads.weights import Weights
 
-Weights = Mapping[str, torch.Tensor]  # a transition's, by its own names
 Arrays = Mapping[str, NDArray[np.generic]]
 
 FIRST, SECOND = "markov_w1.weight", "markov_w2.weight"  # (V, r) by the token before; (logits, r) by the token drafted
@@ -94,24 +94,19 @@ class Delta:
 
 def gate_of(transition: Transition) -> torch.Tensor:
     """The columns of a transition's projection that tokens come through, as a view; none of the plain kind."""
-    rank, rest = transition.rank, _projection(transition)
-    if rest is None:
+    rank, whole = transition.rank, _projection(transition)
+    if whole is None:
         return torch.zeros(0, 0)
-    return rest[:, : 2 * rank] if transition.state_size else rest[:, -rank:]
+    return whole[:, : 2 * rank] if transition.state_size else whole[:, -rank:]
 
 
-def laid_over(transition: Transition, delta: Delta) -> dict[str, torch.Tensor]:
-    """A transition's weights with what was learnt, in its own type: a copy."""
-    weights = {name: weight.detach().clone() for name, weight in transition.state_dict().items()}
-    sides = ((FIRST, delta.first_ids, delta.first_rows), (SECOND, delta.second_ids, delta.second_rows))
-    for name, ids, rows in sides:
-        weights[name][ids] = (weights[name][ids].float() + rows).to(weights[name].dtype)
-    name = _projection_name(transition)
-    if name:
-        view = weights[name]
-        part = view[:, : 2 * transition.rank] if transition.state_size else view[:, -transition.rank :]
-        part.copy_(part.float() + delta.gate)
-    return weights
+def laid_over(transition: Transition, delta: Delta) -> Weights:
+    """A transition's weights with what was learnt: a copy."""
+    own = Weights.of(transition)
+    w1, w2 = own.w1.copy(), own.w2.copy()
+    w1[delta.first_ids] += delta.first_rows.numpy()
+    w2[delta.second_ids] += delta.second_rows.numpy()
+    return Weights(w1, w2, own.joint + delta.gate.numpy() if len(own.joint) else own.joint)
 
 
 class Watch:
@@ -130,19 +125,14 @@ class Watch:
         return _digest(pieces[place]) == self._digests[place]
 
 
-def _projection_name(transition: Transition) -> str:
-    names = [name for name, _ in transition.named_parameters() if name.endswith("_proj.weight")]
-    return names[0] if names else ""
-
-
 def _projection(transition: Transition) -> torch.Tensor | None:
-    name = _projection_name(transition)
-    return transition.get_parameter(name).detach() if name else None
+    names = [name for name, _ in transition.named_parameters() if name.endswith("_proj.weight")]
+    return transition.get_parameter(names[0]).detach() if names else None
 
 
 def _pieces(weights: Weights) -> Iterator[memoryview]:
-    for name in sorted(weights):
-        data = weights[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    for array in (weights.w1, weights.w2, weights.joint):
+        data = array.reshape(-1).view(np.uint8).data
         yield from (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
 
 
