@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from paceline.engine.request import Request
 from paceline.errors import ModelError
-from paceline.model.hf import HFTarget
+from paceline.model.hf import Decoder, HFTarget
 from paceline.model.interface import current_step, positions
 from paceline.model.pool import CachedSequence, LayerCache, LayerShape, PagePool
 from paceline.model.reading import PATIENCE
@@ -56,6 +56,11 @@ class Host:
     def model(self) -> PreTrainedModel:
         """The target's modules, as they run."""
         return self._target.decoder.model
+
+    @property
+    def decoder(self) -> Decoder:
+        """What runs them, as the engine has it."""
+        return self._target.decoder
 
     @property
     def pool(self) -> PagePool:
@@ -151,7 +156,7 @@ def tap_at(model: PreTrainedModel, tap: int, see: Callable[[torch.Tensor], None]
     if tap == len(layers):
         return layers[-1].register_forward_hook(behind)
     if tap == len(layers) + 1:
-        return _final_norm(model).register_forward_hook(behind)
+        return final_norm(model).register_forward_hook(behind)
     raise ModelError(f"tap {tap} is asked for; allowed for {type(model).__name__}: 0 to {len(layers) + 1}")
 
 
@@ -174,7 +179,7 @@ def _decoder(model: PreTrainedModel) -> nn.Module:
     return decoder
 
 
-def _final_norm(model: PreTrainedModel) -> nn.Module:
+def final_norm(model: PreTrainedModel) -> nn.Module:
     """The norm behind the last layer: the last module of the decoder that is named as one."""
     named = [child for name, child in _decoder(model).named_children() if "norm" in name or name == "ln_f"]
     if not named:
