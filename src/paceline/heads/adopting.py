@@ -1,0 +1,64 @@
+"""From a folder to a head that is bound to its target, computes as it does, and is read as it was meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paceline.errors import ConfigError
+from paceline.heads.formats import open_head
+from paceline.heads.probe import Fit, probe
+from paceline.heads.readings import Readings, brought_by
+from paceline.heads.seen import Seen, look
+from paceline.model.fingerprint import model_digest
+from paceline.model.hosting import Host
+from paceline.model.inspect import sample_tokens
+
+NUM_TEXTS = 8
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A head ready to run, and what was found out about it."""
+
+    module: Any  # `BlockHead`, `ChainedHead` or `MedusaHead`
+    digest: str
+    fit: Fit | None  # None where it was taken as its files say
+
+
+def adopt(
+    folder: str | os.PathLike[str], kind: str, host: Host, prompts: Sequence[Sequence[int]], is_probed: bool
+) -> Adopted:
+    """The head of a kind in a folder. `prompts` are what the target goes on with to try it; none: made-up tokens.
+
+    Raises:
+        ConfigError: it is a head of another kind.
+        ModelError: there is no head, or it does not fit the target.
+    """
+    found = open_head(folder)
+    if found.kind != kind:
+        raise ConfigError(
+            f"{kind}: the head in {str(folder)!r} is of the kind {found.kind}; allowed: {found.kind}:path=…"
+        )
+    head, model = found.module, host.model
+    brought = brought_by(head)
+    head.bind(model)
+    head.to(model.device, model.dtype)
+    if found.vocabularies:
+        head.d2t = found.vocabularies[0]
+    if not is_probed:
+        return Adopted(head, found.digest, None)
+    readings = Readings(head, model, found.vocabularies, brought)
+
+    def seen() -> Seen:
+        return look(host.decoder, prompts or made_up(sample_tokens(model)), readings.taps, host.last_position)
+
+    fit = probe(readings, seen, {"head": found.digest, "target": model_digest(model)})
+    return Adopted(head, found.digest, fit)
+
+
+def made_up(tokens: Sequence[int]) -> list[list[int]]:
+    """Prompts of a model without a tokenizer: its sample from each place on."""
+    return [[*tokens[i % len(tokens) :], *tokens[: i % len(tokens)]] for i in range(NUM_TEXTS)]
