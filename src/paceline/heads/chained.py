@@ -74,6 +74,10 @@ class ChainedHead(nn.Module):
         """What stands for positions (1, R, width), of their taps (1, R, H) in the order of the configuration."""
         raise NotImplementedError
 
+    def mixing_weights(self) -> list[torch.Tensor]:
+        """What `states` reads."""
+        return []
+
     def forward(
         self, tokens: torch.Tensor, states: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -77,6 +77,10 @@ class Eagle3Head(ChainedHead):
         beside = torch.cat(list(taps), -1)
         return self.fc(beside if self.input_norm is None else self.input_norm(beside))  # type: ignore[no-any-return]
 
+    def mixing_weights(self) -> list[torch.Tensor]:
+        """See `ChainedHead`."""
+        return [self.fc.weight]
+
     def mask_state(self) -> torch.Tensor:
         """(1, 1, width): what stands for positions that the target has not seen, of P-EAGLE."""
         assert self.mask_hidden is not None, "a head that drafts in parallel"

@@ -33,8 +33,8 @@ class HeadRows(NamedTuple):
 class _StatesGuest:
     """Keeps each position's state, as the keys of a layer: see `Guest`."""
 
-    def __init__(self, head: Any, width: int) -> None:
-        self._head = head
+    def __init__(self, head: Any, width: int, context_bytes: int) -> None:
+        self._head, self.context_bytes = head, context_bytes
         self.taps = head.config.taps
         self.shapes = [LayerShape(1, width, 1)]
 
@@ -50,10 +50,11 @@ class ChainedInTarget:
     max_rows = MAX_ROWS
 
     def __init__(self, head: ChainedHead, host: Host) -> None:
+        mixing = sum(weight.numel() for weight in head.mixing_weights()) * host.model.dtype.itemsize
         apply_to_head(head, host.model)
         self.head, self._host = head, host
         own = host.pool.add_guests(_shapes(head))
-        (self._kept,) = host.attach(_StatesGuest(head, head.width))
+        (self._kept,) = host.attach(_StatesGuest(head, head.width, mixing))
         device = host.model.device
         tokens, positions = torch.zeros(2, MAX_ROWS, dtype=torch.int64, device=device)
         states = torch.zeros(MAX_ROWS, head.width, dtype=host.model.dtype, device=device)
@@ -98,7 +99,7 @@ class MedusaInTarget:
         apply_to_head(head, host.model)
         self.head, self._host = head, host
         width = head.config.hidden_size
-        (self._kept,) = host.attach(_StatesGuest(head, width))
+        (self._kept,) = host.attach(_StatesGuest(head, width, 0))
         states = torch.zeros(MAX_ROWS, width, dtype=host.model.dtype, device=host.model.device)
         self._forward = head_forward(self._compute, (states,), [], host.pool.num_pages)
 

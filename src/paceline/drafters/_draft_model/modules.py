@@ -59,7 +59,7 @@ class ModuleLevels:
 
     def grow(self, asked: Sequence[Asked], shape: Shape, source: str) -> list[DraftTree]:
         """See `Levels`."""
-        growing = [_Growth(request, fed, limits, shape, source) for request, fed, limits in asked]
+        growing = [Growth(request, fed, limits, shape, source) for request, fed, limits in asked]
         self._catch_up(growing)
         min_gain = sum(g.limits.min_gain for g in growing)
         going = [g for g in growing if g.promise > 0.0]
@@ -68,7 +68,7 @@ class ModuleLevels:
             going = [g for g in going if g.promise > 0.0]
         return [g.builder.build() for g in growing]
 
-    def _catch_up(self, growing: Sequence[_Growth]) -> None:
+    def _catch_up(self, growing: Sequence[Growth]) -> None:
         """Feed each request's tokens that are not cached yet, the pending one last, and branch from it."""
         from paceline.model.rows import TreeWork
 
@@ -84,7 +84,7 @@ class ModuleLevels:
             g.fed.sequence.advance(len(item.tokens))
             g.branch(-1, 1.0, logits[end - 1])
 
-    def _descend(self, growing: Sequence[_Growth], shape: Shape) -> None:
+    def _descend(self, growing: Sequence[Growth], shape: Shape) -> None:
         """Feed each request's best new nodes in one forward, and branch from them."""
         from paceline.model.rows import TreeWork
 
@@ -99,7 +99,7 @@ class ModuleLevels:
                 g.branch(node, score, next(rows))
 
 
-class _Growth:
+class Growth:
     """One request's tree while it grows."""
 
     def __init__(self, request: Request, fed: object, limits: DraftLimits, shape: Shape, source: str) -> None:
@@ -153,5 +153,7 @@ class _Growth:
         else:
             scores = np.divide(logits, params.temperature, dtype=np.float64)
             best, sums = self.request.sampler.noise.best(scores, position, CONSIDERED)
+        if not np.isfinite(sums.max()):
+            return []  # nobody can say what numbers that are none would mean
         shares = softmax(sums).tolist()[: self._branch]
         return [(token, share) for token, share in zip(best.tolist(), shares, strict=False) if share > 0.0]
