@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paceline.drafters.base import BaseDrafter, option, register
@@ -35,6 +34,7 @@ class BlockDrafter(BaseDrafter):
     path: str | BlockHead = option(  # noqa: RUF009  it makes a field
         "", help="the head: a folder or, in Python, a BlockHead, which becomes the drafter's own; none: the one known"
     )
+    probe: bool = option(True, help="try what lies in a folder on the target first; false: read it as it says")
     reads_hidden_states: ClassVar[bool] = True
     prior_tokens: ClassVar[float] = 2.0  # a head was trained on its target
     _name: str = field(default="", init=False, repr=False)
@@ -67,11 +67,26 @@ class BlockDrafter(BaseDrafter):
 
         if environment.host is None:
             raise ConfigError("block: this target hosts no heads; allowed: a transformers model that Paceline loaded")
-        head, self._name = _head(self.path, environment.block_head)
+        head, self._name = self._found(environment)
         self._host = environment.host
         self._weights = None if head.markov_head is None else Weights.of(head.markov_head)
         self._guest = BlockGuest(head, environment.host)
         self._trees = trees_of(self._guest, head)
+
+    def _found(self, environment: Environment) -> tuple[BlockHead, str]:
+        """The head, and what it is called. One that is known for the target needs no trial."""
+        from paceline.drafters._heads.adopted import prompts_for
+        from paceline.heads.adopting import adopt
+        from paceline.heads.block import BlockHead
+
+        source: Any = environment.block_head if self.path is None or self.path == "" else self.path
+        if isinstance(source, BlockHead):
+            return source, "given"
+        if not isinstance(source, (str, os.PathLike)):
+            raise ConfigError(f"block: path is {source!r}; allowed: the folder of a head, or a BlockHead")
+        is_probed, prompts = self.probe and source is not environment.block_head, prompts_for(environment.tokenizer)
+        found = adopt(os.path.expanduser(source), "block", environment.host, prompts, is_probed)
+        return found.module, found.digest
 
     def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
         """One tree per request, empty where the context or the cache has no room for a block."""
@@ -110,18 +125,3 @@ class BlockDrafter(BaseDrafter):
     def close(self) -> None:
         """See `Drafter`."""
         self._host = self._guest = self._trees = None
-
-
-def _head(given: Any, known: Any) -> tuple[BlockHead, str]:
-    """The head, and what it is called."""
-    from paceline.heads.block import BlockHead
-
-    source = known if given is None or given == "" else given
-    if isinstance(source, BlockHead):
-        return source, "given"
-    if not isinstance(source, (str, os.PathLike)):
-        raise ConfigError(f"block: path is {source!r}; allowed: the folder of a head, or a BlockHead")
-    from paceline.heads.formats.speculators_dspark import read_head
-
-    folder = os.path.expanduser(source)
-    return read_head(Path(folder)), repr(str(folder))

@@ -29,6 +29,7 @@ class Readings:
     ) -> None:
         self.head = head
         self._depth = int(target.config.get_text_config().num_hidden_layers)
+        self._stated = list(head.config.taps)
         self._vocabularies = vocabularies
         self._parts = {name: (getattr(head, name), _of(target, name)) for name in brought if _fits(head, target, name)}
         self.now: Reading = {}
@@ -37,8 +38,7 @@ class Readings:
     @property
     def taps(self) -> set[int]:
         """All that any reading asks of the target."""
-        near = {tap + shift for tap in self.head.config.taps for shift in (-1, 0, 1)} | {self._depth + 1}
-        return {tap for tap in near if 0 <= tap <= self._depth + 1}
+        return {tap for way in self._taps() for tap in way}
 
     def options(self) -> dict[str, list[Any]]:
         """What may be read otherwise -> how: as it is read now, and then the others. What spoils most comes first."""
@@ -47,7 +47,7 @@ class Readings:
             found["vocabulary"] = self._led("vocabulary", list(range(len(self._vocabularies))))
         for name in self._parts:
             found[name] = self._led(name, ["own", "target's"])
-        found["taps"] = self._taps()
+        found["taps"] = self._led("taps", self._taps())
         for name in _flags_of(self.head):
             value = getattr(self.head.config, name)
             found[name] = [value, not value]
@@ -74,11 +74,10 @@ class Readings:
         return [now, *(way for way in ways if way != now)]
 
     def _taps(self) -> list[list[int]]:
-        """The taps as they are, one layer off to either side, and with the last one behind the final norm."""
-        taps, behind = list(self.head.config.taps), self._depth + 1
-        others = [[tap + shift for tap in taps] for shift in (-1, 1)] + [[*taps[:-1], behind]]
-        fit = [other for other in others if all(0 <= tap <= behind for tap in other)]
-        return [taps, *(other for i, other in enumerate(fit) if other not in (taps, *fit[:i]))]
+        """The taps that are stated, one layer off to either side, and with the last one behind the final norm."""
+        taps, behind = self._stated, self._depth + 1
+        ways = [taps, *([tap + shift for tap in taps] for shift in (-1, 1)), [*taps[:-1], behind]]
+        return [way for i, way in enumerate(ways) if way not in ways[:i] and all(0 <= tap <= behind for tap in way)]
 
 
 def _flags_of(head: Any) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class HeadDrafter(BaseDrafter):
                 f"{self.name}: this target shows no head its hidden states; allowed: a transformers model"
             )
         folder = folder_of(self.name, self.path)
-        prompts = _prompts(environment.tokenizer)
+        prompts = prompts_for(environment.tokenizer)
         found = adopt(folder, self.kind, environment.host, prompts, self.probe)
         self._digest = found.digest
         return found
@@ -85,7 +85,7 @@ def target_ids(head: Any) -> NDArray[np.int64] | None:
     return None if head.d2t is None else np.ascontiguousarray(head.d2t.cpu().numpy(), np.int64)
 
 
-def _prompts(tokenizer: Any) -> Sequence[Sequence[int]]:
+def prompts_for(tokenizer: Any) -> Sequence[Sequence[int]]:
     """What the target goes on with while a head is tried: a few of the bundled prompts, of all kinds."""
     if tokenizer is None:
         return []

@@ -1,0 +1,91 @@
+"""From a folder to drafts: a head that fits is taken whatever its files say, and one that does not is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+import paceline
+from heads.test_probe import block, eagle
+from heads.trained import fit, plain
+from heads.writers import SIZES, speculators, write
+from paceline.heads import adopting
+from paceline.heads.seen import look
+from paceline.model.inspect import sample_tokens
+from paceline.pacing import FixedPacer
+
+
+@pytest.fixture(scope="module")
+def llm(target: LlamaForCausalLM) -> Iterator[paceline.LLM]:
+    """The target behind the front door."""
+    with patch.object(adopting, "NUM_TEXTS", 4), paceline.LLM(copy.deepcopy(target), cache_tokens=2048) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def folders(llm: paceline.LLM, target: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """EAGLE-3 with numbers of layers one off; a DSpark head likewise; one that was not trained."""
+    root = tmp_path_factory.mktemp("heads")
+    seen = plain(look(llm.target.decoder, prompts(llm), range(6), llm.target.max_length - 1))
+    ids = {"eagle_aux_hidden_state_layer_ids": [2, 3, 4], "norm_before_residual": False}
+    block_config = {
+        "architectures": ["DFlashDraftModel"],
+        "model_type": "qwen3",
+        "num_hidden_layers": 1,
+        "block_size": 4,
+    }
+    inner = {"mask_token_id": 3, "target_layer_ids": [-1, 0, 1], "projector_type": "dspark", "markov_rank": 4}
+    config = {**SIZES, **block_config, "dflash_config": inner}
+    random, chain, whole = eagle(target), eagle(target), block(target)
+    fit(chain, seen)
+    fit(whole, seen)
+    return {
+        "random": write(root / "random", speculators("eagle3", **ids), brought(random, "embed_tokens.")),
+        "eagle": write(root / "eagle", speculators("eagle3", **ids), brought(chain, "embed_tokens.")),
+        "block": write(root / "block", config, brought(whole, "embed_tokens.", "lm_head.")),
+    }
+
+
+def prompts(llm: paceline.LLM) -> list[list[int]]:
+    """What a target without a tokenizer goes on with while a head is tried."""
+    return adopting.made_up(sample_tokens(llm.target.decoder.model))
+
+
+def brought(head: Any, *shared: str) -> dict[str, torch.Tensor]:
+    """The weights of a head without what it shares."""
+    return {name: weight for name, weight in head.state_dict().items() if not name.startswith(shared)}
+
+
+@pytest.mark.parametrize("kind", ["eagle", "block"])
+def test_a_head_drafts_though_its_files_are_wrong(kind: str, llm: paceline.LLM, folders: dict[str, Path]) -> None:
+    spec, lengths = f"{kind}:path={folders[kind]}", []
+    for text in prompts(llm)[:3]:
+        for options in ({"temperature": 0.0}, {"temperature": 0.7, "seed": 4}):
+            how: Any = {"max_tokens": 40, "pacer": FixedPacer(), **options}
+            alone = llm.generate(text, drafters="none", **how)
+            drafted = llm.generate(text, drafters=[spec], **how)
+            assert drafted.token_ids == alone.token_ids
+            assert drafted.stats.drafters[kind].num_failures == 0
+            lengths.append(drafted.stats.mean_acceptance_length)
+    assert sum(lengths) / len(lengths) > 1.5
+    trusted = llm.generate(prompts(llm)[0], drafters=[f"{spec},probe=false"], max_tokens=40, pacer=FixedPacer())
+    assert trusted.stats.mean_acceptance_length < lengths[0]
+
+
+def test_a_head_that_was_not_trained_is_refused(llm: paceline.LLM, folders: dict[str, Path]) -> None:
+    kind = "eagle"
+    with pytest.raises(paceline.ModelError, match=r"foresees .* of what this target says"):
+        llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['random']}"])
+
+
+def test_a_head_says_itself_of_which_kind_it_is(llm: paceline.LLM, folders: dict[str, Path]) -> None:
+    kind = "medusa"
+    with pytest.raises(paceline.ConfigError, match=r"is of the kind eagle; allowed: eagle:path=…"):
+        llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['eagle']}"])
