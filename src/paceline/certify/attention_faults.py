@@ -26,15 +26,16 @@ _ROWS = 16  # of every forward, so that their number makes no difference
 
 def slot_order_target(target: HFTarget, cache_tokens: int) -> HFTarget:
     """A target over the same weights that attends in slot order, with a cache of its own."""
-    return _target_with(_SlotOrderForward, target, cache_tokens, "attention in slot order")
+    return target_with(_SlotOrderForward, target, cache_tokens, "attention in slot order")
 
 
 def first_page_target(target: HFTarget, cache_tokens: int) -> HFTarget:
     """A target over the same weights that knows a sequence by its first page, with a cache of its own."""
-    return _target_with(_FirstPageForward, target, cache_tokens, "sequences known by their first page")
+    return target_with(_FirstPageForward, target, cache_tokens, "sequences known by their first page")
 
 
-def _target_with(kind: type[ModuleForward], target: HFTarget, cache_tokens: int, name: str) -> HFTarget:
+def target_with(kind: type[ModuleForward], target: HFTarget, cache_tokens: int, name: str) -> HFTarget:
+    """A target over the same weights that runs another way, with a cache of its own."""
     own = target.decoder
     shapes = [layer.shape for layer in own.pool.layers]
     num_pages = -(-(cache_tokens + SCRATCH) // PAGE_SIZE) + 2

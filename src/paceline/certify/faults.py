@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-from paceline.certify.attention_faults import first_page_target, slot_order_target
+from paceline.certify.attention_faults import first_page_target, slot_order_target, target_with
 from paceline.certify.betting import FALSE_ALARM
 from paceline.certify.bytes import LONG, BytesCheck, BytesResult, comparisons
 from paceline.certify.control import Control
@@ -23,6 +23,7 @@ from paceline.certify.harness import Harness, Ids, Plant
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.parting import PARTED
 from paceline.certify.plan import Case, CertifyPlan
+from paceline.certify.state_faults import ChainedForward, forgotten_states
 from paceline.certify.ways import ways_for
 from paceline.engine.ports import Target
 from paceline.llm import LLM
@@ -68,16 +69,20 @@ class FaultBench:
 
     def all(self) -> dict[str, Try]:
         """By name; that of the prefix cache needs prompts of two pages, that of the first page more than three."""
-        found: dict[str, Try] = {
-            "attention in slot order": self._slot_order,
+        pool = cast(HFTarget, self._llm.target).decoder.pool
+        found: dict[str, Try] = {"attention in slot order": self._slot_order} if pool.layers else {}
+        found |= {} if pool.states is None else {"a tree scanned as a chain": self._chained}
+        found |= {
             "a stale cache row": self._stale_row,
             "penalties frozen over the draft": partial(self._law_fault, "penalties frozen over the draft"),
             "noise re-used at the wrong index": partial(self._law_fault, "noise re-used at the wrong index"),
             "argmax fallback": self._argmax_fallback,
         }
-        if self._longest > 2 * PAGE_SIZE:
+        if self._longest > 2 * PAGE_SIZE and pool.layers:
             found["a wrong page of the prefix cache"] = self._wrong_page
-        if self._most_room > 3 * PAGE_SIZE:
+        if self._longest > 2 * PAGE_SIZE and pool.states is not None:
+            found["a forgotten state of the prefix cache"] = self._forgotten
+        if self._most_room > 3 * PAGE_SIZE and pool.layers:
             found["a sequence known by its first page"] = self._first_page
         return found
 
@@ -107,6 +112,18 @@ class FaultBench:
         finally:
             pool.prefixes = right
         return _bytes_control("a wrong page of the prefix cache", planted, result, target)
+
+    def _chained(self) -> Control:
+        name, planted = "a tree scanned as a chain", "each row's state comes of the row before it, not of its parent's"
+        target = target_with(ChainedForward, cast(HFTarget, self._llm.target), _CACHE, name)
+        return _bytes_control(name, planted, self._bytes(target), target)
+
+    def _forgotten(self) -> Control:
+        planted = "the state at the end of a prefix that is found is not restored"
+        target = cast(HFTarget, self._llm.target)
+        with forgotten_states(target.decoder.pool):
+            result = self._bytes(target, kind="cached prefix")
+        return _bytes_control("a forgotten state of the prefix cache", planted, result, target)
 
     def _first_page(self) -> Control:
         planted = "a sequence is known by its first page, which those that begin alike share"

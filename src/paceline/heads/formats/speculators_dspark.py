@@ -121,8 +121,10 @@ def _own_vocabulary(size: int, full: int) -> int:
 
 def _as_fields(config: BlockConfig, about: Verifier, dtype: torch.dtype) -> dict[str, Any]:
     proposal = {
-        "proposal_type": "greedy", "speculative_tokens": config.num_proposals,
-        "verifier_accept_k": 1, "accept_tolerance": 0.0,
+        "proposal_type": "greedy",
+        "speculative_tokens": config.num_proposals,
+        "verifier_accept_k": 1,
+        "accept_tolerance": 0.0,
     }
     return {
         "architectures": ["DSparkSpeculator"],
