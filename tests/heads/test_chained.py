@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
+from contract.keeping import Watcher
 from exactness.decoding import decode
 from exactness.models import VOCAB
 from exactness.subjects import Subject, job
@@ -24,7 +25,7 @@ from paceline.model.hosting import Host
 from paceline.model.interface import answered_by
 
 WIDE, FEW = 64, VOCAB // 3
-JOBS = [job(length, 5, 21, **options) for length, options in ((1, {}), (64, {"temperature": 0.9}), (71, {}), (150, {}))]
+JOBS = [job(length, 5, 17, **options) for length, options in ((1, {}), (64, {"temperature": 0.9}), (140, {}))]
 SIZES: dict[str, Any] = {
     "hidden_size": WIDE,
     "intermediate_size": 40,
@@ -62,6 +63,8 @@ KINDS: dict[str, tuple[str, Any]] = {
     "medusa without heads": ("medusa", lambda: MedusaHead(MedusaConfig(3, 2, WIDE, 0, has_own_logits=False))),
 }
 
+BY_MODULES = ("eagle-3 with few tokens", "p-eagle", "medusa")
+
 
 def drawn(kind: str, seed: int = 0) -> tuple[str, Any]:
     """A head of random weights, and the name of its drafter."""
@@ -77,6 +80,12 @@ def drawn(kind: str, seed: int = 0) -> tuple[str, Any]:
     return name, head.eval().requires_grad_(False)
 
 
+class Hosted(Watcher):
+    """Checks what passes through the port: limits, scores, names, and who is told of what."""
+
+    reads_hidden_states = True
+
+
 def attached(subject: Subject, name: str, head: Any, **options: Any) -> Any:
     drafter: Any = make(name, path="given", probe=False, **options)
     host = Host(subject.target)
@@ -85,16 +94,19 @@ def attached(subject: Subject, name: str, head: Any, **options: Any) -> Any:
     return drafter
 
 
-@pytest.mark.parametrize("path", ["native", "modules"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "path"), [*((kind, "native") for kind in KINDS), *((k, "modules") for k in BY_MODULES)]
+)
 def test_no_byte_depends_on_a_head(subject: Subject, kind: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "modules":
         monkeypatch.setattr(head_forward, "library", lambda: None)
-    drafter = attached(subject, *drawn(kind))
-    found = decode(subject.target, JOBS, drafter, 9 * len(JOBS))
-    assert subject.plain.differences(JOBS, found) == []
-    again = decode(subject.target, JOBS, drafter, 3 * len(JOBS))  # pages of prompts are found again
-    assert subject.plain.differences(JOBS, again) == []
+    drafter = Hosted(attached(subject, *drawn(kind)))
+    for num_rows in (9 * len(JOBS), 3 * len(JOBS)):  # the second time, pages of prompts are found again
+        found = decode(subject.target, JOBS, drafter, num_rows)  # type: ignore[arg-type]
+        assert subject.plain.differences(JOBS, found) == []
+    assert drafter.num_proposed > 60
+    assert not drafter.open
+    assert not getattr(drafter.inner, "_followed", None)
 
 
 def spoil(head: Any, fault: str) -> None:
@@ -112,13 +124,13 @@ def spoil(head: Any, fault: str) -> None:
         head.d2t = torch.randint(VOCAB, (head.config.num_logits or VOCAB,))
 
 
-@pytest.mark.parametrize("fault", ["nan", "half", "infinite", "vocabulary"])
+@pytest.mark.parametrize("fault", ["nan", "half", "vocabulary"])
 @pytest.mark.parametrize("kind", ["eagle-3 with few tokens", "p-eagle", "mtp", "medusa"])
 def test_a_spoilt_head_changes_nothing(subject: Subject, kind: str, fault: str) -> None:
     name, head = drawn(kind)
     spoil(head, fault)
-    found = decode(subject.target, JOBS[:3], attached(subject, name, head), 6 * len(JOBS))
-    assert subject.plain.differences(JOBS[:3], found) == []
+    found = decode(subject.target, JOBS, attached(subject, name, head), 6 * len(JOBS))
+    assert subject.plain.differences(JOBS, found) == []
 
 
 @pytest.mark.parametrize("kind", ["eagle-3 with few tokens", "eagle-1", "mtp"])
@@ -137,13 +149,13 @@ def test_a_draft_is_what_the_texts_own_hidden_states_make(
     def compare(engine: Any) -> None:
         nonlocal seen
         for request in engine.scheduler.decoding:
-            if seen < 60 and request.params.is_greedy and len(request.tokens) > 2:
+            if seen < 40 and request.params.is_greedy and len(request.tokens) > 2:
                 (tree,) = drafter.propose([request], [DraftLimits(3)])
                 assert list(tree.tokens) == chain(subject, head, request.tokens, len(tree))
                 seen += len(tree)
 
     decode(subject.target, JOBS, drafter, 5 * len(JOBS), on_step=compare)
-    assert seen > 50
+    assert seen > 35
 
 
 @torch.inference_mode()

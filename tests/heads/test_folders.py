@@ -48,8 +48,8 @@ def folders(llm: paceline.LLM, target: LlamaForCausalLM, tmp_path_factory: pytes
     fit(whole, seen)
     return {
         "random": write(root / "random", speculators("eagle3", **ids), brought(random, "embed_tokens.")),
-        "eagle": write(root / "eagle", speculators("eagle3", **ids), brought(chain, "embed_tokens.")),
-        "block": write(root / "block", config, brought(whole, "embed_tokens.", "lm_head.")),
+        "chain": write(root / "chain", speculators("eagle3", **ids), brought(chain, "embed_tokens.")),
+        "whole": write(root / "whole", config, brought(whole, "embed_tokens.", "lm_head.")),
     }
 
 
@@ -63,9 +63,11 @@ def brought(head: Any, *shared: str) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in head.state_dict().items() if not name.startswith(shared)}
 
 
-@pytest.mark.parametrize("kind", ["eagle", "block"])
-def test_a_head_drafts_though_its_files_are_wrong(kind: str, llm: paceline.LLM, folders: dict[str, Path]) -> None:
-    spec, lengths = f"{kind}:path={folders[kind]}", []
+@pytest.mark.parametrize(("kind", "name"), [("eagle", "chain"), ("block", "whole")])
+def test_a_head_drafts_though_its_files_are_wrong(
+    kind: str, name: str, llm: paceline.LLM, folders: dict[str, Path]
+) -> None:
+    spec, lengths = f"{kind}:path={folders[name]}", []
     for text in prompts(llm)[:3]:
         for options in ({"temperature": 0.0}, {"temperature": 0.7, "seed": 4}):
             how: Any = {"max_tokens": 40, "pacer": FixedPacer(), **options}
@@ -88,4 +90,4 @@ def test_a_head_that_was_not_trained_is_refused(llm: paceline.LLM, folders: dict
 def test_a_head_says_itself_of_which_kind_it_is(llm: paceline.LLM, folders: dict[str, Path]) -> None:
     kind = "medusa"
     with pytest.raises(paceline.ConfigError, match=r"is of the kind eagle; allowed: eagle:path=…"):
-        llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['eagle']}"])
+        llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['chain']}"])

@@ -26,7 +26,7 @@ class HeadRows(NamedTuple):
 
     where: FrameSequence
     tokens: Sequence[int]
-    states: torch.Tensor  # (rows, width)
+    states: Sequence[torch.Tensor]  # (..., width) each, one behind the other
     spare: Sequence[int] = ()  # slots behind them that nothing is kept in
 
 
@@ -79,7 +79,7 @@ class ChainedInTarget:
             tokens[here] = torch.tensor(item.tokens)
             places = torch.tensor(list(item.where.positions))
             positions[here] = places.clamp(max=self._host.last_position)
-            states[here] = item.states
+            states[here] = torch.cat([part.view(-1, self.head.width) for part in item.states])
             first = here.stop
         out = self._forward.run([item.where for item in rows]).cpu()
         count = out.shape[1] - self.head.width

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from paceline.errors import ModelError
+from paceline.model.decoder import Decoder
 from paceline.model.forward import ModuleForward
-from paceline.model.hf import Decoder
 from paceline.model.hosting import tap_at
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE

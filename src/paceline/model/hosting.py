@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from paceline.engine.request import Request
 from paceline.errors import ModelError
-from paceline.model.hf import Decoder, HFTarget
+from paceline.model.decoder import Decoder
+from paceline.model.hf import HFTarget
 from paceline.model.interface import current_step, positions
 from paceline.model.pool import CachedSequence, LayerCache, LayerShape, PagePool
 from paceline.model.reading import PATIENCE

@@ -81,19 +81,17 @@ class Chains:
         slots = sequence.slots_from(start, end - start)
         where = FrameSequence(sequence.pages, end, range(start, end), slots)
         spare = sequence.slots_from(end, SPARE) if end == sequence.length else ()
-        return HeadRows(where, request.tokens[start + 1 : end + 1], states, spare)
+        return HeadRows(where, request.tokens[start + 1 : end + 1], [states], spare)
 
     def _masked(self, rows: HeadRows, count: int, mask: int) -> HeadRows:
         """The same, and a chain of masks behind them."""
         if not count:
             return rows
-        import torch
-
         where, start = rows.where, rows.where.positions[0]
         end = where.committed + count
         slots = [*where.slots, *rows.spare[:count]]
         behind = where._replace(committed=end, positions=range(start, end), slots=slots)
-        states = torch.cat([rows.states, self.runner.mask_states(count)])
+        states = [*rows.states, self.runner.mask_states(count)]
         return rows._replace(where=behind, tokens=[*rows.tokens, *[mask] * count], states=states)
 
     def _target_logits(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -118,8 +116,6 @@ class Chains:
 
     def _drafted(self, followed: Followed, count: int) -> HeadRows:
         """The last nodes fed: each with its parent's state, seeing the text and its own ancestors."""
-        import torch
-
         from paceline.heads.running import HeadRows
 
         sequence, parents = followed.sequence, followed.parents
@@ -129,7 +125,7 @@ class Chains:
         positions = [start + len(path) - 1 for path in paths]
         where = FrameSequence(sequence.pages, start, positions, slots[first:], slots, paths)
         states = [followed.root if parent < 0 else followed.outs[parent] for parent in parents[first:]]
-        return HeadRows(where, followed.tokens[first:], torch.stack(states))  # type: ignore[arg-type]
+        return HeadRows(where, followed.tokens[first:], states)
 
 
 def _followed(growth: Growth) -> Followed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,23 +10,21 @@ from paceline.drafters._draft_model import FedNodes
 from paceline.native.layout import PAGE
 
 if TYPE_CHECKING:
-    import torch
-
     from paceline.model.pool import CachedSequence
 
 
 class Followed(FedNodes):
     """One request: rows up to `num_read` have their keys and values behind true states.
 
-    `outs` are the states that the nodes fed have left, in their order, and `root` is that of the last true row.
+    `outs` are the states, tensors (width,), that the nodes fed have left, in their order; `root` is the last true row's.
     """
 
     def __init__(self, sequence: CachedSequence) -> None:
         super().__init__(sequence)
         self.num_read = 0
         self._pages = sequence.pages[:0]
-        self.root: torch.Tensor | None = None
-        self.outs: list[torch.Tensor] = []
+        self.root: Any = None
+        self.outs: list[Any] = []
 
     def follow(self, sequence: CachedSequence) -> None:
         """Look where the request's pages are now: what lies in others than before was not read there."""

@@ -52,10 +52,8 @@ class HeadFiles:
         if not any(self.folder.glob("*.safetensors*")):
             pickles = sorted(path.name for pattern in _PICKLES for path in self.folder.glob(pattern))
             if pickles:
-                raise ModelError(
-                    f"the weights in {str(self.folder)!r} are pickles ({pickles[0]}), and reading one may run code that "
-                    "it brings; allowed: safetensors"
-                )
+                what = f"the weights in {str(self.folder)!r} are pickles ({pickles[0]})"
+                raise ModelError(f"{what}, and reading one may run code that it brings; allowed: safetensors")
         return Tensors(self.folder)
 
     @cached_property

@@ -14,11 +14,12 @@ from paceline.heads.medusa import MedusaConfig, MedusaHead
 _AUTHORS = re.compile(r"^(?:medusa_head\.)?(\d+)\.(\d+)\.(linear\.)?(weight|bias)$")
 _VLLM_BLOCK = re.compile(r"^blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)$")
 _TOKENS = "token_map"
+_TYPES = ("medusa",)  # vLLM's
 
 
 def fits(files: HeadFiles) -> bool:
     """See `Layout`."""
-    says_so = "medusa_num_heads" in files.config or files.config.get("model_type") == "medusa"
+    says_so = "medusa_num_heads" in files.config or files.config.get("model_type") in _TYPES
     return not files.speculators_type and says_so
 
 

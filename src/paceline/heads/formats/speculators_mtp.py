@@ -6,12 +6,13 @@ from paceline.heads.formats._files import HeadFiles, layers_of
 from paceline.heads.formats._layout import Layout, Opened
 from paceline.heads.formats.mtp import MIMO, QWEN_KINDS, opened_layer
 
+_TYPES = ("mtp",)
 _KINDS = {kind: kind for kind in (*QWEN_KINDS, "qwen3", "qwen2", "llama")} | {"mimo": "qwen2"}
 
 
 def fits(files: HeadFiles) -> bool:
     """See `Layout`."""
-    return files.speculators_type == "mtp"
+    return files.speculators_type in _TYPES
 
 
 def open_speculators(files: HeadFiles) -> Opened:
