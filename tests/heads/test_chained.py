@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen2Config
+from transformers import LlamaConfig, Qwen2Config, Qwen3MoeConfig
 
 from contract.keeping import Watcher
 from exactness.decoding import decode
@@ -37,6 +37,8 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 
+EXPERTS = {"num_hidden_layers": 1, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 9}
+
 
 @pytest.fixture(scope="module")
 def subject() -> Iterator[Subject]:
@@ -59,6 +61,7 @@ KINDS: dict[str, tuple[str, Any]] = {
         lambda: Eagle1Head(EagleConfig(LlamaConfig(**SIZES, num_hidden_layers=1), (-1,), WIDE), True, True),
     ),
     "mtp": ("mtp", lambda: MTPHead(MTPConfig(Qwen2Config(**SIZES, num_hidden_layers=1), is_hidden_first=True))),
+    "mtp with experts": ("mtp", lambda: MTPHead(MTPConfig(Qwen3MoeConfig(**SIZES, **EXPERTS)))),
     "medusa": ("medusa", lambda: MedusaHead(MedusaConfig(4, 1, WIDE, VOCAB))),
     "medusa without heads": ("medusa", lambda: MedusaHead(MedusaConfig(3, 2, WIDE, 0, has_own_logits=False))),
 }

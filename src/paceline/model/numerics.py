@@ -135,9 +135,7 @@ def apply(model: PreTrainedModel, path: NumericPath) -> None:
         if type(child) is nn.Linear and isinstance(new, NativeLinear) and _address(child) in embeddings:
             heads[embeddings[_address(child)]] = new.packed
     if path.library is not None:
-        for experts in [module for module in model.modules() if is_experts(module)]:
-            experts.packed = NativeExperts(path.library, experts)
-        pack_experts(model, path.library)
+        _pack_experts(model, path.library)
     for parent, name, child in _children(model):
         if child in heads:
             setattr(parent, name, NativeEmbedding(heads[child]))
@@ -160,6 +158,13 @@ def apply_to_head(head: nn.Module, target: PreTrainedModel, but: nn.Module | Non
         new = None if parent in kept else _replacement(child, replace)
         if new is not None:
             setattr(parent, name, new)
+    _pack_experts(head, found)
+
+
+def _pack_experts(model: nn.Module, found: Library) -> None:
+    for experts in [module for module in model.modules() if is_experts(module)]:
+        experts.packed = NativeExperts(found, experts)
+    pack_experts(model, found)
 
 
 def _address(module: nn.Module) -> int:

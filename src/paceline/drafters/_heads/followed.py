@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Followed(FedNodes):
     """One request: rows up to `num_read` have their keys and values behind true states.
 
-    `outs` are the states, tensors (width,), that the nodes fed have left, in their order; `root` is the last true row's.
+    `outs` are the states, tensors (width,), that the nodes fed have left, in order; `root` is the last true row's.
     """
 
     def __init__(self, sequence: CachedSequence) -> None:

@@ -59,7 +59,7 @@ def has_experts(module: nn.Module) -> bool:
     return registered_packer(_name(type(module).__module__, type(module).__name__)) is not None
 
 
-def pack_experts(model: PreTrainedModel, library: Library) -> None:
+def pack_experts(model: nn.Module, library: Library) -> None:
     """Pack experts that are not behind transformers' interface, in the place of their parameters."""
     for module in list(model.modules()):
         pack = registered_packer(_name(type(module).__module__, type(module).__name__))
