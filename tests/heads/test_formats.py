@@ -281,6 +281,24 @@ def test_medusa(writer: str, tmp_path: Path, target: LlamaForCausalLM) -> None:
     assert head.d2t is None if size in (0, VOCAB) else torch.equal(head.d2t, kept)
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2"])
+def test_the_kind_of_layers_is_told_by_their_weights(kind: str, tmp_path: Path) -> None:
+    """Whatever the configuration says: it is the target's as often."""
+    drawn = Drawn(10)
+    weights = drawn.eagle3("midlayer.")
+    size = {"q": 16, "k": 8, "v": 8}
+    if kind == "qwen3":
+        weights |= {f"midlayer.self_attn.{name}_norm.weight": drawn.norm(8) for name in "qk"}
+    else:
+        weights |= {f"midlayer.self_attn.{name}_proj.bias": drawn.matrix(size[name]) for name in "qkv"}
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 64
+    config = raw_eagle3(rope_theta=500_000.0, rope_scaling=scaling)
+    layers = open_head(write(tmp_path, config, weights)).module.config.layers
+    assert layers.model_type == kind
+    assert (layers.rope_parameters["rope_theta"], layers.rope_parameters["rope_type"]) == (500_000.0, "llama3")
+
+
 def test_no_two_layouts_have_one_name() -> None:
     names = [layout.name for layout in layouts()]
     assert len(names) == len(set(names)) >= 8

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, ModelError
 from paceline.heads.formats import open_head
 from paceline.heads.probe import Fit, probe
 from paceline.heads.readings import Readings, brought_by
@@ -55,8 +55,13 @@ def adopt(
     def seen() -> Seen:
         return look(host.decoder, prompts or made_up(sample_tokens(model)), readings.taps, host.last_position)
 
-    fit = probe(readings, seen, {"head": found.digest, "target": model_digest(model)})
-    return Adopted(head, found.digest, fit)
+    about = {"head": found.digest, "target": model_digest(model)}
+    try:
+        return Adopted(head, found.digest, probe(readings, seen, about))
+    except ModelError as error:
+        if not found.made_for:
+            raise
+        raise ModelError(f"{error}. It says that it was made for {found.made_for!r}") from error
 
 
 def made_up(tokens: Sequence[int]) -> list[list[int]]:

@@ -68,7 +68,7 @@ def _of_chain(head: ChainedHead, seen: Seen) -> list[Guess]:
     first = Guess(logits[0], rows + 2)
     further = torch.isin(rows, seen.ahead(3))
     deeper = rows[further]
-    own = torch.where(torch.eye(len(deeper), dtype=torch.bool), 0, -1)
+    own = torch.where(torch.eye(len(deeper), dtype=torch.bool, device=rows.device), 0, -1)
     earlier = distances[further]
     step = DenseStep(torch.cat([torch.where(earlier >= 0, earlier + 1, -1), own], 1), step.kept)
     tokens, fed = seen.tokens[deeper + 2][None], states[:, further]
@@ -92,15 +92,16 @@ def _of_blocks(head: BlockHead, seen: Seen) -> list[Guess]:
     anchors = seen.ahead(2)
     anchors = anchors[seen.positions[anchors] > 0]
     anchors = anchors[:: -(-len(anchors) // _ANCHORS)]
-    tokens = torch.full((len(anchors), size), config.mask_token_id)
+    tokens = seen.tokens.new_full((len(anchors), size), config.mask_token_id)
+    slots = torch.arange(size, device=anchors.device)
     tokens[:, 0] = seen.tokens[anchors]
-    positions = seen.positions[anchors][:, None] + torch.arange(size)
+    positions = seen.positions[anchors][:, None] + slots
     step = DenseStep(_block_distances(config.is_causal, seen, anchors, positions), context)
     with answered_by(step):
         hidden, logits = head(tokens.view(1, -1), positions.view(1, -1))
     split = logits[0].view(len(anchors), size, -1)
     if head.markov_head is not None:
-        before = seen.tokens[(anchors[:, None] + torch.arange(size) - config.first_slot).clamp(0, len(seen.tokens) - 1)]
+        before = seen.tokens[(anchors[:, None] + slots - config.first_slot).clamp(0, len(seen.tokens) - 1)]
         split = split + head.markov_head.biases(hidden[0].view(len(anchors), size, -1), before)
     last = size - 1
     return [Guess(split[:, min(config.first_slot + depth, last)], anchors + 1 + depth) for depth in range(2)]
@@ -112,7 +113,7 @@ def _block_distances(is_causal: bool, seen: Seen, anchors: torch.Tensor, positio
     before = (seen.texts[anchors][:, None] == seen.texts) & (seen.positions < seen.positions[anchors][:, None])
     flat = positions.reshape(-1)
     text = torch.where(before.repeat_interleave(size, 0), flat[:, None] - seen.positions, -1)
-    blocks = torch.arange(count).repeat_interleave(size)
+    blocks = torch.arange(count, device=flat.device).repeat_interleave(size)
     ahead = flat[:, None] - flat
     own = torch.where(blocks[:, None] == blocks, ahead if is_causal else ahead.clamp(min=0), -1)
     return torch.cat([text, own], 1)
@@ -125,7 +126,7 @@ def _overlap(head: Any, seen: Seen, guess: Guess, label: int = 0) -> float:
     logits, rows = guess.logits[said], rows[said]
     found = [
         _shared(logits[part], seen.logits[rows[part] - 1], head.d2t)
-        for part in torch.split(torch.arange(len(rows)), _PIECE)
+        for part in torch.split(torch.arange(len(rows), device=rows.device), _PIECE)
     ]
     return float(torch.cat(found).nan_to_num(0.0).mean()) if found else 0.0
 
@@ -133,5 +134,5 @@ def _overlap(head: Any, seen: Seen, guess: Guess, label: int = 0) -> float:
 def _shared(own: torch.Tensor, target: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
     """(N,) sums over tokens of the smaller probability."""
     law = target.float().softmax(-1)
-    law = law[:, : own.shape[1]] if ids is None else law[:, ids]
+    law = law[:, : own.shape[1]] if ids is None else law[:, ids.to(law.device)]
     return torch.minimum(law, own.float().softmax(-1)).sum(-1)

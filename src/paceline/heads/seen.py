@@ -55,16 +55,16 @@ def look(decoder: Decoder, prompts: Sequence[Sequence[int]], taps: Iterable[int]
         sequence = _reserved(decoder.pool, len(text))
         try:
             hidden = _tapped(decoder.model, seen, forward, sequence, text)
-            logits.append(hidden.float().cpu().clone())
+            logits.append(hidden.float().clone())
         finally:
             decoder.pool.release(sequence)
-    lengths = [len(text) for text in texts]
+    device, lengths = decoder.model.device, [len(text) for text in texts]
     firsts = [min(len(prompt), LONGEST_PROMPT) for prompt in prompts]
     return Seen(
-        tokens=torch.tensor([token for text in texts for token in text]),
-        texts=torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths)),
-        positions=torch.cat([torch.arange(count) for count in lengths]),
-        is_said=torch.cat([torch.arange(n) >= first for n, first in zip(lengths, firsts, strict=True)]),
+        tokens=torch.tensor([token for text in texts for token in text], device=device),
+        texts=torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths)).to(device),
+        positions=torch.cat([torch.arange(count) for count in lengths]).to(device),
+        is_said=torch.cat([torch.arange(n) >= first for n, first in zip(lengths, firsts, strict=True)]).to(device),
         taps={tap: torch.cat(parts) for tap, parts in seen.items()},
         logits=torch.cat(logits),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paceline.heads.eagle import Eagle1Head, EagleConfig
 from paceline.heads.formats._files import HeadFiles, filled, layers_of
 from paceline.heads.formats._layout import Layout, Opened
-from paceline.heads.formats.eagle3 import KINDS
+from paceline.heads.formats.eagle3 import KINDS, kind_of
 
 
 def fits(files: HeadFiles) -> bool:
@@ -23,9 +23,7 @@ def _is_block(files: HeadFiles) -> bool:
 
 def open_eagle1(files: HeadFiles) -> Opened:
     """See `Layout`."""
-    values = dict(files.config)
-    values["model_type"] = values.get("model_type") if values.get("model_type") in KINDS else "llama"
-    layers = layers_of(values, KINDS)
+    layers = layers_of({**files.config, **kind_of(files, "layers.0.")}, KINDS)
     config = EagleConfig(layers, taps=(-1,), target_hidden_size=int(layers.hidden_size))
     weights = {name: files.tensor(name) for name in files.names if "rotary_emb" not in name}
     has_bias, has_embedding = "fc.bias" in weights, "embed_tokens.weight" in weights

@@ -28,9 +28,18 @@ def fits(files: HeadFiles) -> bool:
 
 def open_raw(files: HeadFiles) -> Opened:
     """See `Layout`."""
-    values = {**files.config, "num_hidden_layers": 1}
-    values["model_type"] = values.get("model_type") if values.get("model_type") in KINDS else "llama"
+    values = {**files.config, "num_hidden_layers": 1, **kind_of(files, "midlayer.")}
     return opened(files, values, _taps(files), {"midlayer.": "layers.0."}, norm_before_residual=False)
+
+
+def kind_of(files: HeadFiles, first: str) -> dict[str, Any]:
+    """Of which kind layers are, by what the first has: configurations name that of the target as often."""
+    has = {name: f"{first}self_attn.{name}" in files.names for name in ("q_norm.weight", "q_proj.bias", "o_proj.bias")}
+    kind = "qwen3" if has["q_norm.weight"] else "llama"
+    if has["q_proj.bias"] and not has["o_proj.bias"]:
+        kind = "qwen2"
+    has_bias = f"{first}mlp.up_proj.bias" in files.names
+    return {"model_type": kind, "attention_bias": has["q_proj.bias"], "mlp_bias": has_bias}
 
 
 def _taps(files: HeadFiles) -> tuple[int, ...]:
