@@ -63,7 +63,7 @@ def test_native_trees_are_those_of_python(subject: Subject, kind: str) -> None:
     trees, guest = drafter._trees, drafter._guest
     assert isinstance(trees, NativeTrees)
     assert guest is not None
-    in_python = SlotTrees(guest, trees.ids)
+    in_python = SlotTrees(guest, trees.d2t)
     seen = 0
 
     def compare(engine: Any) -> None:

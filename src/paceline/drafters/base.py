@@ -77,6 +77,10 @@ class BaseDrafter:
     def finish(self, request: Request) -> None:
         """See `Drafter`."""
 
+    def rest(self) -> bool:
+        """Nothing is decoded: do what can wait, in a few milliseconds; whether there is more of it."""
+        return False
+
     def close(self) -> None:
         """See `Drafter`."""
 

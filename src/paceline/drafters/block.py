@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import WARM_UP, DraftLimits, Environment, Request
+from paceline.engine.request import WARM_UP, DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.errors import ConfigError, DrafterError
 
 if TYPE_CHECKING:
-    from paceline.drafters._block import Trees
+    from paceline.drafters._block import BlockPupil, Observer, Trees
     from paceline.heads.block import BlockHead
     from paceline.heads.block_guest import BlockGuest
     from paceline.heads.weights import Weights
@@ -35,6 +35,7 @@ class BlockDrafter(BaseDrafter):
         "", help="the head: a folder or, in Python, a BlockHead, which becomes the drafter's own; none: the one known"
     )
     probe: bool = option(True, help="try what lies in a folder on the target first; false: read it as it says")
+    learn: bool = option(True, help="learn from what the target says, for each tenant by itself (docs/learning.md)")
     reads_hidden_states: ClassVar[bool] = True
     prior_tokens: ClassVar[float] = 2.0  # a head was trained on its target
     _name: str = field(default="", init=False, repr=False)
@@ -43,6 +44,8 @@ class BlockDrafter(BaseDrafter):
     _weights: Weights | None = field(default=None, init=False, repr=False)
     _made_up: dict[int, CachedSequence] = field(default_factory=dict, init=False, repr=False)
     _trees: Trees | None = field(default=None, init=False, repr=False)
+    _pupil: BlockPupil | None = field(default=None, init=False, repr=False)
+    _observer: Observer | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def is_automatic(cls, environment: Environment) -> bool:
@@ -61,7 +64,7 @@ class BlockDrafter(BaseDrafter):
             ModelError: it cannot be read, or does not go with the target.
             ConfigError: no head is given or known, or the target cannot host one.
         """
-        from paceline.drafters._block import trees_of
+        from paceline.drafters._block import BlockPupil, Observer, trees_of
         from paceline.heads.block_guest import BlockGuest
         from paceline.heads.weights import Weights
 
@@ -72,6 +75,15 @@ class BlockDrafter(BaseDrafter):
         self._weights = None if head.markov_head is None else Weights.of(head.markov_head)
         self._guest = BlockGuest(head, environment.host)
         self._trees = trees_of(self._guest, head)
+        if self.learn and head.markov_head is not None and self._weights is not None:
+            self._pupil = BlockPupil(head.markov_head, self._weights, head.config.num_proposals)
+            self._observer = Observer(self._pupil, self._trees.d2t)
+
+    def start(self, request: Request) -> bool:
+        """See `Drafter`."""
+        if self._observer is not None:
+            self._observer.start(request)
+        return True
 
     def _found(self, environment: Environment) -> tuple[BlockHead, str]:
         """The head, and what it is called. One that is known for the target needs no trial."""
@@ -92,21 +104,53 @@ class BlockDrafter(BaseDrafter):
         """One tree per request, empty where the context or the cache has no room for a block."""
         if self._guest is None or self._trees is None or self._host is None:
             raise DrafterError("the block drafter is not attached to an engine, or was closed")
+        if self._observer is not None:
+            self._observer.begin_step()
         trees = [EMPTY] * len(requests)
         sequences = {i: sequence for i, request in enumerate(requests) if (sequence := self._sequence(request))}
         fits = [i for i, sequence in sequences.items() if self._guest.has_room(sequence)]
-        for start in range(0, len(fits), self._guest.max_blocks):
-            part = fits[start : start + self._guest.max_blocks]
-            asked = [(requests[i], sequences[i], limits[i]) for i in part]
-            for i, tree in zip(part, self._trees.grow(asked, self._weights, self.name), strict=True):
-                trees[i] = tree
+        for weights, alike in self._by_weights(requests, fits):
+            for start in range(0, len(alike), self._guest.max_blocks):
+                part = alike[start : start + self._guest.max_blocks]
+                asked = [(requests[i], sequences[i], limits[i]) for i in part]
+                for i, tree in zip(part, self._trees.grow(asked, weights, self.name), strict=True):
+                    trees[i] = tree
+                self._note([requests[i] for i in part])
         return trees
+
+    def observe(self, outcome: StepOutcome) -> None:
+        """See `Drafter`."""
+        if self._observer is not None:
+            self._observer.observe(outcome)
+
+    def rest(self) -> bool:
+        """See `BaseDrafter`."""
+        return self._observer is not None and self._observer.learning.rest()
 
     def finish(self, request: Request) -> None:
         """See `Drafter`."""
+        if self._observer is not None:
+            self._observer.finish(request)
         made_up = self._made_up.pop(request.id, None)
         if made_up is not None and self._host is not None:
             self._host.pool.release(made_up)
+
+    def _by_weights(self, requests: Sequence[Request], fits: Sequence[int]) -> list[tuple[Weights | None, list[int]]]:
+        """Which of the requests draft with which weights: what was learnt from a tenant drafts for it alone."""
+        if self._pupil is None:
+            return [(self._weights, list(fits))]
+        found: dict[int, tuple[Weights | None, list[int]]] = {}
+        for i in fits:
+            weights = self._pupil.weights(requests[i].hints.tenant)
+            found.setdefault(id(weights), (weights, []))[1].append(i)
+        return list(found.values())
+
+    def _note(self, requests: Sequence[Request]) -> None:
+        """Have what the head has just said of requests learnt from, as far as that is of use."""
+        if self._observer is not None and self._trees is not None:
+            for place, request in enumerate(requests):
+                if self._observer.wants(request):
+                    self._observer.drafted(request, self._trees.said(place))
 
     def _sequence(self, request: Request) -> CachedSequence | None:
         """A request's pages in the target; pages of its own where it is made up, to see what proposals take."""
@@ -124,4 +168,4 @@ class BlockDrafter(BaseDrafter):
 
     def close(self) -> None:
         """See `Drafter`."""
-        self._host = self._guest = self._trees = None
+        self._host = self._guest = self._trees = self._pupil = self._observer = None

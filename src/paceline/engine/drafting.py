@@ -24,6 +24,7 @@ class Drafting:
         self._vocab_size = vocab_size
         self._clock = clock
         self._asked: list[tuple[Drafter, Request]] = []  # in this step
+        self._met: dict[int, Drafter] = {}  # by identity
 
     def begin_step(self) -> None:
         """Forget who was asked in the step before."""
@@ -32,6 +33,7 @@ class Drafting:
     def start(self, request: Request) -> None:
         """Have a request's drafters take it up; those with nothing to do are not asked."""
         for drafter in request.drafters:
+            self._met[id(drafter)] = drafter
             with self._guarded(drafter, [request]):
                 if not drafter.start(request):
                     request.drafters = tuple(d for d in request.drafters if d is not drafter)
@@ -61,6 +63,15 @@ class Drafting:
         for drafter in request.listeners:
             with self._guarded(drafter, [request]):
                 drafter.finish(request)
+
+    def rest(self) -> bool:
+        """Have each drafter that was met do what can wait; whether one has more of it. Failures are nobody's."""
+        has_more = False
+        for drafter in self._met.values():
+            with contextlib.suppress(Exception):
+                rest = getattr(drafter, "rest", None)  # an object may have no more than the verbs of the port
+                has_more = bool(rest is not None and rest()) or has_more
+        return has_more
 
     @contextlib.contextmanager
     def _guarded(self, drafter: Drafter, requests: Sequence[Request]) -> Iterator[None]:

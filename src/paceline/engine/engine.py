@@ -293,6 +293,10 @@ class Engine:
         self.scheduler.remove(request)
         tell(self.listeners, lambda listener: listener.finished(request))
 
+    def rest(self) -> bool:
+        """Nothing is decoded: have drafters do what can wait, in a few milliseconds; whether there is more of it."""
+        return self._drafting.rest()
+
     def load(self) -> EngineLoad:
         """How much there is to do; to be called in the engine's thread."""
         scheduler = self.scheduler

@@ -166,6 +166,8 @@ class EngineThread:
         if self.engine is not None:
             with contextlib.suppress(Exception):  # nobody waits for it
                 self.engine.pacer.rest()
+            while self._inbox.empty() and self.engine.rest():
+                pass
 
     def _tell(self) -> None:
         """Wake whoever waits for a request that has ended, or for tokens that have come."""

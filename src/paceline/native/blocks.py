@@ -64,7 +64,8 @@ class Blocks:
         self._library, self._frame, self._record = library, frame, record
         self._inputs, self._shape, self._ids = inputs, shape, ids
         self._models: dict[int, tuple[BlockModel, Runner]] = {}
-        self._kept: list[object] = []  # what the structs point to
+        self._said: dict[int, torch.Tensor] = {}  # by number of blocks
+        self._count = 0  # of the last call
         if ids is not None:
             is_sound = ids.dtype == np.int64 and ids.flags.c_contiguous and len(ids) == shape.num_logits
             require(is_sound and 0 <= ids.min() <= ids.max() < shape.vocab_size, "ids outside the vocabulary")
@@ -82,11 +83,19 @@ class Blocks:
         last = max([draft.length + size for draft in drafts])
         rows = len(drafts) * size
         room = len(drafts) * (SEQUENCE_INTS + 2 * size + last // PAGE + 1) + rows * (ROW_INTS + 1)
+        self._count = len(drafts)
         self._frame.make_room(room, rows, last)
         self._library.expect()
         places = (ctypes.c_void_p * len(drafts))(*map(ctypes.addressof, drafts))
         self._library.block(ctypes.addressof(model), places, runner.scratch_bytes, scratch)
         del states  # it had to outlive the call
+
+    def said(self, place: int) -> Floats:
+        """(proposals, num_logits + num_features) of the last call's draft at that place, valid until the next call."""
+        require(0 <= place < self._count, f"draft {place} of {self._count}")
+        size = self._shape.block_size
+        rows: Floats = self._said[self._count][place * size : (place + 1) * size].numpy()
+        return rows[self._shape.first_slot :]
 
     def _model(self, count: int) -> tuple[BlockModel, Runner]:
         if count not in self._models:
@@ -113,7 +122,7 @@ class Blocks:
                 ),
                 runner,
             )
-            self._kept.append(said)
+            self._said[count] = said
         return self._models[count]
 
     def _install(self, model: BlockModel, transition: TransitionArrays | None) -> Floats | None:

@@ -45,11 +45,11 @@ class Growth:
     def __init__(self, said: Floats, weights: Weights | None, d2t: NDArray[np.int64] | None) -> None:
         self._weights, self._d2t = weights, d2t
         count = said.shape[1] - (0 if weights is None else len(weights.joint))
-        self._logits, self._features = said[:, :count], said[:, count:]
+        self.logits, self.features = said[:, :count], said[:, count:]
 
     def tree(self, request: Request, limits: DraftLimits, source: str) -> DraftTree:
         """The nodes that are likeliest to be reached, within the limits."""
-        builder, depth = TreeBuilder(source), min(limits.max_depth, len(self._logits))
+        builder, depth = TreeBuilder(source), min(limits.max_depth, len(self.logits))
         state = np.zeros(0 if self._weights is None else self._weights.state_size, np.float32)
         drawn: dict[int, Drawn] = {}
         heap: list[tuple[float, int, tuple[int, int, float, int]]] = []
@@ -58,7 +58,7 @@ class Growth:
         def branch(node: int, token: int, reached: float, slot: int, state: Floats) -> Floats:
             nonlocal count
             if slot not in drawn:
-                drawn[slot] = self._draw(request, slot)
+                drawn[slot] = self.draw(request, slot)
             after, found = self._children(request, drawn[slot], token, slot, state)
             for child, share in found:
                 if reached * share >= LEAST:
@@ -74,9 +74,9 @@ class Growth:
                 states[node] = branch(node, token, -reached, slot + 1, states[parent])
         return builder.build()
 
-    def _draw(self, request: Request, slot: int) -> Drawn:
+    def draw(self, request: Request, slot: int) -> Drawn:
         """The best candidates of a slot for the place where it stands."""
-        logits = self._logits[slot]
+        logits = self.logits[slot]
         if slot == 0 and request.sampler.grammar is not None:  # deeper the head must follow it by itself
             mask = request.sampler.grammar.mask()
             logits = np.where(mask if self._d2t is None else mask[self._d2t], logits, np.float32(-np.inf))
@@ -99,7 +99,7 @@ class Growth:
         """The state behind a slot, and (token, believed chance) of the best candidates behind a token."""
         scores = drawn.scores
         if self._weights is not None:
-            state, vector = self._weights.step(state, before, self._features[slot])
+            state, vector = self._weights.step(state, before, self.features[slot])
             biases = self._weights.w2[drawn.own] @ vector
             scores = scores + (biases if request.params.is_greedy else biases / request.params.temperature)
         if not np.isfinite(scores).any() or np.isnan(scores).any():

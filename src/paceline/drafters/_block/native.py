@@ -14,7 +14,7 @@ from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree
 from paceline.errors import DrafterError
 from paceline.heads.block_guest import BlockGuest
-from paceline.heads.weights import Weights
+from paceline.heads.weights import Floats, Weights
 from paceline.model.head_forward import RecordedHead
 from paceline.native.blocks import Blocks, BlockShape, TransitionArrays
 from paceline.native.layout import PAGE, Draft
@@ -29,7 +29,7 @@ class NativeTrees:
     """See `Trees`."""
 
     def __init__(self, guest: BlockGuest, forward: RecordedHead, d2t: NDArray[np.int64] | None) -> None:
-        config, self.ids = guest.config, d2t
+        config, self.d2t = guest.config, d2t
         shape = BlockShape(
             config.block_size, config.first_slot, config.is_causal, config.num_logits, config.vocab_size, LEAST
         )
@@ -47,6 +47,10 @@ class NativeTrees:
         arrays = None if weights is None else TransitionArrays(weights.w1, weights.w2, weights.joint)
         self._blocks.grow(drafts, arrays)
         return [_tree(draft, source) for draft in drafts]
+
+    def said(self, place: int) -> Floats:
+        """See `Trees`."""
+        return self._blocks.said(place)
 
 
 def _draft(request: Request, sequence: CachedSequence, limits: DraftLimits, mask: NDArray[np.bool_] | None) -> Draft:
