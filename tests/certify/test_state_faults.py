@@ -26,7 +26,7 @@ def test_they_are_planted_where_there_are_states(
     plan = CertifyPlan("unused", "float32", "cpu", (), ("unused",), max_tokens=16)
     bench = FaultBench(subject.llm, plan, cases_for(VOCAB, prompts), prompts)
     found = bench.all()
-    assert STATES <= found.keys()
+    assert found.keys() >= STATES
     assert not absent & found.keys()
     assert all(found[name]().is_caught for name in STATES)
     monkeypatch.setattr(state_faults._Forgetful, "restore", state_faults.StatePool.restore)  # no fault any more
