@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from paceline.engine.request import Request
 from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.inspect import sample_tokens
+from paceline.model.interest import Interest
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE, Before
 from paceline.model.rotary import contexts
@@ -46,6 +47,7 @@ class Decoder:
         self._last_position = max_length - 1
         self._forward = forward or forward_for(model, pool, self._last_position)
         self._hosting: Forward | None = None  # the same, keeping what heads read
+        self.interest = Interest()
 
     def host(self) -> None:
         """Take up the heads whose layers have been added to the pool: another forward keeps their context."""
@@ -75,7 +77,7 @@ class Decoder:
 
     def has_guests(self, request: Request) -> bool:
         """True if a request's forwards keep what heads read."""
-        return self._hosting is not None and request.reads_hidden_states
+        return self._hosting is not None and request.reads_hidden_states and self.interest.decide(request.id)
 
     @property
     def max_rows(self) -> int:

@@ -148,6 +148,7 @@ class HFTarget:
         """See `Target`."""
         cache = self._caches.pop(request.id, None)
         if cache is not None:
+            self.decoder.interest.note(request.id, is_asked=cache.sequence.was_asked and cache.sequence.has_guests)
             cache.release()
 
     def numerics(self) -> dict[str, Any]:

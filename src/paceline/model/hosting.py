@@ -96,7 +96,7 @@ class Host:
         sequence = self._target.sequence(request)
         if sequence is None or sequence.length > sequence.kept_for:
             return None
-        sequence.kept_for = sequence.length + PATIENCE
+        sequence.kept_for, sequence.was_asked = sequence.length + PATIENCE, True
         return sequence
 
     def blank(self, num_positions: int) -> CachedSequence | None:

@@ -89,6 +89,7 @@ class CachedSequence:
         self.pages = pages
         self.length = length
         self.state = state  # of recurrent layers
+        self.was_asked = False  # a head that reads it, at least once
         self.kept_for = 0  # length from which on what heads make of its rows is kept no more
         self.pin = 0  # the context that its rows are rotated for, by number
         self.source: CachedSequence | None = None  # what its rows look at besides: of an encoder-decoder

@@ -31,6 +31,11 @@ request, and the engine's with it, gain t1 >= rest for it; of a batch, the loss 
 A step without drafts adds the same to both sides, and asking drafters for it, which the balance covered. Second,
 elapsed is the sum of actual costs, so elapsed = estimated + sum of (actual - estimated cost). QED
 
+Heads of the target are paid for step by step, whether they are asked or not: what they took is booked, so that less is
+left for drafts, but it is not asked for before. Their context is let go 48 positions after a request last asked for it,
+and after three requests that asked for none it is kept for one in sixteen (model/interest.py). By so much a promise may
+be missed: a head that costs 3 % of a forward, a plain step and a half.
+
 t1 in an opening is the first estimate of it. A step of a batch costs each of its requests all of its time, and the
 engine once.
 """

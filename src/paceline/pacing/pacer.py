@@ -137,7 +137,8 @@ class AdaptivePacer(Pacer):
         undrafted = times.observing - times.scoring - times.hosting
         own = times.scoring - times.drafting + times.hosting + self._clock() - times.observing
         overhead = self.experience.idle_overhead
-        self.guard.book_plain([o.request for o in outcomes], undrafted, own + undrafted, undrafted, overhead.value)
+        requests, estimate = [o.request for o in outcomes], undrafted + times.hosting
+        self.guard.book_plain(requests, undrafted, own + undrafted, estimate, overhead.value)
         for outcome in outcomes:
             state = self._states[outcome.request.id]
             state.stops["idle"] += 1
@@ -152,6 +153,7 @@ class AdaptivePacer(Pacer):
         has_drafts = rows > len(outcomes)
         undrafted = times.observing - times.scoring - times.hosting
         estimate = self.costs.forward(rows, plan.context) + emitted * self.costs.rest if has_drafts else undrafted
+        estimate += times.hosting
         plain = self.costs.plain(len(outcomes), plan.context)
         self._learn_costs(outcomes, times)
         for state, candidates, outcome in zip(plan.states, plan.candidates, outcomes, strict=True):
