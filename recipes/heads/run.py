@@ -11,8 +11,10 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tiny"))
 import data
@@ -21,7 +23,7 @@ from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
 from paceline.console import progress
 from paceline.llm import LLM
 from paceline.model.pretrained import read_model
-from paceline.training.data import Corpus, Plan, Question, generate
+from paceline.training.data import Corpus, Document, Entry, Plan, Question, generate
 from paceline.training.draft import Independent
 from paceline.training.evaluate import Scores, distinct, evaluate
 from paceline.training.loop import Budget, Run
@@ -39,9 +41,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
     parser.add_argument("--work", type=Path, default=Path("runs/heads"), help="data, runs, figures")
     parser.add_argument("--out", type=Path, default=Path("runs/heads/tiny-block"))
-    parser.add_argument("--documents", type=int, default=12_000, help="continuations to train on")
+    parser.add_argument("--documents", type=int, default=3_000, help="continuations to train on")
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--real", type=float, default=1.0, help="real documents, for each that the target wrote")
     parser.add_argument("--name", default="head", help="of the run")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
     parser.add_argument("--baseline", action="store_true", help="measure the bundled draft model alone")
@@ -54,15 +57,15 @@ def main() -> None:
     train, held_out = corpora(args)
     if args.data_alone:
         return
-    target = read_model(DEFAULT_TARGET, torch.float32, torch.device("cpu"), attn_implementation="sdpa")
+    target = read_model(DEFAULT_TARGET, "auto", torch.device("cpu"), attn_implementation="sdpa")
     target.requires_grad_(False)
     if args.baseline:
         report(args, "draft", measure_draft(target, held_out), held_out)
         return
+    train = [*train, *real(args, int(args.real * len(train)))]
+    about = {"set": args.set, "real": args.real}
     recipe = usual(target, **dict(parsed(item) for item in args.set))
-    run = Run(
-        KINDS["block"](target, recipe, DEFAULT_TARGET), (train, held_out), args.work / args.name, {"set": args.set}
-    )
+    run = Run(KINDS["block"](target, recipe, DEFAULT_TARGET), (train, held_out), args.work / args.name, about)
     with progress("training", 1.0) as bar:
         run.train(Budget(args.minutes, args.steps), Watcher(bar.update, run, args.out))
     run.write(args.out)
@@ -94,13 +97,27 @@ def parsed(item: str) -> tuple[str, object]:
 def corpora(args: argparse.Namespace) -> tuple[list, list]:
     """Documents to train on and to evaluate on: of prompts that neither the target nor the head was trained on."""
     train, held_out = (Corpus(args.work / name, 4096) for name in ("train", "held_out"))
-    if len(train) < args.documents or len(held_out) < 5 * HELD_OUT * 3:
-        with LLM() as llm:
+    if not args.baseline and (len(train) < args.documents or len(held_out) < 5 * HELD_OUT * 3):
+        with LLM(drafters="none") as llm:  # of so small a model many texts at once are quickest undrafted
             known, unseen = data.load_documents(args.corpora)
-            write(llm, prompts(llm, known, PROMPTS, 0, False), args.documents, train, 0)
             write(llm, prompts(llm, unseen, dict.fromkeys(PROMPTS, HELD_OUT), 1, True), 5 * HELD_OUT * 3, held_out, 1)
+            write(llm, prompts(llm, known, PROMPTS, 0, False), args.documents, train, 0)
     print(f"{len(train)} documents of {train.num_tokens} tokens; {len(held_out)} held out of {held_out.num_tokens}")
     return train.read(False)[: args.documents], held_out.read(True)
+
+
+def real(args: argparse.Namespace, count: int) -> list[Document]:
+    """Documents that the target was trained on itself: its law along them is as good a lesson, and costs no writing."""
+    known, _ = data.load_documents(args.corpora)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(bundled_path(DEFAULT_TARGET)))
+    draw = random.Random(2)
+    texts = [(domain, text) for domain, weight in PROMPTS.items() for text in draw.choices(known[domain], k=weight)]
+    draw.shuffle(texts)
+    found = []
+    for domain, text in texts[:count]:
+        ids = np.array([*tokenizer(text)["input_ids"], tokenizer.eos_token_id], np.uint16)[: Recipe.length]
+        found.append(Document(Entry(domain, False, 1.0, 2, len(ids)), ids))
+    return found
 
 
 def write(llm: LLM, questions: list[Question], count: int, corpus: Corpus, seed: int) -> None:
@@ -127,7 +144,7 @@ def opening(llm: LLM, domain: str, text: str, draw: random.Random) -> list[int]:
 
 
 def measure_draft(target, held_out) -> Scores:
-    draft = read_model(str(bundled_path(DEFAULT_DRAFT)), torch.float32, torch.device("cpu"), attn_implementation="sdpa")
+    draft = read_model(str(bundled_path(DEFAULT_DRAFT)), "auto", torch.device("cpu"), attn_implementation="sdpa")
     packed = pack(held_out, Recipe.length)
     batches = (packed.rows(slice(i, i + 8), torch.device("cpu")) for i in range(0, len(packed), 8))
     return evaluate(Independent(target, draft), batches, held_out)

@@ -24,6 +24,9 @@ from paceline.training.recipe import Recipe, block_config
 COLDEST = 0.3  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
 
 
+Lesson = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # taps, the target's law, its likeliest tokens
+
+
 class BlockTrainee:
     """See `loop.Trainee`."""
 
@@ -35,6 +38,7 @@ class BlockTrainee:
             self.module = self.head = BlockHead(block_config(recipe, target))
             _initialise(self.head, target)
         self._features = Features(target, recipe.taps)
+        self._last: tuple[Packed, Lesson] | None = None
         self._table = target.get_output_embeddings().weight.detach()
         self.head.lm_head = nn.Identity()  # logits are computed here, once for the head and its transition
         self.head.bind(target)
@@ -47,10 +51,9 @@ class BlockTrainee:
         recipe, proposals = self.recipe, self.head.config.num_proposals
         chosen = anchors.drawn(batch, recipe.anchors, proposals, draw)
         rows, heat = chosen.before.flatten(1), batch.heat.clamp_min(COLDEST)
+        taps, shares, tokens = self._lesson(batch, heat)
         with precision(batch.tokens.device):
-            taps, wanted = self._features(batch)
             states = self._states(batch, chosen, taps) / heat.gather(1, rows).view(-1, 1)
-        shares, tokens = target_shares(wanted, heat, recipe.candidates)
         p, ids = rows_at(shares, rows), rows_at(tokens, rows)
         kind = torch.bfloat16 if is_in_bf16(batch.tokens.device) else torch.float32
         tail = self._tail()
@@ -58,6 +61,14 @@ class BlockTrainee:
         loss, accepted = losses.LOSSES[recipe.loss](p, q), losses.overlap(p, q)
         valid = chosen.is_valid.view(-1, proposals).float()
         return losses.weighted(loss.view(valid.shape), accepted.view(valid.shape), valid, recipe.weights)
+
+    def _lesson(self, batch: Packed, heat: torch.Tensor) -> Lesson:
+        """What the target has to say of a batch; it is asked once for steps in a row on the same one."""
+        if self._last is None or self._last[0] is not batch:
+            with precision(batch.tokens.device):
+                taps, wanted = self._features(batch)
+            self._last = batch, (taps, *target_shares(wanted, heat, self.recipe.candidates))
+        return self._last[1]
 
     @torch.no_grad()
     def logits(self, batch: Packed, chosen: Anchors) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,7 +28,7 @@ from paceline.training.state import Progressed, Weights, restore, save
 
 _WARM_UP, _CLIP, _AVERAGE = 0.05, 1.0, 0.999
 _EVALUATIONS = 12  # in a run
-_HELD_OUT = 96  # sequences that are evaluated while it runs
+_HELD_OUT = 48  # sequences that are evaluated while it runs
 _SMOOTH = 0.98  # of the loss that is shown
 _SAVED = 60.0  # seconds between files
 
@@ -99,7 +99,8 @@ class Run:
         self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._tests = pack(self._held_out, recipe.length)
         self.state = restore(self._file, self._tensors(), about)
-        self._epoch, self._number = pack(self._train, recipe.length, self._order()), self.state.epoch
+        self._epoch = pack(self._train, recipe.length, self._order())
+        self._batch: Packed | None = None
 
     def train(self, budget: Budget, tell: Callable[[float, str], None] = lambda share, what: None) -> None:
         """Train until the budget is spent. Ctrl-C leaves a file that it goes on from.
@@ -165,16 +166,17 @@ class Run:
         self.save()
 
     def _next(self) -> Packed:
-        """The next sequences; a new epoch packs anew, in an order of its own."""
-        state, size = self.state, self.trainee.recipe.sequences
-        if state.place >= len(self._epoch):
+        """The next sequences, or the last ones again; a new epoch packs anew, in an order of its own."""
+        state, recipe = self.state, self.trainee.recipe
+        is_again = state.step % recipe.reuse > 0
+        if not is_again and state.place >= len(self._epoch):
             state.epoch, state.place = state.epoch + 1, 0
-        if self._number != state.epoch:
-            self._epoch = pack(self._train, self.trainee.recipe.length, self._order())
-            self._number = state.epoch
-        chosen = slice(state.place, state.place + size)
-        state.place += size
-        return self._epoch.rows(chosen, self._device)
+            self._epoch = pack(self._train, recipe.length, self._order())
+        state.place += 0 if is_again else recipe.sequences
+        if not is_again or self._batch is None:
+            chosen = slice(state.place - recipe.sequences, state.place)
+            self._batch = self._epoch.rows(chosen, self._device)
+        return self._batch
 
     def _order(self) -> Any:
         return np.random.default_rng([self.trainee.recipe.seed, 3, self.state.epoch]).permutation(len(self._train))

@@ -22,9 +22,10 @@ class _Candidates(torch.autograd.Function):
     def forward(ctx: Any, states: torch.Tensor, table: torch.Tensor, tail: torch.Tensor, ids: torch.Tensor) -> Any:
         width, kept, norms, chosen = table.shape[1], [], [], []
         for part, tokens in zip(_parts(states, len(table)), _parts(ids, len(table)), strict=True):
-            logits = part[:, :width] @ table.T
-            logits.addmm_(part[:, width:], tail.T)
-            norms.append(logits.float().logsumexp(-1, keepdim=True))
+            logits = torch.addmm(part[:, width:] @ tail.T, part[:, :width], table.T)
+            scratch = logits.float()
+            peak = scratch.amax(-1, keepdim=True)
+            norms.append(scratch.sub_(peak).exp_().sum(-1, keepdim=True).log_().add_(peak))
             chosen.append(logits.gather(-1, tokens).float() - norms[-1])
             kept.append(logits)
         ctx.save_for_backward(states, table, tail, ids, torch.cat(norms), *kept)
@@ -37,7 +38,7 @@ class _Candidates(torch.autograd.Function):
         back, to_tail = torch.empty_like(states), torch.zeros_like(tail, dtype=torch.float32)
         parts = (_parts(one, size) for one in (states, ids, norms, grad, back))
         for logits, (part, tokens, norm, given, out) in zip(kept, zip(*parts, strict=True), strict=True):
-            raw = torch.exp(logits.float() - norm).mul_(-given.sum(-1, keepdim=True))
+            raw = logits.float().sub_(norm).exp_().mul_(-given.sum(-1, keepdim=True))
             push = raw.scatter_add_(-1, tokens, given).to(logits.dtype)
             out[:, :width] = push @ table
             out[:, width:] = push @ tail
