@@ -128,11 +128,11 @@ def test_what_is_scored_is_what_was_drafted(subject: Subject, kind: str) -> None
     drafter.propose = propose  # type: ignore[method-assign]
     anchors, requests = observed(subject, drafter)
     assert drafter._pupil is not None
-    own = drafter._pupil.transition
+    own = drafter._pupil.own
     counts = []
     for anchor in anchors:
         batch = Batch.of([anchor])
-        count = int(accepted(batch, Overlay(own, Delta.nothing(own)).scores(batch)))
+        count = int(accepted(batch, Overlay(own, Delta.nothing(own)).scores(batch))[0])
         path = begun[anchor.request, anchor.position]
         tokens = requests[anchor.request].tokens[anchor.position + 1 :][: len(anchor.before)]
         are_right = [ours == theirs for ours, theirs in zip(path, tokens, strict=False)]

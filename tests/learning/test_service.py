@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, transition
+from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, weights
 
 from paceline.learning import service as module
 from paceline.learning.allowance import SHARE, SLICE, Allowance
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def learning() -> tuple[FakePupil, Learning]:
-    pupil = FakePupil(transition(A))
+    pupil = FakePupil(weights(A))
     return pupil, Learning(pupil, "head", Clock())
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, tokens_per_step, transition
+from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, tokens_per_step, weights
 
 from paceline.learning import supervisor as module
 from paceline.learning.cases import COUNTED, SHADOWED, Case, Cases, Tokens
@@ -17,7 +16,7 @@ from paceline.learning.snapshots import SnapshotStore
 from paceline.learning.supervisor import Supervisor
 
 A, B = domain(1), domain(2)
-OWN = transition(A)
+OWN = weights(A)
 IN_A, IN_B = (Traffic(law, A, 900).anchors(200) for law in (A, B))
 
 
@@ -58,7 +57,7 @@ class Serving:
             self.supervisor.work(np.inf, lambda: 0.0)
 
     def tokens(self, anchors: list) -> float:
-        return tokens_per_step(self.pupil.drafting(self.tenant), anchors)
+        return tokens_per_step(self.pupil.weights(self.tenant), anchors)
 
 
 Changed = tuple[Path, Serving, int]
@@ -88,7 +87,7 @@ def test_the_next_process_drafts_with_it_from_the_first_request_on(changed: Chan
 
 
 def test_another_head_starts_anew(changed: Changed) -> None:
-    other = transition(A, "gated")
+    other = weights(A, "gated")
     with pytest.warns(RuntimeWarning, match="of another head, or no numbers; it was passed over"):
         serving = Serving(changed[0], FakePupil(other))
     assert not serving.pupil.installed
@@ -150,10 +149,8 @@ def test_a_crash_is_stopped_within_its_window(changed: Changed, tmp_path: Path) 
 
 def test_nothing_is_promoted_where_nothing_is_to_be_learnt(tmp_path: Path) -> None:
     """The target's law has no structure and the head expects none, so that every candidate is noise."""
-    random, blank = np.full_like(A, 1.0 / len(A)), transition(A)
-    with torch.no_grad():
-        blank.markov_w2.weight.zero_()
-    serving = Serving(tmp_path, FakePupil(blank))
+    random = np.full_like(A, 1.0 / len(A))
+    serving = Serving(tmp_path, FakePupil(replace(OWN, w2=OWN.w2 * 0)))
     serving.serve(random, 40)
     assert serving.counts["candidates"] > 3
     assert serving.counts["promotions"] == 0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from paceline.heads.transitions import TRANSITIONS, Transition
-from paceline.heads.weights import Weights as HeadWeights
+from paceline.heads.weights import Weights
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.scoring import Overlay, accepted
-from paceline.learning.weights import Delta, gate_of
+from paceline.learning.weights import Delta
 
 V, RANK, HIDDEN, SLOTS, CANDIDATES = 40, 12, 6, 4, 10
 ANCHORS = 12  # of a request
@@ -96,41 +94,29 @@ class Traffic:
         )
 
 
-def with_weights(own: Transition, weights: HeadWeights) -> Transition:
-    """A transition as another, with those weights in place of its own."""
-    made = copy.deepcopy(own)
-    with torch.no_grad():
-        made.markov_w1.weight.copy_(torch.from_numpy(weights.w1))
-        made.markov_w2.weight.copy_(torch.from_numpy(weights.w2))
-        if len(weights.joint):
-            gate_of(made).copy_(torch.from_numpy(weights.joint))
-    return made
+def weights(law: Matrix, kind: str = "vanilla") -> Weights:
+    """Those of a transition that was made for a domain, as they draft."""
+    return Weights.of(transition(law, kind))
 
 
 class FakePupil:
-    """A head without a drafter: what is installed lies in a dictionary, and a draft is worth what it would bring."""
+    """A head without a drafter: what is installed lies in a dictionary."""
 
-    def __init__(self, own: Transition, margin: float = 0.0) -> None:
-        self.transition, self.margin, self.num_slots = own, margin, SLOTS
-        self.own = HeadWeights.of(own)
-        self.installed: dict[str, HeadWeights] = {}
+    def __init__(self, own: Weights, margin: float = 0.0) -> None:
+        self.own, self.margin, self.num_slots = own, margin, SLOTS
+        self.installed: dict[str, Weights] = {}
 
-    def install(self, tenant: str, weights: HeadWeights) -> None:
+    def install(self, tenant: str, weights: Weights) -> None:
         self.installed[tenant] = weights
 
-    def weights(self, tenant: str) -> HeadWeights:
+    def weights(self, tenant: str) -> Weights:
         return self.installed.get(tenant, self.own)
 
     def forget(self, tenant: str) -> None:
         self.installed.pop(tenant, None)
 
-    def drafting(self, tenant: str) -> Transition:
-        """The transition that drafts for a tenant now."""
-        return with_weights(self.transition, self.weights(tenant))
 
-
-def tokens_per_step(made: Transition, anchors: list[Anchor]) -> float:
-    """What drafts of a transition bring on anchors, the target's own token included."""
+def tokens_per_step(drafting: Weights, anchors: list[Anchor]) -> float:
+    """What drafts with weights bring on anchors, the target's own token included."""
     batch = Batch.of(anchors)
-    scores = Overlay(made, Delta.nothing(made)).scores(batch)
-    return float((accepted(batch, scores) + 1.0).mean())
+    return float((accepted(batch, Overlay(drafting, Delta.nothing(drafting)).scores(batch)) + 1).mean())

@@ -75,8 +75,8 @@ class BlockDrafter(BaseDrafter):
         self._weights = None if head.markov_head is None else Weights.of(head.markov_head)
         self._guest = BlockGuest(head, environment.host)
         self._trees = trees_of(self._guest, head)
-        if self.learn and head.markov_head is not None and self._weights is not None:
-            self._pupil = BlockPupil(head.markov_head, self._weights, head.config.num_proposals)
+        if self.learn and self._weights is not None:
+            self._pupil = BlockPupil(self._weights, head.config.num_proposals)
             self._observer = Observer(self._pupil, self._trees.d2t)
 
     def start(self, request: Request) -> bool:

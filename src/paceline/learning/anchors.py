@@ -10,9 +10,9 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -58,18 +58,18 @@ class Anchor:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Anchors as tensors, padded to the slots of the longest: (N, B, ...)."""
+    """Anchors as arrays, padded to the slots of the longest: (N, B, ...)."""
 
-    temperature: torch.Tensor  # (N, 1, 1)
-    is_slot: torch.Tensor  # (N, B) False where it is padding
-    before: torch.Tensor
-    came: torch.Tensor
-    ids: torch.Tensor
-    logits: torch.Tensor
-    rest: torch.Tensor
-    features: torch.Tensor
-    target: torch.Tensor
-    noise: torch.Tensor
+    temperature: Floats  # (N, 1, 1)
+    is_slot: NDArray[np.bool_]  # (N, B) False where it is padding
+    before: Ids
+    came: Ids
+    ids: Ids
+    logits: Floats
+    rest: Floats
+    features: Floats
+    target: Floats
+    noise: Floats
 
     @staticmethod
     def of(anchors: Sequence[Anchor]) -> Batch:
@@ -77,15 +77,15 @@ class Batch:
         lengths = np.array([len(anchor.before) for anchor in anchors])
         longest = int(lengths.max())
 
-        def stacked(name: str) -> torch.Tensor:
+        def stacked(name: str) -> NDArray[Any]:
             arrays = [getattr(anchor, name) for anchor in anchors]
             whole = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
             for row, array in zip(whole, arrays, strict=True):
                 row[: len(array)] = array
-            return torch.from_numpy(whole)
+            return whole
 
-        temperature = torch.tensor([anchor.temperature for anchor in anchors]).reshape(-1, 1, 1)
-        is_slot = torch.from_numpy(np.arange(longest) < lengths[:, None])
+        temperature = np.array([anchor.temperature for anchor in anchors], np.float32).reshape(-1, 1, 1)
+        is_slot = np.arange(longest) < lengths[:, None]
         names = ("before", "came", "ids", "logits", "rest", "features", "target", "noise")
         return Batch(temperature, is_slot, *(stacked(name) for name in names))
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-from torch import nn
+import numpy as np
 
-from paceline.heads.transitions import Transition
+from paceline.heads.weights import Floats, Weights
 from paceline.learning.anchors import Anchor, Batch, Memory
-from paceline.learning.scoring import Overlay, Table, core_of, log_law, scores, target_law
-from paceline.learning.weights import Delta, gate_of
+from paceline.learning.scoring import Overlay, Table, law, scores, target_law
+from paceline.learning.walking import walk
+from paceline.learning.weights import Delta, Ids
 
 MEMORY_BYTES = 4 << 20  # of anchors
 TABLE_BYTES = 2 << 20  # of what is learnt of a table, at most; rows that it has no room for stay the head's own
@@ -32,16 +32,16 @@ class Learner:
     """Learns what may become a candidate. It never touches the weights that draft.
 
     Args:
-        transition: the head's own.
+        own: the head's own weights.
         num_bytes: of anchors that are kept to learn from.
         seed: of the choice among them: the same anchors and as many steps give the same weights.
     """
 
-    def __init__(self, transition: Transition, num_bytes: int = MEMORY_BYTES, seed: int = 0) -> None:
-        self._transition = transition
+    def __init__(self, own: Weights, num_bytes: int = MEMORY_BYTES, seed: int = 0) -> None:
+        self._own = own
         self._memory = Memory(num_bytes, seed)
         self._num_seen, self._num_used = 0, 0.0
-        self.start_from(Delta.nothing(transition))
+        self.start_from(Delta.nothing(own))
 
     @property
     def is_hungry(self) -> bool:
@@ -49,31 +49,26 @@ class Learner:
         return len(self._memory) > 0 and self._num_used < _USES * self._num_seen
 
     def observe(self, anchor: Anchor) -> None:
-        """Have an anchor to learn from; one that is not sound is left out."""
-        if anchor.is_sound:
-            self._memory.add(anchor)
-            self._num_seen += 1
+        """Have a sound anchor to learn from."""
+        self._memory.add(anchor)
+        self._num_seen += 1
 
     def start_from(self, delta: Delta) -> None:
-        """Begin at weights and be pulled back to them: after a rollback."""
-        overlay = Overlay(self._transition, delta)
+        """Begin at weights and be pulled back to them."""
+        overlay = Overlay(self._own, delta)
         self._first, self._second = _Learnt(overlay.first), _Learnt(overlay.second)
-        self._core = core_of(self._transition, delta)
-        self._gate = gate_of(self._core)
-        self._own_gate = gate_of(self._transition).float()
-        self._gate_speed = torch.zeros(len(self._gate))
-        self.settle()
+        self._joint, self._joint_speed = overlay.joint, np.zeros(len(overlay.joint), np.float32)
+        self.settle(delta)
 
-    def settle(self, delta: Delta | None = None) -> None:
-        """Be pulled towards weights from now on, those of now if not said: what was promoted."""
-        delta = self.delta() if delta is None else delta
+    def settle(self, delta: Delta) -> None:
+        """Be pulled towards weights from now on: those that draft."""
         self._first.settle(delta.first_ids, delta.first_rows)
         self._second.settle(delta.second_ids, delta.second_rows)
-        self._settled_gate = self._own_gate + delta.gate
+        self._settled_joint = self._own.joint + delta.joint
 
     def delta(self) -> Delta:
         """What has been learnt so far: a copy."""
-        return Delta(*self._first.learnt(), *self._second.learnt(), self._gate - self._own_gate)
+        return Delta(*self._first.learnt(), *self._second.learnt(), self._joint - self._own.joint)
 
     def work(self, until: float, clock: Callable[[], float]) -> int:
         """Learn as long as the next step should end by `until` of the clock; how many steps that were."""
@@ -84,97 +79,101 @@ class Learner:
         return steps
 
     def step(self) -> None:
-        """One step on a batch. One whose loss is no number is not taken."""
+        """One step on a batch. One whose gradients are no numbers is not taken."""
         batch = Batch.of(self._memory.draw(_ANCHORS))
         self._num_used += _ANCHORS
-        first_ids, first_of = torch.unique(batch.before, return_inverse=True)
-        second_ids, second_of = torch.unique(batch.ids, return_inverse=True)
-        first = self._first.of(first_ids).requires_grad_()
-        second = self._second.of(second_ids).requires_grad_()
-        self._core.requires_grad_(True)
-        embedded, rows = (nn.functional.embedding(*pair) for pair in ((first_of, first), (second_of, second)))
-        score = scores(batch, self._core, embedded, rows)
-        value = loss(batch, score)
-        if value.isfinite():
-            value.backward()  # type: ignore[no-untyped-call]
-            self._take((self._first, first_ids, first), (self._second, second_ids, second))
-        self._core.requires_grad_(False)
-        self._core.zero_grad()
-
-    def _take(self, *sides: tuple[_Learnt, torch.Tensor, torch.Tensor]) -> None:
-        for table, ids, rows in sides:
-            assert rows.grad is not None, "the loss depends on it"
-            table.learn(ids, rows.grad)
-        for parameter in self._core.parameters():
-            if parameter.grad is not None and parameter.shape == self._gate.shape:
-                with torch.no_grad():
-                    _descend(self._gate, parameter.grad, self._gate_speed, _pace(self._own_gate))
-                    self._gate -= _PULL * (self._gate - self._settled_gate)
+        path = walk(self._joint, self._first.of(batch.before), batch.features)
+        rows = self._second.of(batch.ids)
+        _, of_scores = loss(batch, scores(batch, rows, path.vectors))
+        added = of_scores / batch.temperature
+        of_embedded, of_joint = path.back(np.einsum("nbk,nbkr->nbr", added, rows))
+        of_rows = added[..., None] * path.vectors[:, :, None]
+        if not all(np.isfinite(one).all() for one in (of_embedded, of_joint, of_rows)):
+            return
+        self._first.learn(batch.before, of_embedded)
+        self._second.learn(batch.ids, of_rows)
+        _descend(self._joint, of_joint, self._joint_speed, _pace(self._own.joint))
+        self._joint -= _PULL * (self._joint - self._settled_joint)
 
 
 class _Learnt(Table):
     """A table whose rows are learnt, those that come up, as long as there is room."""
 
     def __init__(self, table: Table) -> None:
-        super().__init__(table.base, torch.zeros(0, dtype=torch.int64), table.rows[:0])
-        self._capacity = max(TABLE_BYTES // (4 * table.rows.shape[1]), 1)
+        ids = np.flatnonzero(table.places >= 0)
+        super().__init__(table.base, ids, table.rows[table.places[ids]])
+        self._capacity = max(TABLE_BYTES // (4 * table.base.shape[1]), 1)
         self._pace = _pace(table.base)
-        self._ids = torch.zeros(0, dtype=torch.int64)
-        self._settled, self._speed = self.rows, torch.zeros(0)
-        ids = (table.places >= 0).nonzero().squeeze(-1)
-        self._grow(ids)
-        self.rows[self.places[ids].long()] = table.rows[table.places[ids].long()]
+        self._ids = ids
+        self._settled, self._speed = np.zeros_like(self.rows), np.zeros(len(ids), np.float32)
 
-    def learn(self, ids: torch.Tensor, gradients: torch.Tensor) -> None:
-        """Go down the gradients (n, r) of rows."""
+    def learn(self, ids: Ids, gradients: Floats) -> None:
+        """Go down the gradients (..., r) of rows by their ids (...), which may come several times."""
+        ids, gradients = _summed(ids.reshape(-1), gradients.reshape(-1, gradients.shape[-1]))
         self._grow(ids[self.places[ids] < 0])
-        places = self.places[ids].long()
-        has_room = places >= 0
-        places, gradients = places[has_room], gradients[has_room]
+        places = self.places[ids]
+        places, gradients = places[places >= 0], gradients[places >= 0]
         rows, speed = self.rows[places], self._speed[places]
         _descend(rows, gradients, speed, self._pace)
         self.rows[places] = rows - _PULL * (rows - self._settled[places])
         self._speed[places] = speed
 
-    def settle(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
+    def settle(self, ids: Ids, rows: Floats) -> None:
         """Be pulled towards rows from now on, and in all others towards the head's own."""
-        self._settled = torch.zeros_like(self.rows)
-        self._settled[self.places[ids].long()] = rows
+        self._settled = np.zeros_like(self.rows)
+        places = self.places[ids]
+        self._settled[places[places >= 0]] = rows[places >= 0]
 
-    def learnt(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids, and what was learnt of their rows."""
-        return self._ids.clone(), self.rows.clone()
+    def learnt(self) -> tuple[Ids, Floats]:
+        """Ids, and what was learnt of their rows: copies."""
+        return self._ids.copy(), self.rows.copy()
 
-    def _grow(self, ids: torch.Tensor) -> None:
+    def _grow(self, ids: Ids) -> None:
         ids = ids[: self._capacity - len(self._ids)]
-        self.places[ids] = torch.arange(len(self._ids), len(self._ids) + len(ids), dtype=torch.int32)
-        more = torch.zeros(len(ids), self.rows.shape[1])
-        self._ids = torch.cat([self._ids, ids])
-        self.rows = torch.cat([self.rows, more])
-        self._settled = torch.cat([self._settled, more])
-        self._speed = torch.cat([self._speed, torch.zeros(len(ids))])
+        if not len(ids):
+            return
+        self.places[ids] = np.arange(len(self._ids), len(self._ids) + len(ids), dtype=np.int32)
+        more = np.zeros((len(ids), self.rows.shape[1]), np.float32)
+        self._ids = np.concatenate([self._ids, ids])
+        self.rows = np.concatenate([self.rows, more])
+        self._settled = np.concatenate([self._settled, more])
+        self._speed = np.concatenate([self._speed, np.zeros(len(ids), np.float32)])
 
 
-def loss(batch: Batch, score: torch.Tensor) -> torch.Tensor:
-    """How far the head's law lies from the target's, the mean over slots; the nearer it is, the more distance counts.
+def loss(batch: Batch, score: Floats) -> tuple[float, Floats]:
+    """How far the head's law lies from the target's, the mean over slots, and its gradients (N, B, K).
 
-    lambda KL + (1 - lambda) TV with lambda = exp(-eta * overlap) (LK, arXiv 2602.23881).
+    lambda KL + (1 - lambda) TV with lambda = exp(-eta * overlap) (LK, arXiv 2602.23881): the nearer the laws are, the
+    more the distance itself counts. Lambda is held fixed for the gradients.
     """
-    ours, theirs = log_law(batch, score), target_law(batch)
-    divergence = (theirs * (theirs.clamp(min=1e-9).log() - ours)).sum(-1)
-    distance = 0.5 * (theirs - ours.exp()).abs().sum(-1)
-    share = torch.exp(-_ETA * (1.0 - distance.detach()))
-    weight = batch.is_slot * _DEPTH_FADING ** torch.arange(batch.is_slot.shape[1])
-    return ((share * divergence + (1.0 - share) * distance) * weight).sum() / weight.sum()
+    ours, theirs = law(batch, score), target_law(batch)
+    divergence = (theirs * np.log(np.maximum(theirs, 1e-9) / np.maximum(ours, 1e-30))).sum(-1)
+    distance = 0.5 * np.abs(theirs - ours).sum(-1)
+    share = np.exp(-_ETA * (1 - distance))
+    weight = batch.is_slot * _DEPTH_FADING ** np.arange(batch.is_slot.shape[1])
+    weight = (weight / weight.sum()).astype(np.float32)
+    sides = 0.5 * np.sign(ours - theirs)
+    of_distance = ours * (sides - (ours * sides).sum(-1, keepdims=True))
+    of_scores = share[..., None] * (ours - theirs) + (1 - share[..., None]) * of_distance
+    value = float(((share * divergence + (1 - share) * distance) * weight).sum())
+    return value, (of_scores * weight[..., None])[..., :-1]
 
 
-def _descend(rows: torch.Tensor, gradients: torch.Tensor, speed: torch.Tensor, pace: float) -> None:
+def _summed(ids: Ids, rows: Floats) -> tuple[Ids, Floats]:
+    """Each id once, ascending, and the sum of its rows."""
+    order = np.argsort(ids, kind="stable")
+    firsts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    return ids[order][firsts], np.add.reduceat(rows[order], firsts)
+
+
+def _descend(rows: Floats, gradients: Floats, speed: Floats, pace: float) -> None:
     """Move rows down their gradients, in place, each at its own pace: by the squares so far (Adagrad, but fading)."""
-    speed.mul_(_FADING).add_(gradients.square().mean(-1))
-    rows -= pace * gradients / (speed.sqrt().unsqueeze(-1) + 1e-12)
+    speed *= _FADING
+    speed += np.square(gradients).mean(-1)
+    rows -= np.float32(pace) * gradients / (np.sqrt(speed)[:, None] + np.float32(1e-12))
 
 
-def _pace(weights: torch.Tensor) -> float:
+def _pace(weights: Floats) -> float:
     """How far the first step takes each number of a row: less of more of them, since they move a score together."""
-    size = float(weights.float().square().mean().sqrt()) if weights.any() else 0.02
-    return _RATE * size / math.sqrt(weights.shape[1])
+    size = math.sqrt(float(np.square(weights, dtype=np.float64).mean())) if weights.any() else 0.02
+    return _RATE * size / math.sqrt(max(weights.shape[1], 1))

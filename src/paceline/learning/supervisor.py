@@ -13,9 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
-from paceline.heads.transitions import Transition
 from paceline.heads.weights import Weights
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.cases import COUNTED, Case, Cases, Tokens
@@ -24,7 +21,7 @@ from paceline.learning.gate import ALPHA, Gate
 from paceline.learning.learner import Learner
 from paceline.learning.scoring import Overlay, accepted, overlaps
 from paceline.learning.snapshots import KEPT, Snapshot, SnapshotStore
-from paceline.learning.weights import Delta, Watch, laid_over
+from paceline.learning.weights import Delta, Watch
 
 _BATCH = 16  # anchors that are judged at once: some two milliseconds
 _MOST_WAITING = 128  # anchors that are not judged yet
@@ -37,12 +34,8 @@ class Pupil(Protocol):
     """A head that learns, as its drafter shows it."""
 
     @property
-    def transition(self) -> Transition:
-        """The head's own, which nobody changes."""
-
-    @property
     def own(self) -> Weights:
-        """Its weights, where they lie and draft for whom nothing was installed."""
+        """Its transition's own weights, where they lie and draft for whom nothing was installed."""
 
     @property
     def num_slots(self) -> int:
@@ -65,10 +58,10 @@ class Pupil(Protocol):
 class Version:
     """Weights that draft or did, or want to."""
 
-    def __init__(self, transition: Transition, delta: Delta, belief: float = 0.0, attempt: int = 0) -> None:
+    def __init__(self, own: Weights, delta: Delta, belief: float = 0.0, attempt: int = 0) -> None:
         self.delta, self.belief, self.attempt = delta, belief, attempt
         self.digest = delta.digest()
-        self.overlay = Overlay(transition, delta)
+        self.overlay = Overlay(own, delta)
 
     @property
     def is_intact(self) -> bool:
@@ -119,14 +112,14 @@ class Supervisor:
         self.counts = {"candidates": 0, "promotions": 0, "rollbacks": 0, "restorations": 0}
         self._pupil, self._tenant, self._store, self._alpha = pupil, tenant, store, alpha
         self._bound = 1.0 - 1.0 / (1.0 + pupil.num_slots)  # of `Tokens.advantage`
-        self._learner = Learner(pupil.transition, seed=seed)
+        self._learner = Learner(pupil.own, seed=seed)
         self._cases = Cases(seed)
         self._waiting: deque[tuple[Case, Anchor]] = deque()
         self._trials: list[Trial] = []
         self._fresh = self._steps = 0  # since the last candidate was frozen
         kept = [version for version in map(self._taken_up, store.load()) if version is not None]
         self._attempt = max((version.attempt for version in kept), default=0)
-        self._formers = [*kept, Version(pupil.transition, Delta.nothing(pupil.transition))]
+        self._formers = [*kept, Version(pupil.own, Delta.nothing(pupil.own))]
         self._draft_with(self._formers.pop(0))
 
     @property
@@ -221,7 +214,7 @@ class Supervisor:
         self._attempt += 1
         self.counts["candidates"] += 1
         self._fresh = self._steps = 0
-        candidate = Version(self._pupil.transition, delta, attempt=self._attempt)
+        candidate = Version(self._pupil.own, delta, attempt=self._attempt)
         gate = Gate(self._attempt, self._bound, self._pupil.margin, self._alpha)
         self._trials.append(Trial(candidate, gate, self._cases.next_number))
 
@@ -242,7 +235,7 @@ class Supervisor:
         """Draft with the newest of the former weights that are intact, at the last with the head's own."""
         self.counts["rollbacks"] += 1
         intact = [version for version in self._formers if version.is_intact]
-        nothing = Version(self._pupil.transition, Delta.nothing(self._pupil.transition))
+        nothing = Version(self._pupil.own, Delta.nothing(self._pupil.own))
         self._formers = intact[1:]
         self._draft_with(intact[0] if intact else nothing)
         self._learner.settle(self._incumbent.delta)
@@ -257,7 +250,7 @@ class Supervisor:
         if version.delta.is_nothing:
             self._pupil.forget(self._tenant)
             return
-        weights = laid_over(self._pupil.transition, version.delta)
+        weights = version.delta.laid_over(self._pupil.own)
         self._watch = Watch(weights)
         self._pupil.install(self._tenant, weights)
 
@@ -274,23 +267,22 @@ class Supervisor:
 
     def _keep(self) -> None:
         version = self._incumbent
-        self._store.save(Snapshot(version.delta.as_arrays(), version.belief, self._attempt))
+        self._store.save(Snapshot(version.delta.arrays, version.belief, self._attempt))
 
     def _taken_up(self, snapshot: Snapshot) -> Version | None:
         """What was kept, unless it is of another head."""
         try:
-            delta = Delta.of(snapshot.weights, self._pupil.transition)
+            delta = Delta.of(snapshot.weights, self._pupil.own)
         except ValueError as error:
             warnings.warn(f"{error}; it was passed over", RuntimeWarning, stacklevel=2)
             return None
-        return Version(self._pupil.transition, delta, snapshot.belief, snapshot.attempt)
+        return Version(self._pupil.own, delta, snapshot.belief, snapshot.attempt)
 
 
 class _Drafted:
     """What a head would have made of anchors: tokens of each step, the target's own included, and mean overlaps."""
 
     def __init__(self, version: Version, batch: Batch) -> None:
-        with torch.inference_mode():
-            scores = version.overlay.scores(batch)
-            self.tokens = (accepted(batch, scores) + 1.0).tolist()
-            self.overlaps = (overlaps(batch, scores).sum(-1) / batch.is_slot.sum(-1)).tolist()
+        scores = version.overlay.scores(batch)
+        self.tokens: list[float] = (accepted(batch, scores) + 1.0).tolist()
+        self.overlaps: list[float] = (overlaps(batch, scores).sum(-1) / batch.is_slot.sum(-1)).tolist()

@@ -1,4 +1,4 @@
-"""What is learnt of a transition: rows of its two tables, and of its gate what sees tokens, as differences to its own.
+"""What is learnt of a transition: rows of its two tables, and the part of its gate that sees tokens, as differences.
 
 The rest of a head stays as it was: keys and values of the text so far were made by it. V is the vocabulary, r the rank.
 """
@@ -8,105 +8,84 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from paceline.heads.transitions import Transition
-from paceline.heads.weights import Weights
+from paceline.heads.weights import Floats, Weights
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[Any]]
+Ids = NDArray[np.int64]
 
-FIRST, SECOND = "markov_w1.weight", "markov_w2.weight"  # (V, r) by the token before; (logits, r) by the token drafted
-
-_PIECE = 1 << 20  # bytes that are digested at once: about a millisecond
+_PIECE = 1 << 18  # bytes that are digested at once: a fraction of a millisecond
 
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """What was learnt: rows (n, r) of each table by their ids (n,), and the differences of the gate (o, i)."""
+    """What was learnt: rows (n, r) of each table by their ids (n,), and the differences of `joint`."""
 
-    first_ids: torch.Tensor
-    first_rows: torch.Tensor
-    second_ids: torch.Tensor
-    second_rows: torch.Tensor
-    gate: torch.Tensor
-
-    def as_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Ready to be kept."""
-        return {name: tensor.numpy() for name, tensor in vars(self).items()}
+    first_ids: Ids
+    first_rows: Floats
+    second_ids: Ids
+    second_rows: Floats
+    joint: Floats
 
     @staticmethod
-    def nothing(transition: Transition) -> Delta:
-        """That of a transition which has learnt nothing."""
-        none, rows = torch.zeros(0, dtype=torch.int64), torch.zeros(0, transition.rank)
-        return Delta(none, rows, none, rows, torch.zeros_like(gate_of(transition), dtype=torch.float32))
+    def nothing(own: Weights) -> Delta:
+        """That of weights which have learnt nothing."""
+        none, rows = np.zeros(0, np.int64), np.zeros((0, own.rank), np.float32)
+        return Delta(none, rows, none, rows, np.zeros_like(own.joint))
 
     @staticmethod
-    def of(arrays: Arrays, transition: Transition) -> Delta:
+    def of(arrays: Arrays, own: Weights) -> Delta:
         """From what was kept.
 
         Raises:
-            ValueError: it is not of this transition, or has what is no number.
+            ValueError: it is not of these weights, or has what is no number.
         """
-        wanted = Delta.nothing(transition)
-        if set(arrays) != set(vars(wanted)):
-            raise ValueError(f"what was learnt has {sorted(arrays)}; allowed: {sorted(vars(wanted))}")
-        delta = Delta(**{name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-        if not (delta._fits(transition, wanted) and delta.is_finite):
+        wanted = vars(Delta.nothing(own))
+        if set(arrays) != set(wanted):
+            raise ValueError(f"what was learnt has {sorted(arrays)}; allowed: {sorted(wanted)}")
+        delta = Delta(**arrays)
+        if not (_are_alike(arrays, wanted) and delta._is_within(own) and delta.is_finite):
             raise ValueError("what was learnt is of another head, or no numbers")
         return delta
 
     @property
+    def arrays(self) -> Arrays:
+        """Ready to be kept."""
+        return vars(self)
+
+    @property
     def is_nothing(self) -> bool:
         """Whether it changes nothing."""
-        return not any(bool(rows.any()) for rows in (self.first_rows, self.second_rows, self.gate))
+        return not any(rows.any() for rows in (self.first_rows, self.second_rows, self.joint))
 
     @property
     def is_finite(self) -> bool:
         """Whether all of it are numbers."""
-        return all(bool(rows.isfinite().all()) for rows in (self.first_rows, self.second_rows, self.gate))
+        return all(bool(np.isfinite(rows).all()) for rows in (self.first_rows, self.second_rows, self.joint))
 
     def digest(self) -> str:
         """What tells it from others by any bit."""
         hashed = hashlib.sha256()
-        for name, array in self.as_arrays().items():
+        for name, array in vars(self).items():
             hashed.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
         return hashed.hexdigest()
 
-    def _fits(self, transition: Transition, wanted: Delta) -> bool:
-        tables = dict(transition.named_parameters())
-        is_alike = all(
-            mine.dtype == theirs.dtype and mine.shape[1:] == theirs.shape[1:]
-            for mine, theirs in zip(vars(self).values(), vars(wanted).values(), strict=True)
+    def laid_over(self, own: Weights) -> Weights:
+        """Weights with what was learnt: a copy."""
+        w1, w2 = own.w1.copy(), own.w2.copy()
+        w1[self.first_ids] += self.first_rows
+        w2[self.second_ids] += self.second_rows
+        return Weights(w1, w2, own.joint + self.joint)
+
+    def _is_within(self, own: Weights) -> bool:
+        sides = ((self.first_ids, self.first_rows, own.w1), (self.second_ids, self.second_rows, own.w2))
+        return self.joint.shape == own.joint.shape and all(
+            len(ids) == len(rows) and bool(((ids >= 0) & (ids < len(table))).all()) for ids, rows, table in sides
         )
-        sides = ((self.first_ids, self.first_rows, FIRST), (self.second_ids, self.second_rows, SECOND))
-        return (
-            is_alike
-            and self.gate.shape == wanted.gate.shape
-            and all(
-                len(ids) == len(rows) and bool(((ids >= 0) & (ids < len(tables[name]))).all())
-                for ids, rows, name in sides
-            )
-        )
-
-
-def gate_of(transition: Transition) -> torch.Tensor:
-    """The columns of a transition's projection that tokens come through, as a view; none of the plain kind."""
-    rank, whole = transition.rank, _projection(transition)
-    if whole is None:
-        return torch.zeros(0, 0)
-    return whole[:, : 2 * rank] if transition.state_size else whole[:, -rank:]
-
-
-def laid_over(transition: Transition, delta: Delta) -> Weights:
-    """A transition's weights with what was learnt: a copy."""
-    own = Weights.of(transition)
-    w1, w2 = own.w1.copy(), own.w2.copy()
-    w1[delta.first_ids] += delta.first_rows.numpy()
-    w2[delta.second_ids] += delta.second_rows.numpy()
-    return Weights(w1, w2, own.joint + delta.gate.numpy() if len(own.joint) else own.joint)
 
 
 class Watch:
@@ -125,9 +104,11 @@ class Watch:
         return _digest(pieces[place]) == self._digests[place]
 
 
-def _projection(transition: Transition) -> torch.Tensor | None:
-    names = [name for name, _ in transition.named_parameters() if name.endswith("_proj.weight")]
-    return transition.get_parameter(names[0]).detach() if names else None
+def _are_alike(arrays: Arrays, wanted: Arrays) -> bool:
+    return all(
+        arrays[name].dtype == array.dtype and arrays[name].shape[1:] == array.shape[1:]
+        for name, array in wanted.items()
+    )
 
 
 def _pieces(weights: Weights) -> Iterator[memoryview]:

@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 
 from paceline.drafters._block.growing import Drawn, Growth
 from paceline.engine.request import WARM_UP, Request, StepOutcome
-from paceline.heads.transitions import Transition
 from paceline.heads.weights import Floats, Weights
 from paceline.learning.anchors import Anchor
 from paceline.learning.service import Learning
+
+_NOTED = 0.5  # of what learning may take: the share that noting anchors may
 
 
 class BlockPupil:
     """See `Pupil`.
 
     Args:
-        transition: the head's own.
-        weights: the same, as they draft.
+        own: the head's own.
         num_slots: those of a block that propose.
     """
 
     margin = 0.0  # learnt weights are of the same shapes: a proposal takes as long with them
 
-    def __init__(self, transition: Transition, weights: Weights, num_slots: int) -> None:
-        self.transition, self.own, self.num_slots = transition, weights, num_slots
+    def __init__(self, own: Weights, num_slots: int) -> None:
+        self.own, self.num_slots = own, num_slots
         self._installed: dict[str, Weights] = {}  # by tenant
 
     def install(self, tenant: str, weights: Weights) -> None:
@@ -84,6 +84,7 @@ class Observer:
         self._pupil, self._d2t, self._clock = pupil, d2t, clock
         self._open: dict[int, _Open] = {}  # by request
         self._began: float | None = None  # when the step did that is under way
+        self._noted = 0.0  # seconds that anchors took while they came about
 
     def start(self, request: Request) -> None:
         """A request begins. One that is made up, or whose output has to follow a grammar, teaches nothing."""
@@ -97,8 +98,9 @@ class Observer:
 
     def wants(self, request: Request) -> bool:
         """Whether what the head says of a request now should become an anchor."""
-        is_free = request.id not in self._open and self.learning.allowance.balance > 0.0
-        return is_free and self.learning.wants(request.id)
+        allowance = self.learning.allowance
+        is_affordable = allowance.balance > 0.0 and self._noted < _NOTED * allowance.earned
+        return is_affordable and request.id not in self._open and self.learning.wants(request.id)
 
     def drafted(self, request: Request, said: Floats) -> None:
         """Begin an anchor: what the slots (B, num_logits + F) said for a request."""
@@ -135,9 +137,8 @@ class Observer:
         if anchor is None:
             return
         if position == anchor.position + 1 + len(anchor.tokens):
-            scaled = logits.astype(np.float64) / _temperature(request)
-            law = np.exp(scaled[anchor.drawn[len(anchor.tokens)].tokens] - _log_sum(scaled))
-            anchor.target.append(law.astype(np.float32))
+            scaled = logits / np.float32(_temperature(request))
+            anchor.target.append(np.exp(scaled[anchor.drawn[len(anchor.tokens)].tokens] - _log_sum(scaled)))
             anchor.tokens.append(token)
             if len(anchor.tokens) < len(anchor.drawn):
                 return
@@ -174,7 +175,9 @@ class Observer:
         try:
             yield
         finally:
-            self.learning.allowance.bill(self._clock() - started)
+            seconds = self._clock() - started
+            self.learning.allowance.bill(seconds)
+            self._noted += seconds
 
 
 def _temperature(request: Request) -> float:
@@ -184,10 +187,11 @@ def _temperature(request: Request) -> float:
 
 def _rest(logits: Floats, candidates: Floats, temperature: float) -> Floats:
     """(B,) log-sum-exp, at a temperature, of logits (B, num_logits) without the candidates (B, K) among them."""
-    whole, some = (np.array([_log_sum(row / temperature) for row in rows]) for rows in (logits, candidates))
-    return np.asarray(whole + np.log(np.maximum(-np.expm1(some - whole), 1e-9)), np.float32)
+    whole, some = (_log_sum(rows / np.float32(temperature)) for rows in (logits, candidates))
+    return np.asarray(whole + np.log(np.maximum(-np.expm1(some - whole), 1e-6)))
 
 
-def _log_sum(values: NDArray[np.floating]) -> float:
-    peak = values.max()
-    return float(peak + np.log(np.exp(values - peak).sum()))
+def _log_sum(values: Floats) -> Floats:
+    """log(sum(exp(values))) over the last dimension."""
+    peaks = values.max(-1, keepdims=True)
+    return np.asarray(peaks[..., 0] + np.log(np.exp(values - peaks).sum(-1)))
