@@ -179,7 +179,7 @@ def test_of_two_vocabularies_the_one_that_fits_is_found(target: LlamaForCausalLM
 @pytest.mark.parametrize(("label", "cause"), [(-1, "that it is given"), (1, "behind the one that is wanted")])
 def test_labels_that_were_one_off_are_named(label: int, cause: str, target: LlamaForCausalLM, seen: Seen) -> None:
     head = medusa(target) if label > 0 else mtp(target)
-    fit(head, seen, 150, label)
+    fit(head, seen, 80, label)
     with pytest.raises(ModelError, match=f"It says the token {cause}"):
         probed(head, target, seen, f"label {label}")
 
