@@ -99,7 +99,8 @@ def integer(where: dict[str, Any], key: str, ge: int, le: int, default: int | No
     Raises:
         ModelError: it is missing and has no default, or is none that is allowed.
     """
-    value = where.get(key, default)
+    value = where.get(key)
+    value = default if value is None else value  # some writers write null for what they do not say
     if isinstance(value, bool) or not isinstance(value, int) or not ge <= value <= le:
         raise ModelError(f"{key} is {value!r}; allowed: {ge} to {le}")
     return value
