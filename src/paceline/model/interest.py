@@ -1,7 +1,7 @@
 """Whether a head's context is worth keeping for a request: where none was asked for lately, only now and then.
 
-What heads read costs a few hundredths of every forward, asked or not. A head that does not pay is soon asked no more, by
-nobody's decision here; then its context would be kept for nothing, request by request.
+What heads read costs a few hundredths of every forward, asked or not. A head that does not pay is soon asked no more,
+and its context would be kept for nothing, request by request.
 """
 
 from __future__ import annotations
