@@ -123,6 +123,15 @@ def test_who_asked_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(service._supervisors) == MOST_TENANTS
 
 
+def test_a_large_head_learns_from_fewer_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
+    for num_bytes, most in ((weights(A).num_bytes * 2, 2), (1, 1)):
+        monkeypatch.setattr(module, "MOST_BYTES", num_bytes)
+        _, service = learning()
+        for number in range(3):
+            service.start(number, f"tenant {number}")
+        assert [service.wants(number) for number in range(3)] == [number < most for number in range(3)]
+
+
 def test_a_request_that_was_never_started_is_none_of_it() -> None:
     _, service = learning()
     service.observe(Traffic(A, A, 5).anchor(0))

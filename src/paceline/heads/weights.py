@@ -41,6 +41,11 @@ class Weights:
         """Numbers that go along a path."""
         return int(self.joint.shape[1]) - self.rank
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all of them."""
+        return self.w1.nbytes + self.w2.nbytes + self.joint.nbytes
+
     def step(self, state: Floats, token: int, features: Floats) -> tuple[Floats, Floats]:
         """See `Transition.step`: the state behind a slot, and its vector (r,)."""
         before = self.w1[token if token < len(self.w1) else 0]  # an id beyond may stand for padding

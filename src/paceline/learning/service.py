@@ -18,6 +18,7 @@ from paceline.learning.supervisor import Pupil, Supervisor
 from paceline.learning.weights import Watch
 
 MOST_TENANTS = 8  # that are learnt from at once; whoever asked longest ago makes room
+MOST_BYTES = 256 << 20  # of learnt weights that draft: of a large head for fewer tenants, but for one
 
 
 class Learning:
@@ -34,6 +35,7 @@ class Learning:
         self.is_sound = True  # False: the head's own weights have changed in memory, and nothing is learnt any more
         self._pupil, self._identity, self._clock = pupil, identity, clock
         self._watch = Watch(pupil.own)
+        self._most_tenants = max(min(MOST_TENANTS, MOST_BYTES // pupil.own.num_bytes), 1)
         self._supervisors: dict[str, Supervisor] = {}  # by tenant, whoever asked last behind all others
         self._of: dict[int, Supervisor] = {}  # by request
 
@@ -90,7 +92,7 @@ class Learning:
 
     def _taken_up(self, tenant: str) -> Supervisor | None:
         """A supervisor for a tenant that has none; None if all are at work for others."""
-        if len(self._supervisors) >= MOST_TENANTS:
+        if len(self._supervisors) >= self._most_tenants:
             busy = set(map(id, self._of.values()))
             idle = next((name for name, one in self._supervisors.items() if id(one) not in busy), None)
             if idle is None:
