@@ -83,6 +83,7 @@ LIES: list[tuple[str, dict[str, Any]]] = [
     ("eagle-3", {"taps": (0, 1, 2)}),
     ("eagle-3", {"taps": (2, 3, 4), "norm_before_residual": False}),
     ("eagle-3", {"norm_before_residual": False}),
+    ("eagle-3", {"norm_logits": False}),
     ("eagle-3.1", {"taps": (1, 2, 4)}),  # the last one is behind the final norm
     ("eagle-3.1", {"norm_output": False}),
     ("mtp", {"is_hidden_first": False}),

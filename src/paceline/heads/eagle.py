@@ -33,6 +33,7 @@ class EagleConfig:
     tap_norm: str = ""  # before taps are mixed: none, one for "each", or one over "all" side by side
     norm_before_residual: bool = False  # the first layer adds to the state behind its norm; False: to the state
     norm_output: bool = False  # a draft goes on with what is behind the last norm (3.1); False: with what is before it
+    norm_logits: bool = True  # logits come of what is behind the last norm; False: of what is before it
     draft_vocab_size: int = 0  # tokens that the head knows, where they are fewer than the target's; 0: all
     mask_token_id: int = -1  # of P-EAGLE: what stands for tokens that are not known; -1: it has none
 
@@ -96,7 +97,8 @@ class Eagle3Head(ChainedHead):
         for layer in self.layers[1:]:
             states = layer(states, **where)
         normed = self.norm(states)
-        return normed if self.config.norm_output else states, self._logits(normed)
+        logits = self._logits(normed if self.config.norm_logits else states)
+        return normed if self.config.norm_output else states, logits
 
     def _first(self, embedded: torch.Tensor, states: torch.Tensor, where: dict[str, Any]) -> torch.Tensor:
         layer: Any = self.layers[0]

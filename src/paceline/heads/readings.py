@@ -88,7 +88,7 @@ def _flags_of(head: Any) -> tuple[str, ...]:
         return ("is_hidden_first", "norm_output")
     if isinstance(head, Eagle3Head):
         is_parallel = head.config.mask_token_id >= 0
-        return ("norm_before_residual",) if is_parallel else ("norm_before_residual", "norm_output")
+        return ("norm_before_residual", "norm_logits", *(() if is_parallel else ("norm_output",)))
     return ()
 
 

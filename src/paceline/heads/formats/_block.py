@@ -41,7 +41,7 @@ def opened(files: HeadFiles, layers: PreTrainedConfig, fields: BlockFields) -> O
         block_size=integer(said, "block_size", 1, 64, files.config.get("block_size")),
         mask_token_id=integer(said, "mask_token_id", 0, vocab_size - 1, files.config.get("mask_token_id")),
         predicts_from_anchor=fields.predicts_from_anchor,
-        is_causal=flag(said, "causal", is_causal(layers)),
+        is_causal=flag(said, "causal", flag(said, "is_causal", is_causal(layers))),
         transition=str(said.get("markov_head_type", "vanilla")),
         rank=rank,
         draft_vocab_size=0

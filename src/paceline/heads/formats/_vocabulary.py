@@ -34,6 +34,8 @@ def target_ids(files: HeadFiles, size: int, vocab_size: int) -> list[torch.Tenso
     if "t2d" in files.names:
         kept = _kept(files, vocab_size)
         readings = [ids for ids in readings if torch.equal(ids.sort().values, kept)]
+    if any(torch.equal(ids, torch.arange(vocab_size)) for ids in readings):
+        return []
     if not readings:
         raise ModelError(f"d2t names no {size} different tokens below {vocab_size}, as t2d has them if it is there")
     return readings[:1] if len(readings) == 2 and torch.equal(*readings) else readings

@@ -13,7 +13,6 @@ from paceline.heads.formats._files import HeadFiles, integer, layers_of, tap_ids
 from paceline.heads.formats._layout import Layout, Opened
 
 _IDS = "target_layer_ids"
-_USUAL_TAPS = 5
 
 
 def fits(files: HeadFiles) -> bool:
@@ -34,10 +33,11 @@ def open_dflash(files: HeadFiles) -> Opened:
 
 
 def _usual(said: dict[str, Any]) -> tuple[int, ...]:
-    """Where none are named: spread evenly from the second layer to the last but three."""
-    depth = integer(said, "num_target_layers", 4, 2**10)
-    last = _USUAL_TAPS - 1
-    return tuple(round(1 + i * (depth - 4) / last) + 1 for i in range(_USUAL_TAPS))
+    """Where none are named: one for each layer of the head, spread evenly from the second one to the last but three."""
+    depth, count = integer(said, "num_target_layers", 4, 2**10), integer(said, "num_hidden_layers", 1, 64)
+    if count == 1:
+        return (depth // 2 + 1,)
+    return tuple(round(1 + i * (depth - 4) / (count - 1)) + 1 for i in range(count))
 
 
 LAYOUT = Layout("DFlash", fits, open_dflash)
