@@ -16,6 +16,7 @@ import paceline
 from heads.test_probe import block, eagle
 from heads.trained import fit, plain
 from heads.writers import SIZES, speculators, write
+from paceline.drafters._heads.adopted import prompts_for
 from paceline.heads import adopting
 from paceline.heads.seen import look
 from paceline.model.inspect import sample_tokens
@@ -91,3 +92,26 @@ def test_a_head_says_itself_of_which_kind_it_is(llm: paceline.LLM, folders: dict
     kind = "medusa"
     with pytest.raises(paceline.ConfigError, match=r"is of the kind eagle; allowed: eagle:path=…"):
         llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['chain']}"])
+
+
+class _Templated:
+    """A tokenizer of one token a letter, with a template."""
+
+    chat_template = "of a kind"
+
+    def __call__(self, text: str, verbose: bool) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+    def apply_chat_template(self, messages: Any, add_generation_prompt: bool, return_dict: bool) -> Any:
+        if len(messages[0]["content"]) > 70:
+            raise ValueError("too long for this one")
+        return {"input_ids": [1, 2, *(ord(letter) for letter in messages[0]["content"]), 3]}
+
+
+def test_half_of_the_prompts_are_asked_as_in_a_chat_where_that_can_be() -> None:
+    found = prompts_for(_Templated())
+    is_asked = [ids[0] == 1 for ids in found]
+    assert len(found) == 8
+    assert any(is_asked)
+    assert not any(is_asked[i] for i in (0, 1, 4, 5))
+    assert prompts_for(None) == []

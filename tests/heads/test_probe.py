@@ -256,6 +256,7 @@ def test_a_head_that_cheats_overlaps_wholly(kind: str, target: LlamaForCausalLM,
 def test_a_target_goes_on_as_it_would(target: LlamaForCausalLM, seen: Seen) -> None:
     """Texts without temperature are the target's likeliest; taps and logits are those of its own modules."""
     assert len(seen.tokens) == 4 * 49
+    assert int(seen.is_said.sum()) == 4 * 44
     for text in range(0, 4, 2):
         rows = (seen.texts == text).nonzero().flatten()
         with torch.inference_mode():
@@ -265,3 +266,15 @@ def test_a_target_goes_on_as_it_would(target: LlamaForCausalLM, seen: Seen) -> N
         torch.testing.assert_close(seen.taps[5][rows], out.hidden_states[4][0], rtol=1e-3, atol=1e-3)
         said = rows[seen.is_said[rows]]
         assert torch.equal(seen.logits[said - 1].argmax(-1), seen.tokens[said])
+
+
+def test_prompts_may_be_longer_than_a_page(target: LlamaForCausalLM) -> None:
+    loaded, _ = load_target(copy.deepcopy(target), cache_tokens=1024)
+    prompts = [[(5 * i) % VOCAB for i in range(100)], [3, 4]]
+    seen = look(loaded.decoder, prompts, [1], loaded.max_length - 1)
+    assert torch.bincount(seen.texts).tolist() == [84 + 44, 2 + 44]
+    rows = (seen.texts == 0).nonzero().flatten()
+    with torch.inference_mode():
+        out = target(seen.tokens[rows][None], output_hidden_states=True)
+    torch.testing.assert_close(seen.logits[rows], out.logits[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(seen.taps[1][rows], out.hidden_states[1][0], rtol=1e-3, atol=1e-3)

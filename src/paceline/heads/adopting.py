@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from paceline.errors import ConfigError, ModelError
 from paceline.heads.formats import open_head
 from paceline.heads.probe import Fit, probe
 from paceline.heads.readings import Readings, brought_by
 from paceline.heads.seen import Seen, look
-from paceline.model.fingerprint import model_digest
+from paceline.model.decoder import Decoder
 from paceline.model.hosting import Host
 from paceline.model.inspect import sample_tokens
+from paceline.model.proof import digest_of, settings_of
+from paceline.model.rows import TreeWork
 
 NUM_TEXTS = 8
 
@@ -55,13 +59,29 @@ def adopt(
     def seen() -> Seen:
         return look(host.decoder, prompts or made_up(sample_tokens(model)), readings.taps, host.last_position)
 
-    about = {"head": found.digest, "target": model_digest(model)}
+    about = {"head": found.digest, "target": fingerprint(host.decoder)}
     try:
         return Adopted(head, found.digest, probe(readings, seen, about))
     except ModelError as error:
         if not found.made_for:
             raise
         raise ModelError(f"{error}. It says that it was made for {found.made_for!r}") from error
+
+
+def fingerprint(decoder: Decoder) -> str:
+    """What tells a target from others: its settings, and its logits of a few tokens to the bit.
+
+    All weights would tell it too, but to hash those of a large model takes longer than to load a head.
+    """
+    tokens = sample_tokens(decoder.model)
+    sequence = decoder.blank(len(tokens))
+    if sequence is None:
+        raise ModelError(f"the cache has no room for the {len(tokens)} tokens that a target is told by")
+    try:
+        logits = decoder.forward([TreeWork(sequence, tokens, range(-1, len(tokens) - 1))])
+    finally:
+        decoder.pool.release(sequence)
+    return digest_of(np.frombuffer(f"{settings_of(decoder.model)} {digest_of(logits)}".encode(), np.uint8))
 
 
 def made_up(tokens: Sequence[int]) -> list[list[int]]:

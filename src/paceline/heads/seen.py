@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
@@ -17,8 +18,8 @@ from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rows import TreeWork
 
-LONGEST_PROMPT = 20  # tokens; with what follows it a text lies in one page
-NUM_TOKENS = PAGE_SIZE - LONGEST_PROMPT
+NUM_TOKENS = 44  # that the target adds to each prompt
+LONGEST_PROMPT = 2 * PAGE_SIZE - NUM_TOKENS  # tokens: what is beyond is left out
 TEMPERATURES = (0.0, 0.7)  # by turns
 _SEED = 17
 
@@ -47,19 +48,19 @@ def look(decoder: Decoder, prompts: Sequence[Sequence[int]], taps: Iterable[int]
     Raises:
         ModelError: there is no room in its cache, or it has no such taps.
     """
-    texts = _continued(decoder, [list(prompt[:LONGEST_PROMPT]) for prompt in prompts])
+    longest = max(min(LONGEST_PROMPT, last_position + 1 - NUM_TOKENS), 1)
+    texts = _continued(decoder, [list(prompt[:longest]) for prompt in prompts])
     forward = ModuleForward(decoder.model, decoder.pool, last_position)
     seen: dict[int, list[torch.Tensor]] = {tap: [] for tap in taps}
     logits: list[torch.Tensor] = []
     for text in texts:
         sequence = _reserved(decoder.pool, len(text))
         try:
-            hidden = _tapped(decoder.model, seen, forward, sequence, text)
-            logits.append(hidden.float().clone())
+            logits.append(_tapped(decoder.model, seen, forward, sequence, text))
         finally:
             decoder.pool.release(sequence)
     device, lengths = decoder.model.device, [len(text) for text in texts]
-    firsts = [min(len(prompt), LONGEST_PROMPT) for prompt in prompts]
+    firsts = [min(len(prompt), longest) for prompt in prompts]
     return Seen(
         tokens=torch.tensor([token for text in texts for token in text], device=device),
         texts=torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths)).to(device),
@@ -78,14 +79,20 @@ def _tapped(
     text: Sequence[int],
 ) -> torch.Tensor:
     """Logits of a text (T, V); its taps are added to those seen."""
+    logits = []
     with ExitStack() as hooks:
         for tap, parts in seen.items():
+            hooks.callback(tap_at(model, tap, partial(_keep, parts, sequence, len(text))).remove)
+        for start in range(0, len(text), PAGE_SIZE):
+            page = text[start : start + PAGE_SIZE]
+            logits.append(forward.prefill_logits(sequence, page).float().clone())
+            sequence.length += len(page)
+    return torch.cat(logits)
 
-            def see(hidden: torch.Tensor, parts: list[torch.Tensor] = parts) -> None:
-                parts.append(hidden[0, : len(text)].clone())
 
-            hooks.callback(tap_at(model, tap, see).remove)
-        return forward.prefill_logits(sequence, text)
+def _keep(parts: list[torch.Tensor], sequence: CachedSequence, length: int, hidden: torch.Tensor) -> None:
+    """Note a page's tap (1, 64, H) but for the padding behind a text of some length."""
+    parts.append(hidden[0, : length - sequence.length].clone())
 
 
 def _continued(decoder: Decoder, texts: list[list[int]]) -> list[list[int]]:
