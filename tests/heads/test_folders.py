@@ -82,6 +82,19 @@ def test_a_head_drafts_though_its_files_are_wrong(
     assert trusted.stats.mean_acceptance_length < lengths[0]
 
 
+def test_heads_of_two_kinds_draft_together(llm: paceline.LLM, folders: dict[str, Path]) -> None:
+    specs = [f"{kind}:path={folders[name]}" for kind, name in (("eagle", "chain"), ("block", "whole"))]
+    how: Any = {"max_tokens": 30, "pacer": FixedPacer()}
+    texts = [*prompts(llm)[:3], prompts(llm)[0] * 12]
+    alone = llm.generate(texts, drafters="none", **how)
+    both = llm.generate(texts, drafters=specs, **how)
+    assert [one.token_ids for one in both] == [one.token_ids for one in alone]
+    assert {name for one in both for name, stats in one.stats.drafters.items() if stats.num_draft_tokens} == {
+        "eagle",
+        "block",
+    }
+
+
 def test_a_head_that_was_not_trained_is_refused(llm: paceline.LLM, folders: dict[str, Path]) -> None:
     kind = "eagle"
     with pytest.raises(paceline.ModelError, match=r"foresees .* of what this target says"):

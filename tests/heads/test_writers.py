@@ -6,6 +6,7 @@ Skipped where it is not installed: `pip install --no-deps speculators hs-connect
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config
 
+from heads.reference import HEAD_SIZE
 from heads.test_formats import close
+from heads.test_mtp import COMMON, FAMILIES
 from heads.writers import SIZES, VOCAB, WIDE, Drawn
 from paceline.heads.dense import DenseStep, causal
 from paceline.heads.formats import open_head
@@ -132,6 +135,62 @@ def test_eagle3_of_speculators(
     theirs = outputs(model.lm_head, lambda: model(torch.cat(taps, -1)[None], tokens[None], documents, **where))
     close(chained(head, taps, tokens)[:, : len(KEPT)], theirs)
     assert torch.equal(head.d2t, KEPT)
+
+
+def test_peagle_of_speculators(tmp_path: Path, verifier: Path, target: LlamaForCausalLM) -> None:
+    """A rollout of masks behind a true row is a chain that sees the text and itself."""
+    core = pytest.importorskip("speculators.models.peagle.core")
+    from speculators.models.peagle import PEagleSpeculatorConfig
+
+    config = PEagleSpeculatorConfig(
+        transformer_layer_config=layers(LlamaConfig, 3),
+        draft_vocab_size=len(KEPT),
+        eagle_aux_hidden_state_layer_ids=[1, 2, 3],
+        mask_token_id=MASK,
+        speculators_config=speculators_config("peagle", verifier),
+    )
+    model, (taps, tokens) = core.PEagleDraftModel(config), given(3)
+    head = open_head(saved(model, tmp_path, is_cut=True)).module
+    head.bind(target)
+    documents, how = torch.zeros(1, ROWS, dtype=torch.int64), {"num_depths": 3, "down_sample_ratio": 1.0}
+    how |= {"loss_mask": torch.ones(1, ROWS), "verifier_last_hidden_states": torch.randn(1, ROWS, WIDE)}
+    how |= {"down_sample_ratio_min": 1.0}
+    flat = torch.cat(taps, -1)[None], tokens[None], documents
+    theirs = outputs(model.lm_head, lambda: model(*flat, **how))  # rows of all anchors and depths, in their own order
+    last = ROWS - 3
+    fed = torch.cat([tokens[: last + 1], torch.tensor([MASK, MASK])])
+    places = torch.arange(last + 3)
+    with torch.inference_mode(), answered_by(DenseStep(causal(torch.zeros_like(places), places))):
+        true = head.states([tap[None, : last + 1] for tap in taps])
+        _, logits = head(fed[None], torch.cat([true, head.mask_state().expand(1, 2, -1)], 1), places[None])
+    for row in logits[0, last:]:
+        assert float((theirs - row).abs().amax(-1).min()) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_next", "qwen3_5_text"])
+def test_mtp_of_speculators(kind: str, tmp_path: Path) -> None:
+    core = pytest.importorskip("speculators.models.mtp.core")
+    from speculators.models.mtp import MTPSpeculatorConfig
+
+    more = {"qwen3": {"head_dim": HEAD_SIZE}}.get(kind) or FAMILIES[kind.removesuffix("_text")][1]
+    config = AutoConfig.for_model(kind, **{**COMMON, **more})
+    config._attn_implementation = "eager"
+    target = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval().requires_grad_(False)
+    target.save_pretrained(tmp_path / "target")
+    about = speculators_config("mtp", tmp_path / "target")
+    model = core.MTPDraftModel(MTPSpeculatorConfig(transformer_layer_config=config, speculators_config=about))
+    model.use_draft_vocab = False  # as its lm_head is the target's
+    folder, tokens, hidden = (
+        saved(model, tmp_path / "head", is_cut=False),
+        Drawn(2).tokens(ROWS),
+        torch.randn(ROWS, WIDE),
+    )
+    theirs = outputs(model.lm_head, lambda: model(tokens[None], hidden[None]))
+    head, places = open_head(folder).module, torch.arange(len(theirs))
+    head.bind(target)
+    with torch.inference_mode(), answered_by(DenseStep(causal(torch.zeros_like(places), places))):
+        _, logits = head(tokens[None, 1 : len(places) + 1], hidden[None, : len(places)], places[None])
+    close(logits[0], theirs)
 
 
 @pytest.mark.parametrize("is_sliding", [False, True])
