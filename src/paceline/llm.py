@@ -96,7 +96,8 @@ class LLM:
         `engine` in place of a new one over the target and the pacer.
         """
         llm = cls.__new__(cls)
-        loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine, is_shared=True)
+        host = getattr(target, "host", None)
+        loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine, is_shared=True, host=host)
         llm._runtime = Runtime(lambda: loaded, drafters, draft_model)
         return llm
 

@@ -75,7 +75,6 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         ConfigError: an option that is not allowed.
     """
     from paceline.formats.opening import find_checkpoint
-    from paceline.model.hosting import Host
     from paceline.model.loading import load_target
 
     model = DEFAULT_TARGET if source.model is None else _path(source.model)
@@ -95,7 +94,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     own = found.tokenizer() if found is not None and source.tokenizer is None else None
     words = own or (model if source.tokenizer is None else _path(source.tokenizer))
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
-    return Loaded(target, tokenizer, pacer, info, host=Host(target))
+    return Loaded(target, tokenizer, pacer, info, host=target.host)
 
 
 def _path(source: Any) -> Any:

@@ -18,7 +18,7 @@ from paceline.drafters._block.trees import SlotTrees
 from paceline.drafters.block import BlockDrafter
 from paceline.engine.request import DraftLimits, Environment
 from paceline.errors import ConfigError, ModelError
-from paceline.model.hosting import Host, tap_at
+from paceline.model.hosting import tap_at
 from paceline.native.library import library
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 def attached(subject: Subject, **how: Any) -> BlockDrafter:
     drafter = BlockDrafter(path=block_head(subject.model, **how))
-    drafter.attach(Environment(None, VOCAB, "cpu", host=Host(subject.target)))
+    drafter.attach(Environment(None, VOCAB, "cpu", host=subject.target.host))
     return drafter
 
 
@@ -128,13 +128,13 @@ def test_a_spoilt_head_changes_nothing(subject: Subject, spoilt: str) -> None:
         head.layers[0].mlp.down_proj.weight[5] = value
         head.fc.weight[7, 3] = value
     drafter = BlockDrafter(path=head)
-    drafter.attach(Environment(None, VOCAB, "cpu", host=Host(subject.target)))
+    drafter.attach(Environment(None, VOCAB, "cpu", host=subject.target.host))
     found = decode(subject.target, JOBS, drafter, 6 * len(JOBS))
     assert subject.plain.differences(JOBS, found) == []
 
 
 def test_what_does_not_go_together_is_refused(subject: Subject) -> None:
-    host = Host(subject.target)
+    host = subject.target.host
     with pytest.raises(ConfigError, match="hosts no heads"):
         BlockDrafter(path=block_head(subject.model)).attach(Environment(None, VOCAB, "cpu"))
     with pytest.raises(ConfigError, match="path is None"):

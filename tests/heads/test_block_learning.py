@@ -21,7 +21,6 @@ from paceline.heads.block import BlockHead
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.scoring import Overlay, accepted
 from paceline.learning.weights import Delta
-from paceline.model.hosting import Host
 
 KINDS: dict[str, dict[str, Any]] = {
     "bigram": {"transition": "vanilla"},
@@ -53,7 +52,7 @@ def subject() -> Iterator[Subject]:
 
 def attached(subject: Subject, head: BlockHead) -> BlockDrafter:
     drafter = BlockDrafter(path=head)
-    drafter.attach(Environment(None, VOCAB, "cpu", host=Host(subject.target)))
+    drafter.attach(Environment(None, VOCAB, "cpu", host=subject.target.host))
     if drafter._observer is not None:
         drafter._observer.learning.allowance.earn(1e9)
     return drafter
@@ -200,7 +199,7 @@ def test_weights_of_one_tenant_draft_for_it_alone(subject: Subject) -> None:
 
 
 def test_what_cannot_or_must_not_learn_does_not(subject: Subject) -> None:
-    environment = Environment(None, VOCAB, "cpu", host=Host(subject.target))
+    environment = Environment(None, VOCAB, "cpu", host=subject.target.host)
     for head, learn in ((block_head(subject.model, rank=0), True), (block_head(subject.model), False)):
         drafter = BlockDrafter(path=head, learn=learn)
         drafter.attach(environment)

@@ -21,7 +21,6 @@ from paceline.heads.eagle import Eagle1Head, Eagle3Head, EagleConfig
 from paceline.heads.medusa import MedusaConfig, MedusaHead
 from paceline.heads.mtp import MTPConfig, MTPHead
 from paceline.model import head_forward
-from paceline.model.hosting import Host
 from paceline.model.interface import answered_by
 
 WIDE, FEW = 64, VOCAB // 3
@@ -91,7 +90,7 @@ class Hosted(Watcher):
 
 def attached(subject: Subject, name: str, head: Any, **options: Any) -> Any:
     drafter: Any = make(name, path="given", probe=False, **options)
-    host = Host(subject.target)
+    host = subject.target.host
     head.bind(host.model)
     drafter._run(head, Environment(None, VOCAB, "cpu", host=host))
     return drafter
@@ -193,6 +192,6 @@ def test_a_drafter_without_a_head_says_what_it_needs(subject: Subject) -> None:
     for name in ("eagle", "mtp", "medusa"):
         drafter: Any = make(name)
         with pytest.raises(ConfigError, match=f"{name}: path is ''; allowed: a folder with a head"):
-            drafter.attach(Environment(None, VOCAB, "cpu", host=Host(subject.target)))
+            drafter.attach(Environment(None, VOCAB, "cpu", host=subject.target.host))
         with pytest.raises(ConfigError, match="shows no head its hidden states"):
             drafter.attach(Environment(None, VOCAB, "cpu"))

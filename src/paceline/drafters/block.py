@@ -168,4 +168,6 @@ class BlockDrafter(BaseDrafter):
 
     def close(self) -> None:
         """See `Drafter`."""
+        if self._guest is not None:
+            self._guest.leave()
         self._host = self._guest = self._trees = self._pupil = self._observer = None

@@ -50,6 +50,8 @@ class MedusaDrafter(HeadDrafter):
 
     def close(self) -> None:
         """See `Drafter`."""
+        if self._runner is not None:
+            self._runner.leave()
         self._runner = self._pages = None
 
     def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:

@@ -42,6 +42,10 @@ class BlockGuest:
         tokens += self.config.mask_token_id
         self.forward = head_forward(self._compute, (tokens, positions), self.kept, host.pool.num_pages)
 
+    def leave(self) -> None:
+        """Have the target keep nothing for it any more."""
+        self._host.detach(self, self.kept)
+
     @property
     def max_blocks(self) -> int:
         """Most blocks of one forward."""

@@ -53,12 +53,17 @@ class ChainedInTarget:
         mixing = sum(weight.numel() for weight in head.mixing_weights()) * host.model.dtype.itemsize
         apply_to_head(head, host.model)
         self.head, self._host = head, host
-        own = host.pool.add_guests(_shapes(head))
-        (self._kept,) = host.attach(_StatesGuest(head, head.width, mixing))
+        self._guest = _StatesGuest(head, head.width, mixing)
+        self._layers = [host.attach(self._guest), own := host.pool.add_guests(_shapes(head))]
+        self._kept = self._layers[0][0]
         device = host.model.device
         tokens, positions = torch.zeros(2, MAX_ROWS, dtype=torch.int64, device=device)
         states = torch.zeros(MAX_ROWS, head.width, dtype=host.model.dtype, device=device)
         self._forward = head_forward(self._compute, (tokens, positions, states), own, host.pool.num_pages)
+
+    def leave(self) -> None:
+        """Have the target keep nothing for it any more."""
+        self._host.detach(self._guest, *self._layers)
 
     def states_of(self, sequence: CachedSequence, start: int, count: int) -> torch.Tensor:
         """(count, width): what the target's forward left of positions from `start` on."""
@@ -99,9 +104,15 @@ class MedusaInTarget:
         apply_to_head(head, host.model)
         self.head, self._host = head, host
         width = head.config.hidden_size
-        (self._kept,) = host.attach(_StatesGuest(head, width, 0))
+        self._guest = _StatesGuest(head, width, 0)
+        self._layers = host.attach(self._guest)
+        (self._kept,) = self._layers
         states = torch.zeros(MAX_ROWS, width, dtype=host.model.dtype, device=host.model.device)
         self._forward = head_forward(self._compute, (states,), [], host.pool.num_pages)
+
+    def leave(self) -> None:
+        """Have the target keep nothing for it any more."""
+        self._host.detach(self._guest, self._layers)
 
     @torch.inference_mode()
     def run(self, sequences: Sequence[CachedSequence]) -> Floats:

@@ -50,9 +50,12 @@ class Decoder:
         self.interest = Interest()
 
     def host(self) -> None:
-        """Take up the heads whose layers have been added to the pool: another forward keeps their context."""
-        self._hosting = forward_for(self.model, self.pool, self._last_position, keeps=True)
-        self._hosting.prepare()
+        """Take up the heads whose layers are in the pool now: another forward keeps their context."""
+        self._hosting = (
+            forward_for(self.model, self.pool, self._last_position, keeps=True) if self.pool.guests else None
+        )
+        if self._hosting is not None:
+            self._hosting.prepare()
 
     def forward_of(self, sequences: Iterable[CachedSequence]) -> Forward:
         """What runs rows of some sequences: more is computed only if it is kept for one of them."""

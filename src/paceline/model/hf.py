@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from paceline.model.reading import RequestCache
 from paceline.model.rows import TreeWork
 
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
+
+
+if TYPE_CHECKING:
+    from paceline.model.hosting import Host
 
 
 class HFTarget:
@@ -42,6 +47,13 @@ class HFTarget:
         self.on_prefill: Callable[[int], None] | None = None
         self.hosted_share = 0.0  # of a forward's time that heads take where their context is kept
         self.hosting = 0.0
+
+    @cached_property
+    def host(self) -> Host:
+        """The same for heads, one for all engines that it is in."""
+        from paceline.model.hosting import Host
+
+        return Host(self)
 
     def reserve(self, request: Request, spare: int) -> bool:
         """See `Target`. It begins with what the prefix cache has."""

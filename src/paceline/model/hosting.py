@@ -80,12 +80,27 @@ class Host:
             ModelError: the target has no such taps.
         """
         kept = self.pool.add_guests(guest.shapes)
-        self._taps.add(guest, kept)
+        try:
+            self._taps.add(guest, kept)
+        except ModelError:
+            self.pool.remove_guests(kept)
+            raise
+        self._take_up(guest.context_bytes)
+        return kept
+
+    def detach(self, guest: Guest, *layers: Sequence[LayerCache]) -> None:
+        """Keep no more what a guest asked for, and give back all layers that it was given."""
+        self._taps.remove(guest)
+        for each in layers:
+            self.pool.remove_guests(each)
+        self._take_up(-guest.context_bytes)
+
+    def _take_up(self, num_bytes: int) -> None:
+        """Run otherwise from now on; heads add so many bytes of weights to a forward, or add them no more."""
         self._target.decoder.host()
         read = self._target.memory()["weight_bytes"]
-        self._num_bytes += guest.context_bytes
+        self._num_bytes += num_bytes
         self._target.hosted_share = self._num_bytes / (read + self._num_bytes)  # what is read says what it takes
-        return kept
 
     def sequence(self, request: Request) -> CachedSequence | None:
         """The pages of a request that is being decoded, and for which a head is asked now; None of others.
@@ -113,15 +128,20 @@ class _Taps:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._seen: dict[int, torch.Tensor] = {}
-        self._hooked: set[int] = set()
+        self._hooks: dict[int, Any] = {}  # by tap
         self._guests: list[tuple[Guest, list[LayerCache]]] = []
 
     def add(self, guest: Guest, kept: list[LayerCache]) -> None:
         """Have a guest's taps gathered."""
-        for tap in sorted(set(guest.taps) - self._hooked):
-            tap_at(self._model, tap, lambda hidden, tap=tap: self._see(tap, hidden))  # type: ignore[misc]
-            self._hooked.add(tap)
+        for tap in sorted(set(guest.taps) - self._hooks.keys()):
+            self._hooks[tap] = tap_at(self._model, tap, lambda hidden, tap=tap: self._see(tap, hidden))  # type: ignore[misc]
         self._guests.append((guest, kept))
+
+    def remove(self, guest: Guest) -> None:
+        """Gather no more what nobody else reads."""
+        self._guests = [item for item in self._guests if item[0] is not guest]
+        for tap in self._hooks.keys() - {tap for other, _ in self._guests for tap in other.taps}:
+            self._hooks.pop(tap).remove()
 
     def _see(self, tap: int, hidden: torch.Tensor) -> None:
         step = current_step()
@@ -133,7 +153,7 @@ class _Taps:
                 made = guest.keep([self._seen[each] for each in guest.taps], positions())
                 for layer, (keys, values) in zip(layers, made, strict=True):
                     step.keep(layer, keys, values)
-        if tap == max(self._hooked):
+        if tap == max(self._hooks):
             self._seen.clear()
 
 

@@ -157,6 +157,13 @@ class PagePool:
         self.forget_prefixes()
         return added
 
+    def remove_guests(self, layers: Sequence[LayerCache]) -> None:
+        """Give the memory of a head's layers back: all that were added together."""
+        gone = {layer.keys.data_ptr() for layer in layers}  # a stack begins with its first layer
+        self.guests = [layer for layer in self.guests if not any(layer is one for one in layers)]
+        self._stacks = [stack for stack in self._stacks if stack.keys.data_ptr() not in gone]
+        self.forget_prefixes()
+
     def forget_prefixes(self) -> None:
         """Keep no page any more that no sequence uses, and find none of those in use again."""
         self.prefixes.forget_all()

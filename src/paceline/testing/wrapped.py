@@ -33,6 +33,11 @@ class WrappedTarget:
         return self.inner.row_counts
 
     @property
+    def host(self) -> Any:
+        """The inner target for heads, if it takes any."""
+        return getattr(self.inner, "host", None)
+
+    @property
     def hosting(self) -> float:
         """See `Target`."""
         return self.inner.hosting

@@ -44,6 +44,8 @@ class ChainedDrafter(HeadDrafter):
 
     def close(self) -> None:
         """See `Drafter`."""
+        if self._chains is not None:
+            self._chains.runner.leave()
         self._chains = self._pages = None
 
     def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
