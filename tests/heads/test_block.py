@@ -53,6 +53,7 @@ def test_no_byte_depends_on_a_head(subject: Subject, kind: str) -> None:
     assert subject.plain.differences(JOBS, found) == []
     again = decode(subject.target, JOBS, drafter, 3 * len(JOBS))  # pages of prompts are found again
     assert subject.plain.differences(JOBS, again) == []
+    drafter.close()
 
 
 @pytest.mark.parametrize("kind", ["bigram", "recurrent", "causal", "few tokens"])
@@ -145,3 +146,15 @@ def test_what_does_not_go_together_is_refused(subject: Subject) -> None:
     wide.config.layers.hidden_size += 1
     with pytest.raises(ModelError, match="wide and brings no embedding"):
         BlockDrafter(path=wide).attach(Environment(None, VOCAB, "cpu", host=host))
+
+
+def test_who_leaves_takes_all_along(subject: Subject) -> None:
+    before = len(subject.pool.guests), subject.pool.num_bytes, len(subject.pool._stacks)
+    first, second = attached(subject, taps=(0, 1)), attached(subject, taps=(1, 2), layers=2)
+    two = JOBS[1:3]
+    assert subject.target.hosted_share > 0.0
+    first.close()
+    assert subject.plain.differences(two, decode(subject.target, two, second, 9)) == []
+    second.close()
+    assert (len(subject.pool.guests), subject.pool.num_bytes, len(subject.pool._stacks)) == before
+    assert subject.plain.differences(two, decode(subject.target, two)) == []
