@@ -45,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--real", type=float, default=1.0, help="real documents, for each that the target wrote")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="head", help="of the run")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
     parser.add_argument("--baseline", action="store_true", help="measure the bundled draft model alone")
@@ -55,6 +56,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     train, held_out = corpora(args)
+    torch.set_num_threads(args.threads)
     if args.data_alone:
         return
     target = read_model(DEFAULT_TARGET, "auto", torch.device("cpu"), attn_implementation="sdpa")

@@ -10,7 +10,7 @@ from paceline.cli.train import parse_choices
 from paceline.errors import ConfigError
 from paceline.heads.formats.speculators_dspark import read_head
 
-SMALL = ["--set", "length=48", "--set", "sequences=2", "--set", "anchors=4", "--set", "rank=8", "--set", "taps=2,3"]
+SMALL = ["--set", "length=48", "--set", "sequences=2", "--set", "anchors=4", "--set", "rank=0", "--set", "taps=2,3"]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 from paceline.errors import ConfigError
 from paceline.heads.formats.speculators_dspark import read_head
+from paceline.heads.transitions import TRANSITIONS
 from paceline.training import anchors, loop, session
 from paceline.training.anchors import Anchors
 from paceline.training.block import BlockTrainee
@@ -22,6 +24,7 @@ from paceline.training.evaluate import DEPTH, Tally, distinct, evaluate
 from paceline.training.loop import Budget, Run
 from paceline.training.packing import Packed, pack
 from paceline.training.recipe import Recipe, read_choice, usual
+from paceline.training.warming import warm_up
 from training import tiny
 
 SMALL = {"block_size": 4, "rank": 4, "length": 32, "anchors": 6, "sequences": 3, "rate": 1e-2}
@@ -53,15 +56,16 @@ def texts(target: LlamaForCausalLM) -> tuple[list[Document], list[Document]]:
     return tuple([d for d in documents if d.entry.is_held_out == held_out] for held_out in (False, True))  # type: ignore
 
 
-def begin(target: Any, texts: Any, folder: Path, kind: Any = BlockTrainee, **choices: Any) -> Run:
+def begin_run(target: Any, texts: Any, folder: Path, kind: Any = BlockTrainee, **choices: Any) -> Run:
     about = {"choices": repr(choices)}
     return Run(kind(target, usual(target, **{**SMALL, **choices}), "tiny"), texts, folder, about)
 
 
-@pytest.mark.parametrize("kind", [BlockTrainee, DraftTrainee])
+@pytest.mark.parametrize(("kind", "optimizer"), [(BlockTrainee, "muon"), (DraftTrainee, "adamw")])
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
-    tmp_path: Path, target: Any, texts: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, target: Any, texts: Any, kind: Any, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin = partial(begin_run, optimizer=optimizer)
     whole = begin(target, texts, tmp_path / "whole", kind)
     whole.train(Budget(steps=30))
     killed = begin(target, texts, tmp_path / "killed", kind)
@@ -89,19 +93,20 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
 
 
 def test_a_run_does_not_go_on_with_other_choices(tmp_path: Path, target: Any, texts: Any) -> None:
-    begin(target, texts, tmp_path).train(Budget(steps=1))
+    begin_run(target, texts, tmp_path).train(Budget(steps=1))
     with pytest.raises(ConfigError, match=r"begun with choices .*--fresh"):
-        begin(target, texts, tmp_path, rank=5)
+        begin_run(target, texts, tmp_path, rank=5)
     (tmp_path / "state.safetensors").write_bytes(b"\x80\x04")
     with pytest.raises(ConfigError, match="cannot go on"):
-        begin(target, texts, tmp_path)
+        begin_run(target, texts, tmp_path)
     with pytest.raises(ConfigError, match="0 to evaluate on"):
-        begin(target, (texts[0], []), tmp_path / "other")
+        begin_run(target, (texts[0], []), tmp_path / "other")
 
 
 @pytest.mark.parametrize("loss", ["kl", "match"])
 def test_training_brings_longer_steps(tmp_path: Path, target: Any, texts: Any, loss: str) -> None:
-    run = begin(target, texts, tmp_path, loss=loss, weights="pace")
+    run = begin_run(target, texts, tmp_path, loss=loss, weights="pace")
+    torch.nn.init.zeros_(run.trainee.head.markov_head.markov_w2.weight)  # the texts' pairs, which it begins with
     before = evaluate(run.trainee, run._batches(run._tests), texts[1], 1).tau
     run.train(Budget(steps=80))
     scores = run.scores()
@@ -113,9 +118,30 @@ def test_training_brings_longer_steps(tmp_path: Path, target: Any, texts: Any, l
         assert torch.equal(weight, run._best[name].to(weight.dtype)), name
 
 
+@pytest.mark.parametrize("kind", ["vanilla", "gated", "rnn"])
+def test_a_transition_begins_with_what_follows_what(kind: str) -> None:
+    """Of a text whose next token is a matter of the last one, the head knows most before its first step."""
+    draw = np.random.default_rng(0)
+    law = draw.dirichlet(np.full(tiny.VOCABULARY, 0.1), tiny.VOCABULARY)
+    tokens = [0]
+    for _ in range(6000):
+        tokens.append(int(draw.choice(tiny.VOCABULARY, p=law[tokens[-1]])))
+    texts = [Document(Entry("text", False, 1.0, 1, 6001), np.array(tokens, np.uint16))]
+    transition = TRANSITIONS[kind](tiny.VOCABULARY, tiny.VOCABULARY, 12, tiny.WIDTH)
+    assert warm_up(transition, texts, 0)
+    before = torch.arange(tiny.VOCABULARY)[:, None]
+    with torch.no_grad():
+        given = transition.biases(torch.randn(tiny.VOCABULARY, 1, tiny.WIDTH), before)[:, 0].log_softmax(-1)
+    weight = torch.from_numpy(law) * torch.from_numpy(np.bincount(tokens, minlength=tiny.VOCABULARY) / 6001)[:, None]
+    known = -float((weight * torch.from_numpy(law + 1e-12).log()).sum())
+    found = -float((weight * given).sum())
+    assert known < found < known + 0.4 < np.log(tiny.VOCABULARY) - 1.0
+    assert not warm_up(TRANSITIONS[kind](9000, 9000, 2, 4), texts, 0)
+
+
 def test_what_is_shared_with_the_target_is_not_trained(target: Any, tmp_path: Path, texts: Any) -> None:
     before = {name: weight.clone() for name, weight in target.state_dict().items()}
-    run = begin(target, texts, tmp_path)
+    run = begin_run(target, texts, tmp_path)
     assert not [name for name in run.trainee.weights() if name.startswith(("embed_tokens", "lm_head"))]
     run.train(Budget(steps=3))
     assert all(torch.equal(weight, before[name]) for name, weight in target.state_dict().items())
@@ -236,7 +262,7 @@ def test_an_order_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
 def test_from_prompts_to_a_head_and_its_card(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n\n".join(f"Once upon a time number {i}" for i in range(12)))
-    choices = {"length": 48, "sequences": 2, "anchors": 4, "rank": 8, "intermediate_size": 32, "block_size": 3}
+    choices = {"length": 48, "sequences": 2, "anchors": 4, "rank": 0, "intermediate_size": 32, "block_size": 3}
     order = session.Order(prompts, tmp_path / "out", budget=Budget(steps=2), documents=16, choices=choices)
     told: list[tuple[float, str]] = []
     outcome = session.train(order, lambda *said: told.append(said))

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from paceline.errors import ModelError
+from paceline.model.interface import SilentStep
 
 _NEVER = -1e9  # a score; infinity would make the gradient of a row without any key undefined
 
 
-class PackedBlocks:
+class PackedBlocks(SilentStep):
     """A `ForwardStep` (model/interface.py) over rows that are A blocks of B slots in each of N sequences.
 
     A block at an anchor sees keys of its own document at earlier positions, and its own slots: all of them, or in a
@@ -70,15 +71,3 @@ class PackedBlocks:
         if not window:
             return self._hidden, self._later
         return self._hidden | (self._distance >= window), self._later | (self._apart >= window)
-
-    def attend_source(self, query: torch.Tensor, **how: Any) -> torch.Tensor:
-        """No head has a source."""
-        raise ModelError("a head that attends to a source cannot be trained")
-
-    def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """No head convolves."""
-        raise ModelError("a head with convolutions cannot be trained")
-
-    def scan(self, given: Any) -> torch.Tensor:
-        """No head is recurrent over positions."""
-        raise ModelError("a head with recurrent layers cannot be trained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from paceline.model.interface import answered_by
 from paceline.training import anchors, losses
 from paceline.training.anchors import Anchors
 from paceline.training.attending import PackedBlocks
+from paceline.training.data import Document
 from paceline.training.features import Features
 from paceline.training.packing import Packed
 from paceline.training.projecting import log_candidates
 from paceline.training.recipe import Recipe, block_config
+from paceline.training.warming import warm_up
 
-COLDEST = 0.3  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
+_QUIET = 0.3  # of the target's final norm: logits that say nothing yet should be small
+COLDEST = 0.5  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
 
 
 Lesson = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # taps, the target's law, its likeliest tokens
@@ -70,6 +74,11 @@ class BlockTrainee:
             self._last = batch, (taps, *target_shares(wanted, heat, self.recipe.candidates))
         return self._last[1]
 
+    def prepare(self, documents: Sequence[Document]) -> None:
+        """Have the transition begin with what follows what in the texts."""
+        if self.head.markov_head is not None:
+            warm_up(self.head.markov_head, documents, self.recipe.seed)
+
     @torch.no_grad()
     def logits(self, batch: Packed, chosen: Anchors) -> tuple[torch.Tensor, torch.Tensor]:
         """See `evaluate.Scored`."""
@@ -98,18 +107,18 @@ class BlockTrainee:
         slots = torch.arange(config.block_size, device=tokens.device)
         at = batch.positions.gather(1, chosen.places)[..., None] + slots
         with answered_by(step):
-            hidden, _ = head(tokens.view(1, -1), at.view(1, -1))
-        hidden = hidden.view(n * a, config.block_size, -1)[:, config.first_slot :][:, :proposals]
+            states, _ = head(tokens.view(1, -1), at.view(1, -1))
+        hidden: torch.Tensor = states.view(n * a, config.block_size, -1)[:, config.first_slot :][:, :proposals]
         if head.markov_head is None:
             return hidden.flatten(0, 1)
         before = batch.tokens.gather(1, chosen.before.flatten(1)).view(n * a, proposals)
-        return torch.cat([hidden, head.markov_head.vectors(hidden, before).to(hidden.dtype)], -1).flatten(0, 1)
+        vectors: torch.Tensor = head.markov_head.vectors(hidden, before)
+        return torch.cat([hidden, vectors.to(hidden.dtype)], -1).flatten(0, 1)
 
     def _tail(self) -> torch.Tensor:
         """(V, r)."""
-        if self.head.markov_head is None:
-            return self._table[:, :0]
-        return self.head.markov_head.markov_w2.weight  # type: ignore[no-any-return]
+        transition = self.head.markov_head
+        return self._table[:, :0] if transition is None else transition.markov_w2.weight
 
 
 def precision(device: torch.device) -> AbstractContextManager[object]:
@@ -140,18 +149,17 @@ def rows_at(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _initialise(head: BlockHead, target: PreTrainedModel) -> None:
-    """Small weights, projections into the residual stream smaller, and a transition that says nothing yet.
+    """Weights that keep a state's size, and a transition that says nothing yet.
 
-    The final norm begins as the target's, at whose scale the shared language-model head gives logits.
+    What a layer adds is larger than the embedding of its token, which a tied language-model head would name again. The
+    final norm begins as a part of the target's, at whose scale the shared language-model head gives logits.
     """
     last = getattr(target.get_decoder(), "norm", None)
     if isinstance(weight := getattr(last, "weight", None), torch.Tensor) and weight.shape == head.norm.weight.shape:
-        head.norm.weight.copy_(weight)
-    scale = (2 * len(head.layers)) ** -0.5
+        head.norm.weight.copy_(weight * _QUIET)
     for name, weight in head.named_parameters():
         if weight.ndim > 1 and not name.startswith("markov_head"):
-            weight.normal_(0.0, 0.02 * (scale if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0))
-    nn.init.normal_(head.fc.weight, 0.0, head.fc.in_features**-0.5)
+            weight.normal_(0.0, weight.shape[1] ** -0.5)
     if head.markov_head is not None:
         nn.init.normal_(head.markov_head.markov_w1.weight, 0.0, 1.0)
         nn.init.zeros_(head.markov_head.markov_w2.weight)

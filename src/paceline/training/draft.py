@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from paceline.training import losses
 from paceline.training.anchors import Anchors
 from paceline.training.block import COLDEST, precision, rows_at, target_shares
+from paceline.training.data import Document
 from paceline.training.evaluate import DEPTH
 from paceline.training.features import Features
 from paceline.training.packing import Packed
@@ -61,6 +63,9 @@ class DraftTrainee(Independent):
         shares, ids = target_shares(wanted, heat, self.recipe.candidates)
         q = losses.on_candidates(given.float()[follows], ids[follows], heat[follows][:, None])
         return losses.LOSSES[self.recipe.loss](shares[follows], q).mean()
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        """Nothing: it begins with the target's embeddings."""
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What is trained, by name."""

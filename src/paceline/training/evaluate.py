@@ -7,6 +7,7 @@ target chose its token x_k, is that of `accepted`; noise at different positions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -68,7 +69,7 @@ class Tally:
     def error(self) -> float:
         """Its standard error, as if anchors were independent: those of one document are not."""
         count = max(self.count, 1)
-        return float(max(self.squares / count - self.tau**2, 0.0) / count) ** 0.5
+        return math.sqrt(max(self.squares / count - self.tau**2, 0.0) / count)
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paceline.training.data import Document
 from paceline.training.evaluate import Scores
@@ -34,7 +35,8 @@ class Setting:
 
     def recipe(self, usual: Recipe) -> Recipe:
         """The recipe that it stands for."""
-        return replace(usual, **{name: dict(value) if name == "mix" else value for name, value in self.changes})
+        changed: dict[str, Any] = {name: dict(value) if name == "mix" else value for name, value in self.changes}
+        return replace(usual, **changed)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {_short(value)}" for name, value in self.changes) or "the usual recipe"
@@ -100,7 +102,7 @@ def search(
     settings = [Setting(), *(Setting((change,)) for change in _drawn(changes(usual, depth), RUNGS[0] - 1, draw))]
     rungs: list[list[Trial]] = []
     for number, size in enumerate(RUNGS):
-        trials = []
+        trials: list[Trial] = []
         for setting in settings[:size]:
             tell(_spent(number, len(trials)), f"rung {number + 1}: {setting}")
             trials.append(attempt(setting, unit * 2**number))
@@ -158,8 +160,9 @@ def effect_of(trial: Trial, usual: Trial, rung: int) -> Effect:
     return Effect(trial.setting, rung, middle, float(low), float(high))
 
 
-def _taus(documents: Any) -> Any:
-    return documents[..., 0].sum(-1) / documents[..., 1].sum(-1)
+def _taus(documents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of documents (..., n, 2), each its anchors' lengths together and their number."""
+    return np.asarray(documents[..., 0].sum(-1) / documents[..., 1].sum(-1))
 
 
 def of_mix(documents: Sequence[Document], mix: Mapping[float, float]) -> list[Document]:
@@ -174,7 +177,8 @@ def of_mix(documents: Sequence[Document], mix: Mapping[float, float]) -> list[Do
 def _spent(rung: int, done: int) -> float:
     """The share of the whole that was trained before a rung's trial."""
     total = sum(count * 2**i for i, count in enumerate(RUNGS)) + FINAL
-    return (sum(count * 2**i for i, count in enumerate(RUNGS[:rung])) + done * 2**rung) / total
+    spent = sum(count * 2**i for i, count in enumerate(RUNGS[:rung])) + done * 2**rung
+    return float(spent) / float(total)
 
 
 def _short(value: Any) -> str:

@@ -22,6 +22,7 @@ from torch import nn
 from paceline.errors import ConfigError
 from paceline.training.data import Document
 from paceline.training.evaluate import Scores, evaluate
+from paceline.training.optimizing import optimizers
 from paceline.training.packing import Packed, pack
 from paceline.training.recipe import Recipe
 from paceline.training.state import Progressed, Weights, restore, save
@@ -37,14 +38,20 @@ class Trainee(Protocol):
     """What a kind of drafter brings to be trained."""
 
     recipe: Recipe
-    module: nn.Module
     depth: int  # tokens that it proposes
+
+    @property
+    def module(self) -> nn.Module:
+        """All of it."""
 
     def loss(self, batch: Packed, draw: np.random.Generator) -> torch.Tensor:
         """The loss of a step."""
 
     def logits(self, batch: Packed, chosen: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """See `evaluate.Scored`."""
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        """Begin with what the texts say at a glance."""
 
     def weights(self) -> Weights:
         """What is trained, by name."""
@@ -94,7 +101,9 @@ class Run:
         recipe = trainee.recipe
         self._weights = trainee.weights()
         self._device = next(iter(self._weights.values())).device
-        self._optimizer = _optimizer(self._weights, recipe.rate)
+        self._optimizers = optimizers(recipe.optimizer, self._weights, recipe.rate)
+        if not self._file.exists():
+            trainee.prepare(self._train)
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._tests = pack(self._held_out, recipe.length)
@@ -141,13 +150,15 @@ class Run:
     def _step(self, share: float) -> None:
         state, recipe = self.state, self.trainee.recipe
         batch = self._next()
-        for group in self._optimizer.param_groups:
-            group["lr"] = recipe.rate * _schedule(share)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate * _schedule(share)
         loss = self.trainee.loss(batch, np.random.default_rng([recipe.seed, 4, state.step]))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=False)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
         state.step += 1
         keep = min(_AVERAGE, (1.0 + state.step) / (10.0 + state.step))
         torch._foreach_lerp_(list(self._average.values()), [w.detach() for w in self._weights.values()], 1.0 - keep)
@@ -208,20 +219,9 @@ class Run:
         found |= {f"average.{name}": weight for name, weight in self._average.items()}
         found |= {f"best.{name}": weight for name, weight in self._best.items()}
         for name, weight in self._weights.items():
-            found |= {f"{key}.{name}": value for key, value in self._optimizer.state[weight].items()}
+            states = (optimizer.state[weight] for optimizer in self._optimizers if weight in optimizer.state)
+            found |= {f"{key}.{name}": value for state in states for key, value in state.items()}
         return found
-
-
-def _optimizer(weights: Weights, rate: float) -> torch.optim.AdamW:
-    """AdamW whose state is there from the beginning, so that it can be filled from a file."""
-    matrices = [w for w in weights.values() if w.ndim > 1]
-    gains = [w for w in weights.values() if w.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}]
-    found = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
-    for weight in weights.values():
-        moments = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-        found.state[weight] = {"step": torch.zeros((), dtype=torch.float32, device=weight.device), **moments}
-    return found
 
 
 def _schedule(share: float) -> float:

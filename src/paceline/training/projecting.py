@@ -23,7 +23,7 @@ class _Candidates(torch.autograd.Function):
         width, kept, norms, chosen = table.shape[1], [], [], []
         for part, tokens in zip(_parts(states, len(table)), _parts(ids, len(table)), strict=True):
             logits = torch.addmm(part[:, width:] @ tail.T, part[:, :width], table.T)
-            scratch = logits.float()
+            scratch = logits.to(torch.float32, copy=True)
             peak = scratch.amax(-1, keepdim=True)
             norms.append(scratch.sub_(peak).exp_().sum(-1, keepdim=True).log_().add_(peak))
             chosen.append(logits.gather(-1, tokens).float() - norms[-1])
@@ -32,13 +32,13 @@ class _Candidates(torch.autograd.Function):
         return torch.cat(chosen)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
         states, table, tail, ids, norms, *kept = ctx.saved_tensors
         width, size = table.shape[1], len(table)
         back, to_tail = torch.empty_like(states), torch.zeros_like(tail, dtype=torch.float32)
         parts = (_parts(one, size) for one in (states, ids, norms, grad, back))
         for logits, (part, tokens, norm, given, out) in zip(kept, zip(*parts, strict=True), strict=True):
-            raw = logits.float().sub_(norm).exp_().mul_(-given.sum(-1, keepdim=True))
+            raw = logits.to(torch.float32, copy=True).sub_(norm).exp_().mul_(-given.sum(-1, keepdim=True))
             push = raw.scatter_add_(-1, tokens, given).to(logits.dtype)
             out[:, :width] = push @ table
             out[:, width:] = push @ tail
@@ -59,4 +59,4 @@ def log_candidates(states: torch.Tensor, table: torch.Tensor, tail: torch.Tensor
 
 
 def _parts(rows: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor, ...]:
-    return rows.split(max(1, _PART // vocabulary))
+    return torch.split(rows, max(1, _PART // vocabulary))

@@ -13,6 +13,7 @@ from paceline.heads.config import BlockConfig
 from paceline.heads.transitions import TRANSITIONS
 from paceline.training.data import MIX
 from paceline.training.losses import LOSSES, WEIGHTS
+from paceline.training.optimizing import OPTIMIZERS
 
 _NARROW = 256  # up to this width one layer does
 _LOGITS = 2**24  # numbers of a step's logits at most, beside the gradients
@@ -29,12 +30,15 @@ class Recipe:
     taps: tuple[int, ...] = ()
     num_layers: int = 1
     intermediate_size: int = 0  # of the head's layers; 0: its width and a half
+    num_heads: int = 0  # of its attention, as large as the target's; 0: as many
+    num_kv_heads: int = 0
     block_size: int = 8
     transition: str = "rnn"
     rank: int = 64
     loss: str = "match"
     weights: str = "decay"
     rate: float = 2e-3
+    optimizer: str = "adamw"
     mix: dict[float, float] = field(default_factory=lambda: dict(MIX))  # of temperatures
     length: int = 256  # tokens of a sequence
     sequences: int = 8  # of a step
@@ -48,6 +52,7 @@ class Recipe:
         for name, given, allowed in (
             ("loss", self.loss, LOSSES),
             ("weights", self.weights, WEIGHTS),
+            ("optimizer", self.optimizer, OPTIMIZERS),
             ("transition", self.transition, TRANSITIONS),
         ):
             if given not in allowed:
@@ -112,14 +117,15 @@ def block_config(recipe: Recipe, target: PreTrainedModel) -> BlockConfig:
     """The head that a recipe asks for: as wide as its target, whose embedding and language-model head it shares."""
     config = target.config.get_text_config()
     heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
     layers = Qwen3Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=recipe.intermediate_size or 3 * config.hidden_size // 2,
         num_hidden_layers=recipe.num_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=groups or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        num_attention_heads=recipe.num_heads or heads,
+        num_key_value_heads=recipe.num_kv_heads or groups or heads,
+        head_dim=size,
         max_position_embeddings=getattr(config, "max_position_embeddings", 2048),
         rms_norm_eps=getattr(config, "rms_norm_eps", 1e-6),
         initializer_range=0.02,
