@@ -40,6 +40,8 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
         (lambda c, w: c.update(draft_vocab_size=VOCAB + 1), "draft_vocab_size is 49; allowed: 1 to 48"),
         (lambda c, w: c.update(norm_output="yes"), "norm_output is 'yes'; allowed: true or false"),
         (lambda c, w: c.update(eagle_aux_hidden_state_layer_ids=[1, -5]), "allowed: 1 to 64 numbers of layers"),
+        (lambda c, w: c.update(hidden_act="loud"), r"no head can be built of its configuration \(KeyError"),
+        (lambda c, w: c.update(rope_scaling={"rope_type": "helix", "factor": 2.0}), "cannot be read|can be built"),
         (lambda c, w: w.pop("d2t"), "knows 20 of 48 tokens, and neither d2t nor t2d says which"),
         (lambda c, w: w.update(d2t=torch.full((20,), 40)), "d2t names no 20 different tokens below 48"),
         (lambda c, w: w.update(d2t=torch.zeros(21, dtype=torch.int64)), r"d2t is I64 \[21\]"),

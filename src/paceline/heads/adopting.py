@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paceline.errors import ConfigError, ModelError
+from paceline.errors import ConfigError, ModelError, first_line
 from paceline.heads.formats import open_head
 from paceline.heads.probe import Fit, probe
 from paceline.heads.readings import Readings, brought_by
@@ -62,6 +62,8 @@ def adopt(
     about = {"head": found.digest, "target": fingerprint(host.decoder)}
     try:
         return Adopted(head, found.digest, probe(readings, seen, about))
+    except RuntimeError as error:  # PyTorch's
+        raise ModelError(f"the head in {str(folder)!r} does not run on this target: {first_line(error)}") from error
     except ModelError as error:
         if not found.made_for:
             raise

@@ -61,6 +61,7 @@ class ChainedHead(nn.Module):
             ModelError: the two do not fit together.
         """
         check_sizes(self.config, target)
+        self._check_embedding(int(target.config.get_text_config().vocab_size))
         if self.embed_tokens is None:
             self._check_width(target, "embedding")
             self.embed_tokens = target.get_input_embeddings()
@@ -91,6 +92,11 @@ class ChainedHead(nn.Module):
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         assert self.lm_head is not None, "bound to a target"
         return self.lm_head(states)  # type: ignore[no-any-return]
+
+    def _check_embedding(self, vocab_size: int) -> None:
+        known = getattr(self.embed_tokens, "num_embeddings", vocab_size)
+        if known < vocab_size:
+            raise ModelError(f"the head's embedding knows {known} tokens; needed: the target's {vocab_size}")
 
     def _check_width(self, target: PreTrainedModel, what: str) -> None:
         own = int(target.config.get_text_config().hidden_size)

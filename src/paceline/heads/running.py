@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paceline.errors import ModelError, first_line
 from paceline.heads.chained import ChainedHead
 from paceline.heads.medusa import MedusaHead
 from paceline.model.head_forward import MAX_ROWS, head_forward
@@ -154,6 +155,9 @@ def _shapes(head: ChainedHead) -> list[LayerShape]:
     """What its own layers keep for each row."""
     weight = next(iter(_floats(head)))
     token, step = torch.zeros(1, 1, dtype=torch.int64, device=weight.device), _Shapes()
-    with answered_by(step):
-        head(token, weight.new_zeros(1, 1, head.width), token)
+    try:
+        with answered_by(step):
+            head(token, weight.new_zeros(1, 1, head.width), token)
+    except RuntimeError as error:
+        raise ModelError(f"the head does not run: its sizes do not go together ({first_line(error)})") from error
     return step.found

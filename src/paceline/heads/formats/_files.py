@@ -155,8 +155,7 @@ def filled(files: HeadFiles, make: Callable[[], Any], weights: dict[str, torch.T
     Raises:
         ModelError: a weight is missing, one too many, or of another shape.
     """
-    with torch.device("meta"):
-        module = make()
+    module = _made(files, make)
     wanted = module.state_dict()
     missing, foreign = sorted(wanted.keys() - weights), sorted(weights.keys() - wanted)
     if missing:
@@ -168,6 +167,18 @@ def filled(files: HeadFiles, make: Callable[[], Any], weights: dict[str, torch.T
             shapes = f"{list(weight.shape)}; allowed by the configuration: {list(wanted[name].shape)}"
             raise ModelError(f"{files.folder}: {name} is {shapes}")
     module.load_state_dict(weights, assign=True)
-    if hasattr(module, "rotary_emb"):
+    if hasattr(module, "rotary_emb"):  # it has no weights, but numbers that are not stored
         module.rotary_emb = type(module.rotary_emb)(module.config.layers)
     return module.eval().requires_grad_(False)
+
+
+def _made(files: HeadFiles, make: Callable[[], Any]) -> Any:
+    """The module without memory. What transformers makes of sizes and names that it does not know is told by it."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except ModelError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"{files.folder}: no head can be built of its configuration ({what})") from error
