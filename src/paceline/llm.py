@@ -23,7 +23,7 @@ from paceline.params import SamplingOptions, SamplingParams
 from paceline.runtime import Runtime
 from paceline.streams import AsyncStream, Stream, adecode, decode
 from paceline.text.chat import Conversation
-from paceline.text.prompts import Prompt, as_prompt
+from paceline.text.prompts import Prompt, as_content, as_prompt
 from paceline.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -165,14 +165,14 @@ class LLM:
     ) -> Stream:
         """Tokens of one prompt as they are decoded. Closing the stream early frees what the request holds."""
         call = self._read_one(sampling_params, options)
-        request = self._runtime.request(as_prompt(prompt), call)
+        request = self._runtime.request(as_content(prompt), call)
         return Stream(self._runtime.thread, request, call.pacer, self._runtime.output)
 
     def astream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
         """`stream` for coroutines: `async for token in llm.astream(prompt)`."""
-        call, content = self._read_one(sampling_params, options), as_prompt(prompt)
+        call, content = self._read_one(sampling_params, options), as_content(prompt)
         make = partial(self._runtime.request, content, call)
         return AsyncStream(self._runtime.thread, make, call.pacer, self._runtime.output)
 

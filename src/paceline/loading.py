@@ -13,11 +13,13 @@ from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
 from paceline.garbage import collected_later
 from paceline.pacing import AdaptivePacer, cost_table, experience_file
+from paceline.text.processor import is_processor, read_processor
 from paceline.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from paceline.model.hosting import Host
     from paceline.model.loading import ModelInfo, Progress
+    from paceline.model.pictures.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Loaded:
     engine: Engine | None = None  # in place of a new one
     is_shared: bool = False  # the target is another's, and stays when this is closed
     host: Host | None = None  # the target for heads that read its hidden states
+    viewer: Viewer | None = None  # what sees pictures for it
 
     @property
     def name(self) -> str:
@@ -76,6 +79,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     """
     from paceline.formats.opening import find_checkpoint
     from paceline.model.loading import load_target
+    from paceline.model.pictures.viewer import Viewer
 
     model = DEFAULT_TARGET if source.model is None else _path(source.model)
     found = find_checkpoint(model) if isinstance(model, str) else None
@@ -92,9 +96,13 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
     file = experience_file(target, info.name)
     pacer = AdaptivePacer(costs, pacing.max_slowdown, MAX_DEPTH if max_nodes is None else max_nodes, file=file)
     own = found.tokenizer() if found is not None and source.tokenizer is None else None
-    words = own or (model if source.tokenizer is None else _path(source.tokenizer))
+    given = source.tokenizer if is_processor(source.tokenizer) else None
+    words = own or (
+        model if source.tokenizer is None else _path(source.tokenizer if given is None else given.tokenizer)
+    )
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
-    return Loaded(target, tokenizer, pacer, info, host=target.host)
+    viewer = Viewer(target.decoder, lambda: given or read_processor(model, source.trust_remote_code))
+    return Loaded(target, tokenizer, pacer, info, host=target.host, viewer=viewer)
 
 
 def _path(source: Any) -> Any:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from paceline.engine.ports import Reading, Target
-from paceline.engine.request import Drafter, Hints, Request, Token
+from paceline.engine.request import Drafter, Hints, Pictures, Request, Token
 from paceline.errors import ContextLengthError, RequestError
 from paceline.options import Call
 from paceline.output import Origin, Output
 from paceline.params import SamplingParams
 from paceline.sampling.grammar import Compiler, Grammar
 from paceline.sampling.sampler import Sampler, SamplerContext
-from paceline.text.prompts import as_prompt
+from paceline.text.pictures import Pictured
+from paceline.text.prompts import Content, as_prompt
 from paceline.text.source import expected_ids, forbidden_ids, output_start, source_ids
 from paceline.text.stream import Decode, TextStream, no_text
 from paceline.text.tokenizer import Tokenizer, eos_ids
+
+See = Callable[[Pictured], tuple[list[int], Pictures]]  # token ids of a prompt, and its pictures
 
 
 class RequestFactory:
@@ -28,10 +31,11 @@ class RequestFactory:
         target: the model.
         tokenizer: the model's; without one, prompts are token ids and texts are empty.
         name: what outputs call the model.
+        see: token ids of a prompt with pictures, and these; None where the model takes none.
     """
 
-    def __init__(self, target: Target, tokenizer: Tokenizer | None, name: str = "") -> None:
-        self._target, self._tokenizer, self._name = target, tokenizer, name
+    def __init__(self, target: Target, tokenizer: Tokenizer | None, name: str = "", see: See | None = None) -> None:
+        self._target, self._tokenizer, self._name, self._see = target, tokenizer, name, see
         self.grammars = Compiler(tokenizer.definition if tokenizer else None, target.vocab_size)
 
     @property
@@ -58,13 +62,16 @@ class RequestFactory:
             return Hints(tuple(expected_ids(self.tokenizer, expected)), call.tenant)
         return Hints(tuple(self.ids(expected)), call.tenant)
 
-    def requests(self, prompt: str | list[int], call: Call, drafters: Sequence[Drafter], hints: Hints) -> list[Request]:
+    def requests(self, prompt: Content, call: Call, drafters: Sequence[Drafter], hints: Hints) -> list[Request]:
         """One request for each sample of a prompt.
 
         Raises:
             ContextLengthError: the prompt is too long.
             RequestError: the prompt is empty, does not fit with its output, or has tokens that the model has not.
         """
+        pictures: Pictures | None = None
+        if isinstance(prompt, Pictured):
+            prompt, pictures = self._seen(prompt, call)
         source, ids = self._read(prompt, call)
         room = min(self._context(len(ids)), self._capacity(source))
         params, max_tokens = call.params.resolved(len(ids), room), call.params.limit(len(ids), room)
@@ -88,9 +95,17 @@ class RequestFactory:
                 replace(hints, source=tuple(source)) if source and self._copies else hints,
                 call.terms,
                 source,
+                pictures,
             )
             for sample in range(params.n)
         ]
+
+    def _seen(self, prompt: Pictured, call: Call) -> tuple[list[int], Pictures]:
+        if self._see is None:
+            raise RequestError("the prompt has pictures; allowed for this model: text alone")
+        if call.truncate_prompt_tokens is not None:
+            raise RequestError("truncate_prompt_tokens is given with pictures; allowed: the whole prompt")
+        return self._see(prompt)
 
     def _read(self, prompt: str | list[int], call: Call) -> tuple[list[int], list[int]]:
         """The source of a request, empty where none is read, and the tokens that it goes on with."""

@@ -25,7 +25,7 @@ from paceline.params import SamplingOptions
 from paceline.provenance import fingerprint
 from paceline.request_factory import RequestFactory
 from paceline.text.chat import chat_ids, is_batch
-from paceline.text.prompts import as_prompts
+from paceline.text.prompts import Content, as_prompts
 from paceline.text.tokenizer import sampling_defaults
 
 
@@ -58,7 +58,8 @@ class Runtime:
 
     def _begin(self, loaded: Loaded, draft_model: Any) -> None:
         self.thread.engine = loaded.engine or Engine(loaded.target, loaded.pacer)
-        self._factory: RequestFactory | None = RequestFactory(loaded.target, loaded.tokenizer, loaded.name)
+        see = None if loaded.viewer is None else partial(loaded.viewer.see, call=self.thread.call)
+        self._factory: RequestFactory | None = RequestFactory(loaded.target, loaded.tokenizer, loaded.name, see)
         self.environment = _environment(loaded, draft_model)
         self._drafters = DrafterSet(self.environment, partial(loaded.pacer.attach, target=loaded.target))
         self._finalizer.detach()
@@ -113,7 +114,7 @@ class Runtime:
         """Drafter objects. Made in the engine's thread: to be made may take files, and forwards for their time."""
         return self.thread.call(partial(self._drafters.resolve, drafters))
 
-    def request(self, content: str | list[int], call: Call) -> Request:
+    def request(self, content: Content, call: Call) -> Request:
         """The request of a stream."""
         [request] = self.requests_of([content], call)
         return request
@@ -151,7 +152,7 @@ class Runtime:
         if is_freed:
             _give_memory_back()
 
-    def requests_of(self, contents: Sequence[str | list[int]], call: Call) -> list[Request]:
+    def requests_of(self, contents: Sequence[Content], call: Call) -> list[Request]:
         """The requests of prompts: sample j of prompt i is at i * n + j."""
         factory = self.factory
         drafters = self._chosen if call.drafters is None else self.resolve(call.drafters)

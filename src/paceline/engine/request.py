@@ -68,6 +68,14 @@ class Times:
 PromptLogits = Callable[[int, NDArray[np.float32]], None]
 
 
+class Pictures(Protocol):
+    """The pictures in a request's prompt, as its target knows them."""
+
+    @property
+    def keys(self) -> Sequence[int]:
+        """The prompt's tokens; a digest of the picture, below 0, where it stands."""
+
+
 def fresh_tenant() -> str:
     """A tenant that nobody else is, and that has asked for nothing yet: what it reads is in no cache."""
     return secrets.token_hex(8)
@@ -101,10 +109,12 @@ class Request:
         hints: Hints = NO_HINTS,
         terms: Terms = NO_TERMS,
         source: Sequence[int] = (),
+        pictures: Pictures | None = None,
     ) -> None:
         self.id = next(_ids)
         self.tokens = list(prompt)
         self.source = tuple(source)  # what an encoder-decoder reads beside its prompt, which then begins the output
+        self.pictures = pictures  # in its prompt
         self.num_prompt_tokens = len(prompt)
         self.sampler = sampler
         self.params = sampler.params

@@ -17,8 +17,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from paceline.errors import ModelError
 from paceline.heads.chained import ChainedHead
 from paceline.heads.families import Family, family_of
-from paceline.model.hosting import final_norm
 from paceline.model.interface import ATTENTION_NAME, NO_MASK
+from paceline.model.layers import final_norm
 
 _TAP_NORMS = ("", "each", "all")
 

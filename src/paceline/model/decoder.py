@@ -14,6 +14,8 @@ from paceline.engine.request import Request
 from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.inspect import sample_tokens
 from paceline.model.interest import Interest
+from paceline.model.pictures.forward import forward_with_pictures
+from paceline.model.pictures.towers import Towers
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE, Before
 from paceline.model.rotary import contexts
@@ -48,6 +50,8 @@ class Decoder:
         self._forward = forward or forward_for(model, pool, self._last_position)
         self._hosting: Forward | None = None  # the same, keeping what heads read
         self.interest = Interest()
+        self._showing: Forward | None = None  # the same, for chunks of prompts with pictures
+        self.towers: Towers | None = None  # set where pictures may be shown
 
     def host(self) -> None:
         """Take up the heads whose layers are in the pool now: another forward keeps their context."""
@@ -61,6 +65,16 @@ class Decoder:
         """What runs rows of some sequences: more is computed only if it is kept for one of them."""
         keeps = self._hosting is not None and any(sequence.has_guests for sequence in sequences)
         return self._hosting if keeps and self._hosting is not None else self._forward
+
+    def _reading(self, sequence: CachedSequence) -> Forward:
+        """What runs a sequence's next chunk: of a prompt with pictures, another forward, made for the first of them."""
+        prompt = sequence.pictures
+        if prompt is None or sequence.length >= prompt.length:
+            return self.forward_of([sequence])
+        if self._showing is None:
+            assert self.towers is not None, "who made the prompt"
+            self._showing = forward_with_pictures(self.towers, self.pool, self._last_position, self._forward, prompt)
+        return self._showing
 
     def source(self, request: Request) -> Source | None:
         """The source of a request, as far as it is known; None where none is read."""
@@ -80,7 +94,9 @@ class Decoder:
 
     def has_guests(self, request: Request) -> bool:
         """True if a request's forwards keep what heads read."""
-        return self._hosting is not None and request.reads_hidden_states and self.interest.decide(request.id)
+        if self._hosting is None or not request.reads_hidden_states or request.pictures is not None:
+            return False
+        return self.interest.decide(request.id)
 
     @property
     def max_rows(self) -> int:
@@ -128,13 +144,13 @@ class Decoder:
     @torch.inference_mode()
     def prefill_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
         """Commit `tokens`, which lie in one page: to whole pages, but where kernels are exact by construction."""
-        self.forward_of([sequence]).prefill(sequence, tokens)
+        self._reading(sequence).prefill(sequence, tokens)
         sequence.length += len(tokens)
 
     @torch.inference_mode()
     def prefill_logits(self, sequence: CachedSequence, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Commit as `prefill_chunk` does, with the same bits; logits (tokens, V)."""
-        logits = _copied(self.forward_of([sequence]).prefill_logits(sequence, tokens))
+        logits = _copied(self._reading(sequence).prefill_logits(sequence, tokens))
         sequence.length += len(tokens)
         return logits
 

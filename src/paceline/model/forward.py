@@ -114,8 +114,14 @@ class ModuleForward:
         return self._run(model, rows)
 
     def _run(self, model: PreTrainedModel, rows: Rows) -> torch.Tensor:
-        positions = np.minimum(rows.positions, self._last_position)
-        return run_rows(model, self._step(rows), rows.tokens, positions, pinned=rows.pins if self._is_pinned else None)
+        positions, pins = self._positions(rows), rows.pins if self._is_pinned else None
+        return run_rows(model, self._step(rows), rows.tokens, positions, pinned=pins)
+
+    def _positions(self, rows: Rows) -> Any:
+        """The rotary positions of rows, (R,) or by axis."""
+        return np.minimum(
+            rows.positions if rows.offsets is None else rows.positions + rows.offsets, self._last_position
+        )
 
     def _step(self, rows: Rows) -> ForwardStep:
         """What answers the model's layers in one forward."""
@@ -268,16 +274,25 @@ class RecordedForward:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _record(self, num_rows: int) -> Recorded:
-        tokens, positions, pins = (given[:num_rows] for given in (self._tokens, self._positions, self._pins))
         headers = [self._frame.header, self._source_frame.header]
         memory = [
             *headers,
             *(t for layer in (*self._pool.layers, *self._pool.guests) for t in (layer.keys, layer.values)),
         ]
         memory += [] if self._pool.states is None else self._pool.states.tensors
-        with Recording([tokens, positions, pins], memory, self._weights) as recording:
+        with Recording(self._inputs, memory, self._weights) as recording:
             frames = Frames(self._frame, self._source_frame, self._state_frame)
             step = EmittingStep(self._library, self._pool.layers, self._pool.states, frames, recording)
             step.keeps = self._keeps
-            result = run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None).float()
+            result = self._run(step, num_rows).float()
         return Recorded(num_rows, recording, result, step.num_steps)
+
+    @property
+    def _inputs(self) -> list[torch.Tensor]:
+        """What a run of a program reads anew."""
+        return [self._tokens, self._positions, self._pins]
+
+    def _run(self, step: ForwardStep, num_rows: int) -> torch.Tensor:
+        """The model's logits over the rows that the inputs hold."""
+        tokens, positions, pins = (given[:num_rows] for given in self._inputs[:3])
+        return run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None)

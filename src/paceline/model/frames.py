@@ -19,7 +19,7 @@ from paceline.native.states import StateRows
 
 
 class Fed(NamedTuple):
-    """What a model is given: token ids, positions and pins, (R,) each; and the rows as recurrent layers see them."""
+    """What a model is given: token ids, rotary positions, pins, (R,) each; the rows as recurrent layers see them."""
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -34,13 +34,15 @@ def set_trees(frame: Frame, work: Sequence[TreeWork]) -> Fed:
     """
     tokens: list[int] = []
     pins: list[int] = []
+    offsets: list[int] = []
     positions = frame.set_trees([_fed(item) for item in work])
     states: list[StateRows] = []
     for item in work:
         states += item.states(len(tokens))
         tokens += item.tokens[item.first :]
         pins += [item.sequence.pin] * (len(item.tokens) - item.first)
-    return Fed(np.array(tokens, np.int64), positions, pins, states)
+        offsets += [item.sequence.offset] * (len(item.tokens) - item.first)
+    return Fed(np.array(tokens, np.int64), positions + offsets if any(offsets) else positions, pins, states)
 
 
 def _fed(item: TreeWork) -> Draft:
@@ -59,4 +61,5 @@ def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> 
     positions = range(start, end)
     frame.set([FrameSequence(sequence.pages, end, positions, sequence.slots_from(start, len(tokens)))])
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
-    return Fed(np.array(tokens, np.int64), np.array(positions, np.int64), [sequence.pin] * len(tokens), states)
+    rotary = np.array(positions, np.int64) + sequence.offset
+    return Fed(np.array(tokens, np.int64), rotary, [sequence.pin] * len(tokens), states)

@@ -18,7 +18,7 @@ from paceline.model.fingerprint import model_digest
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence
 from paceline.model.prefix import PAGE_SIZE, Before
-from paceline.model.reading import RequestCache
+from paceline.model.reading import RequestCache, keys_of
 from paceline.model.rows import TreeWork
 
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
@@ -76,7 +76,7 @@ class HFTarget:
             before = source.before
         if before is None:
             return len(request.source) + num_tokens
-        found = pool.resumable(pool.prefixes.search(before, request.tokens[:-1]))
+        found = pool.resumable(pool.prefixes.search(before, keys_of(request)[:-1]))
         return num_tokens - PAGE_SIZE * len(found)
 
     def read(self, request: Request, max_rows: int) -> int:

@@ -198,14 +198,15 @@ def run_rows(
     """The model's forward over a flat batch of rows, as logits (R, V) in its own dtype.
 
     A decoder with an encoder is handed what stands for its source; `handed` in place of that. `pinned` (R,) says
-    which context each row is rotated for; None: all for the first.
+    which context each row is rotated for; None: all for the first. Positions are (R,), or (3, R) by axis.
     """
     fed = torch.as_tensor(tokens).unsqueeze(0).to(model.device)
-    places = torch.as_tensor(positions).unsqueeze(0).to(model.device)
+    places = torch.as_tensor(positions).unsqueeze(-2).to(model.device)
     chosen = None if pinned is None else torch.as_tensor(pinned).unsqueeze(0).to(model.device)
     given = handed or handed_to(model)
     own = {"input_ids": fed, "position_ids": places, "use_cache": False}
-    token, place_token, handed_token = _current.set(step), _positions.set(places), _handed.set(given)
+    token, handed_token = _current.set(step), _handed.set(given)
+    place_token = _positions.set(places if places.ndim == 2 else places[0])
     pins_token = _pins.set(chosen)
     try:
         out = model(**(own if given is None else given.inputs(fed, places)))

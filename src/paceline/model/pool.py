@@ -9,6 +9,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from paceline.model.prefix import PAGE_SIZE, PrefixCache
 from paceline.model.states import SequenceState, StatePool
 from paceline.native.states import StateRows
+
+if TYPE_CHECKING:
+    from paceline.model.pictures.prompt import SeenPrompt
 
 _PLACES = range(PAGE_SIZE)
 _ALIGNMENT = 64  # bytes, as PyTorch aligns
@@ -92,6 +96,7 @@ class CachedSequence:
         self.was_asked = False  # a head that reads it, at least once
         self.kept_for = 0  # length from which on what heads make of its rows is kept no more
         self.pin = 0  # the context that its rows are rotated for, by number
+        self.pictures: SeenPrompt | None = None  # in its prompt
         self.source: CachedSequence | None = None  # what its rows look at besides: of an encoder-decoder
 
     def state_rows(self, first_row: int, parents: Sequence[int], first: int, is_kept: bool = False) -> list[StateRows]:
@@ -102,6 +107,11 @@ class CachedSequence:
     def has_guests(self) -> bool:
         """True if the next forward of its rows keeps what heads make of them."""
         return self.length < self.kept_for
+
+    @property
+    def offset(self) -> int:
+        """How far the rotary position of a row behind its prompt is from its position: a picture may take up less."""
+        return 0 if self.pictures is None else self.pictures.offset
 
     def advance(self, count: int) -> None:
         """Commit the first rows of what was fed last, which stand where they belong."""

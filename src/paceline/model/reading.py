@@ -6,7 +6,8 @@ exact by construction. What was decoded has the bits of tree rows, and is read a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from paceline.engine.request import Request
 from paceline.model.pool import CachedSequence
@@ -15,6 +16,7 @@ from paceline.model.seq2seq.sources import Source
 
 if TYPE_CHECKING:
     from paceline.model.decoder import Decoder
+    from paceline.model.pictures.prompt import SeenPrompt
 
 
 PATIENCE = 48  # positions for which a head's context is kept without its being asked: it cannot be resumed after
@@ -42,7 +44,7 @@ class RequestCache:
         before = decoder.beginning(request) if source is None else source.before
         # Whoever wants a prompt's logits has to read all of it, and behind a source that is not known nothing is.
         is_new = request.on_prompt_logits is not None or before is None
-        known = () if is_new else request.tokens[: _readable(decoder, request)]
+        known = () if is_new else keys_of(request)[: _readable(decoder, request)]
         start, pool = "" if before is None else before, decoder.pool
         found = pool.resumable(pool.prefixes.search(start, known))
         sequence = pool.reserve(len(request.tokens), [page for page, _ in found], spare)
@@ -51,6 +53,7 @@ class RequestCache:
                 pool.release(pages)
             return None
         sequence.source, sequence.pin = pages, decoder.pin(request)
+        sequence.pictures = cast("SeenPrompt | None", request.pictures)
         sequence.kept_for = len(request.tokens) + PATIENCE if decoder.has_guests(request) else 0
         cache = cls(decoder, request, sequence, found[-1][1] if found else start, source)
         cache._restore(len(found))
@@ -83,7 +86,7 @@ class RequestCache:
     def _known_ahead(self) -> list[tuple[int, int]]:
         """The next pages that are known, if the sequence can go on behind them."""
         pool, end = self._decoder.pool, _readable(self._decoder, self._request)
-        ahead = self._request.tokens[self._num_known * PAGE_SIZE : end]
+        ahead = keys_of(self._request)[self._num_known * PAGE_SIZE : end]
         return pool.resumable(pool.prefixes.search(self._before, ahead))
 
     def _restore(self, num_found: int) -> None:
@@ -164,12 +167,19 @@ class RequestCache:
         end = (self._num_known + 1) * PAGE_SIZE
         if end > _readable(self._decoder, self._request):
             return None
-        return tuple(self._request.tokens[end - PAGE_SIZE : end])
+        return tuple(keys_of(self._request)[end - PAGE_SIZE : end])
 
     def _follow(self, known: tuple[int, int]) -> None:
         page, self._before = known
         self._decoder.pool.share(self.sequence, self._num_known, page)
         self._num_known += 1
+
+
+def keys_of(request: Request) -> Sequence[int]:
+    """A request's tokens as the prefix cache tells them apart: a picture is known by what is in it."""
+    if request.pictures is None:
+        return request.tokens
+    return [*request.pictures.keys, *request.tokens[request.num_prompt_tokens :]]
 
 
 def _readable(decoder: Decoder, request: Request) -> int:

@@ -62,6 +62,7 @@ class Rows:
     ]  # the same rows by sequence, as recurrent layers see them; none where there are no such layers
     device: torch.device
     pins: Ints | None = None  # (R,) the context that each is rotated for, by number; None: the first
+    offsets: Ints | None = None  # (R,) what its rotary position is beyond its position; None: nothing
     sources: Rows | None = None  # the same rows as they look at their sources, of an encoder-decoder
     _cache: dict[tuple[str, int], object] = field(default_factory=dict)
 
@@ -181,6 +182,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     tokens: list[int] = []
     positions: list[int] = []
     pins: list[int] = []
+    offsets: list[int] = []
     slots: list[Ints] = []
     tails: list[Ints] = []
     states: list[StateRows] = []
@@ -195,6 +197,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
             tokens.append(item.tokens[i])
             positions.append(position)
             pins.append(item.sequence.pin)
+            offsets.append(item.sequence.offset)
             tails.append(_tail(item.sequence, stored[paths[i]], position))
         slots.append(stored[item.first :])
     padding = num_rows - len(tokens)
@@ -204,7 +207,7 @@ def tree_rows(work: Sequence[TreeWork], num_rows: int, device: torch.device) -> 
     own = np.concatenate([*slots, np.arange(padding, dtype=np.int64) % PAGE_SIZE])
     tail_slots = np.stack(tails)
     rows = assemble(tokens + [0] * padding, positions + [0] * padding, own, 1, tail_slots, blocks, states, device)
-    rows.pins = np.array(pins + [0] * padding, np.int64)
+    rows.pins, rows.offsets = (np.array(each + [0] * padding, np.int64) for each in (pins, offsets))
     return rows
 
 
@@ -222,7 +225,7 @@ def chunk_rows(sequence: CachedSequence, tokens: Sequence[int], device: torch.de
     fed = np.minimum(positions, start + len(tokens) - 1)  # padding may stand beyond the model's context
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
     rows = assemble(padded, fed.tolist(), slots, PAGE_SIZE, tail_slots[None], blocks, states, device)
-    rows.pins = np.full(PAGE_SIZE, sequence.pin, np.int64)
+    rows.pins, rows.offsets = (np.full(PAGE_SIZE, n, np.int64) for n in (sequence.pin, sequence.offset))
     return rows
 
 

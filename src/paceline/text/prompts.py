@@ -13,17 +13,20 @@ from typing import Any, NoReturn, SupportsIndex
 
 from paceline.checks import index_of, plain
 from paceline.errors import RequestError
+from paceline.text.pictures import Pictured, pictured
 
-# One prompt: a text, token ids, or a mapping that holds either, as vLLM's and those of transformers' tokenizers do.
+# One prompt: a text, token ids, or a mapping that holds either, as vLLM's and those of transformers' tokenizers do, and
+# may hold pictures beside a text.
 Prompt = str | Iterable[SupportsIndex] | Mapping[str, Any]
+Content = str | list[int] | Pictured
 
 _ALLOWED = "a string, token ids, or a mapping with 'prompt', 'prompt_token_ids' or 'input_ids'; or several of these"
 _NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set, type)  # their items are not token ids in an order
-_KEYS = {"prompt", "prompt_token_ids", "input_ids", "attention_mask"}
+_KEYS = {"prompt", "prompt_token_ids", "input_ids", "attention_mask", "images", "multi_modal_data"}
 _KEYS_BESIDE = {"token_type_ids", "special_tokens_mask", "offset_mapping", "overflow_to_sample_mapping", "length"}
 
 
-def as_prompts(value: object, name: str = "prompt") -> tuple[list[str | list[int]], bool]:
+def as_prompts(value: object, name: str = "prompt") -> tuple[list[Content], bool]:
     """The prompts in a value, and whether it is a batch, which is answered with a list.
 
     A text, a mapping of one prompt, and integers in an iterable or an array of one dimension are one prompt. All else
@@ -39,8 +42,8 @@ def as_prompts(value: object, name: str = "prompt") -> tuple[list[str | list[int
         RequestError: something in it is no prompt.
     """
     content, is_batch = _opened(value, name)
-    if is_batch:
-        return [as_prompt(item, f"{name}[{i}]") for i, item in enumerate(content)], True
+    if is_batch and not isinstance(content, Pictured):
+        return [as_content(item, f"{name}[{i}]") for i, item in enumerate(content)], True
     return [_read(content, name)], False
 
 
@@ -48,19 +51,33 @@ def as_prompt(value: object, name: str = "prompt") -> str | list[int]:
     """The one prompt in a value, which may be a batch of one. A list without items has no tokens.
 
     Raises:
-        RequestError: it is no prompt, or a batch of several.
+        RequestError: it is no prompt, or a batch of several, or has pictures.
     """
+    content = as_content(value, name)
+    if isinstance(content, Pictured):
+        raise RequestError(f"{name} has pictures; allowed here: text or token ids alone")
+    return content
+
+
+def as_content(value: object, name: str = "prompt") -> Content:
+    """The same, of a prompt that may have pictures."""
     content, is_batch = _opened(value, name)
+    if isinstance(content, Pictured):
+        return content
     if is_batch and len(content) == 1:
         name = f"{name}[0]"
         content, is_batch = _opened(content[0], name)
+    if isinstance(content, Pictured):
+        return content
     if is_batch and content:
         raise RequestError(f"{name} is a batch of {len(content)}; allowed here: one prompt")
     return _read(content, name)
 
 
-def _opened(value: object, name: str) -> tuple[str | list[Any], bool]:
+def _opened(value: object, name: str) -> tuple[str | list[Any] | Pictured, bool]:
     """The text or the items that a value holds, and whether the items are prompts themselves."""
+    if isinstance(value, Pictured):
+        return value, False
     if isinstance(value, Mapping):
         return _opened_mapping(value, name)
     content = plain(value)
@@ -70,7 +87,7 @@ def _opened(value: object, name: str) -> tuple[str | list[Any], bool]:
     return items, _are_prompts(items) if items else getattr(value, "ndim", 2) != 1
 
 
-def _opened_mapping(value: Mapping[Any, Any], name: str) -> tuple[str | list[Any], bool]:
+def _opened_mapping(value: Mapping[Any, Any], name: str) -> tuple[str | list[Any] | Pictured, bool]:
     given = {key for key, entry in value.items() if entry is not None}
     if not given & {"prompt", "prompt_token_ids", "input_ids"}:
         _refuse(name, value, _ALLOWED + ("; messages go to `chat`" if "role" in given else ""))
@@ -79,12 +96,25 @@ def _opened_mapping(value: Mapping[Any, Any], name: str) -> tuple[str | list[Any
         raise RequestError(
             f"{name} has {unread_names}, which Paceline does not read; allowed: {', '.join(sorted(_KEYS))}"
         )
+    if given & {"images", "multi_modal_data"}:
+        return _opened_pictures(value, name), False
     if "prompt_token_ids" in given:
         return _items(value["prompt_token_ids"], f"{name}['prompt_token_ids']", "token ids"), False
     if "input_ids" in given:
         return _opened_encoding(value, name)
     text = plain(value["prompt"])
     return text if isinstance(text, str) else _refuse(f"{name}['prompt']", text, "a string"), False
+
+
+def _opened_pictures(value: Mapping[Any, Any], name: str) -> Pictured:
+    """A text and its pictures: beside it, or as vLLM's `multi_modal_data`."""
+    data = value.get("multi_modal_data") or {}
+    if not isinstance(data, Mapping) or set(data) - {"image"}:
+        _refuse(f"{name}['multi_modal_data']", data, "a mapping with 'image'")
+    found, text = value.get("images") or data.get("image"), plain(value.get("prompt"))
+    if not isinstance(text, str):
+        _refuse(f"{name}['prompt']", text, "a string beside pictures, with the model's placeholders for them")
+    return pictured(text, list(found) if isinstance(found, list | tuple) else [found], f"{name}['images']")
 
 
 def _opened_encoding(value: Mapping[Any, Any], name: str) -> tuple[list[Any], bool]:
@@ -128,7 +158,9 @@ def _are_prompts(items: list[Any]) -> bool:
     return not isinstance(first, Number) and not hasattr(first, "__index__")
 
 
-def _read(content: str | list[Any], name: str) -> str | list[int]:
+def _read(content: str | list[Any] | Pictured, name: str) -> Content:
+    if isinstance(content, Pictured):
+        return content
     if isinstance(content, str):
         return _text(content, name)
     return [_token_id(token, name, i) for i, token in enumerate(content)]

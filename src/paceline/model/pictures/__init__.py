@@ -1,0 +1,1 @@
+"""Pictures in prompts: towers make features of them, which take the place of placeholders' embeddings."""

@@ -1,0 +1,88 @@
+"""The towers of a model: they see pictures by its own code and its own attention, one picture at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from paceline.errors import ModelError
+from paceline.model.pictures.prompt import Features, Placed, SeenPrompt
+from paceline.text.processor import PicturedIds
+
+
+class Towers:
+    """What a model sees pictures by."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        name = type(model).__name__
+        token_id = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
+        if not hasattr(model, "get_image_features") or not isinstance(token_id, int):
+            raise ModelError(f"{name} has no features of pictures that take the place of tokens")
+        self.token_id = token_id
+
+    def see(self, given: PicturedIds) -> SeenPrompt:
+        """A prompt with its pictures, whose features are still to be made."""
+        return SeenPrompt(given, self.token_id, self._placed(given))
+
+    def _placed(self, given: PicturedIds) -> Placed:
+        """Rotary positions, by the model's own code where it gives tokens of pictures others than their places."""
+        base = self.model.base_model
+        if not hasattr(base, "get_rope_index"):
+            return Placed(np.arange(len(given.ids))[None], 0)
+        known = inspect.signature(base.get_rope_index).parameters
+        positions, offset = base.get_rope_index(**{name: given.beside[name] for name in known if name in given.beside})
+        return Placed(positions[:, 0].numpy().astype(np.int64), int(offset))
+
+    @torch.inference_mode()
+    def features(self, prompt: SeenPrompt) -> Features:
+        """The features of a prompt's pictures, made when they are first asked for."""
+        if prompt.features is None:
+            self._keep_attention()
+            each = [self._features(picture.inputs) for picture in prompt.pictures]
+            layers = zip(*(one.by_layer for one in each), strict=True)
+            prompt.features = Features(
+                torch.cat([one.embeddings for one in each]), tuple(torch.cat(parts) for parts in layers)
+            )
+        return prompt.features
+
+    def _features(self, inputs: Mapping[str, Any]) -> Features:
+        call = self.model.get_image_features
+        found = call(**{name: self._moved(value) for name, value in _known_to(call, inputs)}, return_dict=True)
+        by_layer = getattr(found, "deepstack_features", None) or ()
+        return Features(self._rows(found.pooler_output), tuple(self._rows(part) for part in by_layer))
+
+    def _rows(self, parts: Any) -> torch.Tensor:
+        """(n, D) in the model's dtype, of one tensor or of one for each picture."""
+        whole = parts if isinstance(parts, torch.Tensor) else torch.cat(list(parts))
+        return whole.reshape(-1, whole.shape[-1]).to(self.model.device, self.model.dtype)
+
+    def _moved(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(self.model.device, self.model.dtype if value.is_floating_point() else value.dtype)
+
+    def _keep_attention(self) -> None:
+        """Towers have an attention of their own: what they mix is no path of a sequence."""
+        own = "sdpa" if self.model._supports_sdpa else "eager"
+        for config in _tower_configs(self.model):
+            config._attn_implementation = own
+
+
+def _known_to(call: Callable[..., Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    known = inspect.signature(call).parameters
+    return ((name, value) for name, value in inputs.items() if name in known)
+
+
+def _tower_configs(model: PreTrainedModel) -> list[Any]:
+    """The configurations of what is no part of the language model."""
+    decoder: nn.Module = model.get_decoder()
+    text = {id(module.config) for module in (model, *decoder.modules()) if hasattr(module, "config")}
+    found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config") and id(m.config) not in text}
+    return list(found.values())

@@ -1,0 +1,57 @@
+"""From a prompt with pictures to what the engine reads, by the checkpoint's processor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from paceline.errors import ModelError, RequestError
+from paceline.model.decoder import Decoder
+from paceline.model.pictures.prompt import SeenPrompt
+from paceline.model.pictures.towers import Towers
+from paceline.text.pictures import Pictured
+from paceline.text.processor import Processor
+
+Call = Callable[[Callable[[], Any]], Any]  # runs what it is given in the engine's thread
+
+
+class Viewer:
+    """Sees pictures for one model. Nothing is read or proved before the first.
+
+    Args:
+        decoder: the model as it runs.
+        read_processor: gives the checkpoint's processor.
+    """
+
+    def __init__(self, decoder: Decoder, read_processor: Callable[[], Any]) -> None:
+        self._decoder, self._read_processor = decoder, read_processor
+        self._processor: Processor | None = None
+        self._lock = threading.Lock()
+
+    def processor(self, call: Call) -> Processor:
+        """The processor, once the model is known to take pictures as we show them.
+
+        Raises:
+            RequestError: it does not, or there is none.
+        """
+        with self._lock:
+            if self._processor is None:
+                try:
+                    towers = Towers(self._decoder.model)
+                    found = Processor(self._read_processor(), towers.token_id)
+                except ModelError as error:
+                    raise RequestError(f"pictures are not taken: {error}") from error
+                self._decoder.towers = towers
+                self._processor = found
+            return self._processor
+
+    def see(self, prompt: Pictured, call: Call) -> tuple[list[int], SeenPrompt]:
+        """Token ids of a prompt, and its pictures.
+
+        Raises:
+            RequestError: this model takes no pictures, or not these.
+        """
+        given = self.processor(call).read(prompt)
+        assert self._decoder.towers is not None
+        return given.ids, self._decoder.towers.see(given)
