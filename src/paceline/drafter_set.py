@@ -43,11 +43,11 @@ class DrafterSet:
         return tuple(chosen.values())
 
     def joined(self, drafters: Drafters) -> Drafters:
-        """Those that are asked for, and those that are automatic only since there is a draft model."""
+        """Those that are asked for, and those that are automatic only since there is a draft model, or a head."""
         asked = [spec for spec in _listed(drafters) if spec != "none"]
-        without = automatic(replace(self._environment, draft_model=None))
-        of_draft_model = [name for name in automatic(self._environment) if name not in without]
-        return asked if "auto" in asked else [*asked, *(name for name in of_draft_model if name not in _kinds(asked))]
+        without = automatic(replace(self._environment, draft_model=None, head_kind=""))
+        known = [name for name in automatic(self._environment) if name not in without]
+        return asked if "auto" in asked else [*asked, *(name for name in known if name not in _kinds(asked))]
 
     def close(self) -> None:
         """Release what the drafters hold; nothing is made any more."""

@@ -6,6 +6,7 @@ Texts become requests here, and tokens become texts again; how tokens are made i
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
@@ -20,7 +21,7 @@ from paceline.options import Call, Drafters, Options, read_call
 from paceline.output import Output
 from paceline.pacing import MAX_SLOWDOWN, FixedPacer
 from paceline.params import SamplingOptions, SamplingParams
-from paceline.runtime import Runtime
+from paceline.runtime import Companions, Runtime
 from paceline.streams import AsyncStream, Stream, adecode, decode
 from paceline.text.chat import Conversation
 from paceline.text.prompts import Prompt, as_content, as_prompt
@@ -29,6 +30,7 @@ from paceline.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from paceline.heads.block import BlockHead
     from paceline.model.loading import ModelInfo
 
 
@@ -48,6 +50,7 @@ class LLM:
         drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
         draft_model: a small model, best of the same vocabulary: a name, a folder or a `PreTrainedModel`; it joins the
             automatic drafters.
+        head: a head on the model's hidden states: a folder of any published layout or a `BlockHead`; it joins them too.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto" is the checkpoint's; "float32", "bfloat16" or "float16"; "int8" or "int4" quantises its weights.
         cache_tokens: positions that the key/value pool holds; None sizes it from free memory.
@@ -67,6 +70,7 @@ class LLM:
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         drafters: Drafters = "auto",
         draft_model: str | PreTrainedModel | None = None,
+        head: str | os.PathLike[str] | BlockHead | None = None,
         device: str = "auto",
         dtype: str = "auto",
         cache_tokens: int | None = None,
@@ -77,7 +81,7 @@ class LLM:
     ) -> None:
         pacing = PacingOptions(max_slowdown, num_speculative_tokens)
         source = Source(model, tokenizer, device, dtype, cache_tokens, trust_remote_code, on_progress)
-        self._runtime: Runtime = Runtime(partial(load_model, source, pacing), drafters, draft_model)
+        self._runtime: Runtime = Runtime(partial(load_model, source, pacing), drafters, Companions(draft_model, head))
 
     @classmethod
     def from_target(
@@ -87,6 +91,7 @@ class LLM:
         *,
         drafters: Drafters = "auto",
         draft_model: str | PreTrainedModel | None = None,
+        head: str | os.PathLike[str] | BlockHead | None = None,
         pacer: Pacer | None = None,
         info: ModelInfo | None = None,
         engine: Engine | None = None,
@@ -98,7 +103,7 @@ class LLM:
         llm = cls.__new__(cls)
         host = getattr(target, "host", None)
         loaded = Loaded(target, tokenizer, pacer or FixedPacer(), info, engine, is_shared=True, host=host)
-        llm._runtime = Runtime(lambda: loaded, drafters, draft_model)
+        llm._runtime = Runtime(lambda: loaded, drafters, Companions(draft_model, head))
         return llm
 
     @overload

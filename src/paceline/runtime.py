@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from paceline.bundled import block_head_of, draft_model_of
 from paceline.drafter_set import DrafterSet
@@ -29,25 +29,36 @@ from paceline.text.prompts import Content, as_prompts
 from paceline.text.tokenizer import sampling_defaults
 
 
+class Companions(NamedTuple):
+    """What joins the automatic drafters of one model; None is what is known for it, if anything is."""
+
+    draft_model: Any = None  # a name, a folder or a `PreTrainedModel`
+    head: Any = None  # a folder, or a head in memory
+
+
+NO_COMPANIONS = Companions()
+
+
 class Runtime:
     """A loaded model that decodes, until it is closed or forgotten.
 
     Args:
         load: gives the model; it runs in the engine's thread, whose workers then are the only ones.
         drafters: those of calls that name none.
-        draft_model: a name, a folder or a `PreTrainedModel` that joins the automatic drafters; None is none.
+        companions: what else drafts for the model.
     """
 
-    def __init__(self, load: Callable[[], Loaded], drafters: Drafters, draft_model: Any = None) -> None:
+    def __init__(self, load: Callable[[], Loaded], drafters: Drafters, companions: Companions = NO_COMPANIONS) -> None:
         self._loaded: Loaded | None = None
+        self.environment = Environment(None, 0, "cpu")  # of nothing yet
         self._fingerprint: str | None = None
         self._fingerprinting = threading.Lock()
         self.thread = thread = EngineThread()
         self._finalizer = weakref.finalize(self, thread.stop)
         try:
             self._loaded = thread.call(load)
-            self._begin(self._loaded, draft_model)
-            self._chosen = self.resolve(drafters if draft_model is None else self._drafters.joined(drafters))
+            self._begin(self._loaded, companions)
+            self._chosen = self.resolve(self._drafters.joined(drafters) if any(companions) else drafters)
         except Exception:
             self.close()
             raise
@@ -56,11 +67,11 @@ class Runtime:
             self.thread.stop(wait=False)
             raise
 
-    def _begin(self, loaded: Loaded, draft_model: Any) -> None:
+    def _begin(self, loaded: Loaded, companions: Companions) -> None:
         self.thread.engine = loaded.engine or Engine(loaded.target, loaded.pacer)
         see = None if loaded.viewer is None else partial(loaded.viewer.see, call=self.thread.call)
         self._factory: RequestFactory | None = RequestFactory(loaded.target, loaded.tokenizer, loaded.name, see)
-        self.environment = _environment(loaded, draft_model)
+        self.environment = _environment(loaded, companions)
         self._drafters = DrafterSet(self.environment, partial(loaded.pacer.attach, target=loaded.target))
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, self.thread.stop, self._drafters.close)
@@ -145,8 +156,7 @@ class Runtime:
         """End the thread and free the model's memory."""
         self._finalizer()
         is_freed = self._loaded is not None and not self._loaded.is_shared
-        if self._loaded is not None:
-            self.environment = replace(self.environment, host=None)  # it holds the model
+        self.environment = replace(self.environment, host=None)  # it holds the model
         self._loaded = self._factory = None
         self._chosen = ()
         if is_freed:
@@ -160,6 +170,13 @@ class Runtime:
         return [r for one in contents for r in factory.requests(one, call, drafters, hints)]
 
 
+def _kind_of(head: Any) -> str:
+    """The drafter that runs a head, which says of itself what it is."""
+    from paceline.heads.formats import open_head
+
+    return str(open_head(head).kind if isinstance(head, (str, os.PathLike)) else getattr(head, "kind", "block"))
+
+
 def _give_memory_back() -> None:
     """Glibc keeps what is freed for the next who asks, gigabytes of it; here nobody may ask for long."""
     gc.collect()
@@ -168,9 +185,16 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-def _environment(loaded: Loaded, draft_model: Any) -> Environment:
-    """What drafters may know; a bundled draft model gives way to one that the caller names."""
+def _environment(loaded: Loaded, companions: Companions) -> Environment:
+    """What drafters may know; what is bundled gives way to what the caller names.
+
+    Raises:
+        ModelError: what the caller names as a head is none.
+    """
     inner = loaded.tokenizer.inner if loaded.tokenizer else None
+    draft_model, head = companions
     known = draft_model_of(loaded.name) if draft_model is None else draft_model
+    head, kind = (block_head_of(loaded.name), "block") if head is None else (head, _kind_of(head))
     device, target = str(loaded.target.numerics()["device"]), loaded.target
-    return Environment(inner, target.vocab_size, device, known, loaded.host, block_head_of(loaded.name))
+    kind = "" if head is None else kind
+    return Environment(inner, target.vocab_size, device, known, loaded.host, head, kind)

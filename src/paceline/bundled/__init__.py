@@ -27,6 +27,11 @@ def draft_model_of(target: str) -> str | None:
     return DEFAULT_DRAFT if target == DEFAULT_TARGET else None
 
 
+def is_bundled(path: object) -> bool:
+    """True of a folder that comes with the package."""
+    return isinstance(path, Path) and path.parent == ROOT
+
+
 def block_head_of(target: str) -> Path | None:
     """The folder of a bundled head that drafts for `target`, if there is one."""
     folder = ROOT / f"{target}-block"

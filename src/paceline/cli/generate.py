@@ -14,7 +14,7 @@ from rich.text import Text
 
 from paceline.cli.explain import show_explanation
 from paceline.cli.loading import fitting, load_with_progress, prefill_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, SLOWDOWN, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, HEAD, MODEL, SLOWDOWN, parse_drafters
 from paceline.errors import ConfigError
 from paceline.params import SamplingParams
 
@@ -31,6 +31,7 @@ def generate(
     model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
+    head: str = HEAD,
     max_tokens: int = typer.Option(256, min=1, help="Most tokens to generate."),
     temperature: float = typer.Option(0.0, help="0 is greedy."),
     top_k: int = typer.Option(0, help="Keep the k likeliest tokens; 0 keeps all."),
@@ -60,7 +61,13 @@ def generate(
     SamplingParams(**sampling)  # refused before the model is loaded
     started = time.perf_counter()
     expected = read_prediction(prediction) if prediction else None
-    loading: dict[str, Any] = {"drafters": chosen, "draft_model": draft_model, "dtype": dtype, "device": device}
+    loading: dict[str, Any] = {
+        "drafters": chosen,
+        "draft_model": draft_model,
+        "head": head,
+        "dtype": dtype,
+        "device": device,
+    }
     loading |= {"max_slowdown": max_slowdown, "num_speculative_tokens": num_speculative_tokens}
     with load_with_progress(model, **loading) as llm:
         load_seconds = time.perf_counter() - started

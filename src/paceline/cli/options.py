@@ -22,6 +22,12 @@ DRAFT_MODEL = typer.Option(
     help="A small model, best of the same vocabulary; it joins the automatic drafters.",
     show_default="the one known for the model, if any",
 )
+HEAD = typer.Option(
+    None,
+    metavar="FOLDER",
+    help="A head on the model's hidden states, of any published layout; it joins the automatic drafters.",
+    show_default="the one known for the model, if any",
+)
 DTYPE = typer.Option(
     "auto",
     "--dtype",

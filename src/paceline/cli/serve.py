@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from paceline.cli.loading import load_grown, load_with_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, MODEL, SLOWDOWN, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, HEAD, MODEL, SLOWDOWN, parse_drafters
 from paceline.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def serve(
     model: str = MODEL,
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
+    head: str = HEAD,
     size: str = typer.Option(None, help="Grow the bundled model to 134m or 1b parameters, to see what drafts bring."),
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every one."),
     port: int = typer.Option(8000, min=0, max=65535, help="0 takes a free one, which is printed."),
@@ -92,7 +93,12 @@ def serve(
     )
     listening = _listening(host, port)
     configure(log_level.value)
-    loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "dtype": dtype}
+    loading: dict[str, Any] = {
+        "drafters": parse_drafters(drafters),
+        "draft_model": draft_model,
+        "head": head,
+        "dtype": dtype,
+    }
     loading |= {"device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
     _run(partial(_loader(model, size), **loading), settings, listening, drain_seconds)

@@ -53,8 +53,11 @@ class BaseDrafter:
 
     @classmethod
     def is_automatic(cls, environment: Environment) -> bool:
-        """Whether `drafters="auto"` takes it, with its default options."""
-        return True
+        """Whether `drafters="auto"` takes it, with its default options.
+
+        What reads hidden states needs a target that shows them, and a head of its kind that is known for it.
+        """
+        return not cls.reads_hidden_states or (environment.host is not None and environment.head_kind == cls.name)
 
     def attach(self, environment: Environment) -> None:
         """See `Drafter`."""

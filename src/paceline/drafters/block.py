@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paceline.bundled import is_bundled
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.engine.request import WARM_UP, DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import EMPTY, DraftTree
@@ -47,11 +48,6 @@ class BlockDrafter(BaseDrafter):
     _pupil: BlockPupil | None = field(default=None, init=False, repr=False)
     _observer: Observer | None = field(default=None, init=False, repr=False)
 
-    @classmethod
-    def is_automatic(cls, environment: Environment) -> bool:
-        """See `BaseDrafter`: where a head is known for the target."""
-        return environment.host is not None and environment.block_head is not None
-
     @property
     def identity(self) -> str:
         """See `BaseDrafter`."""
@@ -86,17 +82,17 @@ class BlockDrafter(BaseDrafter):
         return True
 
     def _found(self, environment: Environment) -> tuple[BlockHead, str]:
-        """The head, and what it is called. One that is known for the target needs no trial."""
+        """The head, and what it is called. A bundled one needs no trial."""
         from paceline.drafters._heads.adopted import prompts_for
         from paceline.heads.adopting import adopt
         from paceline.heads.block import BlockHead
 
-        source: Any = environment.block_head if self.path is None or self.path == "" else self.path
+        source: Any = environment.head if self.path is None or self.path == "" else self.path
         if isinstance(source, BlockHead):
             return source, "given"
         if not isinstance(source, (str, os.PathLike)):
             raise ConfigError(f"block: path is {source!r}; allowed: the folder of a head, or a BlockHead")
-        is_probed, prompts = self.probe and source is not environment.block_head, prompts_for(environment.tokenizer)
+        is_probed, prompts = self.probe and not is_bundled(source), prompts_for(environment.tokenizer)
         found = adopt(os.path.expanduser(source), "block", environment.host, prompts, is_probed)
         return found.module, found.digest
 

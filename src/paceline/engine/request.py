@@ -260,7 +260,8 @@ class Environment:
     device: str
     draft_model: Any = None  # a small model known to draft for the target: a name, a folder, or a model in memory
     host: Any = None  # the target for heads that read its hidden states (model/hosting.py); None if it takes none
-    block_head: Any = None  # a block head known for the target: a folder, or one in memory
+    head: Any = None  # a head known for the target: a folder, or one in memory
+    head_kind: str = ""  # the name of the drafter that runs it
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import typer
 
 from paceline.bundled import DEFAULT_TARGET
 from paceline.cli.loading import load_with_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, parse_drafters
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, HEAD, parse_drafters
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.params import SamplingParams
 
@@ -43,6 +43,7 @@ def chat(
     system: str = typer.Option("", metavar="TEXT", help="The system prompt."),
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
+    head: str = HEAD,
     max_tokens: int = typer.Option(None, help="Most tokens of an answer.", show_default="512, or the server's"),
     temperature: float = typer.Option(None, help="0 is greedy.", show_default="0, or the server's"),
     seed: int = typer.Option(None, help="Same seed, same text.", show_default="drawn"),
@@ -63,7 +64,7 @@ def chat(
     settings = Settings({name: value for name, value in given.items() if value is not None})
     SamplingParams(**settings.params)  # refused before the model is loaded
     chosen = parse_drafters(drafters)
-    loading = {"draft_model": draft_model, "dtype": dtype, "device": device, "max_slowdown": max_slowdown}
+    loading = {"draft_model": draft_model, "head": head, "dtype": dtype, "device": device, "max_slowdown": max_slowdown}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
     with ExitStack() as stack:
         if url is None:

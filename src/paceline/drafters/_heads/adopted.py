@@ -41,11 +41,6 @@ class HeadDrafter(BaseDrafter):
         options = [f"{f.name}={getattr(self, f.name)!r}" for f in options_of(type(self)) if f.name not in _NAMES_A_HEAD]
         return f"{type(self).name}({self._digest}, {', '.join(options)})"
 
-    @classmethod
-    def is_automatic(cls, environment: Environment) -> bool:
-        """See `BaseDrafter`: never: it needs a folder."""
-        return False
-
     def _adopt(self, environment: Environment) -> Adopted:
         """The head of the folder, tried on the target.
 
@@ -59,7 +54,7 @@ class HeadDrafter(BaseDrafter):
             raise ConfigError(
                 f"{self.name}: this target shows no head its hidden states; allowed: a transformers model"
             )
-        folder = folder_of(self.name, self.path)
+        folder = folder_of(self.name, self.path or environment.head)
         prompts = prompts_for(environment.tokenizer)
         found = adopt(folder, self.kind, environment.host, prompts, self.probe)
         self._digest = found.digest
@@ -69,9 +64,9 @@ class HeadDrafter(BaseDrafter):
         return DrafterError(f"the {self.name} drafter is not attached to an engine, or was closed")
 
 
-def folder_of(name: str, path: str) -> Path:
+def folder_of(name: str, path: Any) -> Path:
     """The folder that a path names. ConfigError if there is none."""
-    folder = Path(path).expanduser()
+    folder = Path(path or "").expanduser()
     if not path or not folder.is_dir():
         raise ConfigError(f"{name}: path is {path!r}; allowed: a folder with a head's config.json and safetensors")
     return folder
