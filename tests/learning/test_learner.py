@@ -147,7 +147,7 @@ def test_shorter_anchors_are_padded_without_a_trace() -> None:
 def test_what_is_not_seen_for_long_is_not_forgotten() -> None:
     own = weights(A)
     later = Traffic(A, A, 8).anchors(200)
-    size = Traffic(A, A, 9).anchor(0).without_noise().num_bytes
+    size = Traffic(A, A, 9).anchor(0).to_learn_from().num_bytes
     with_history, without = Learner(own, 200 * size), Learner(own, 200 * size)
     without._memory.draw = lambda count: with_history._memory._rng.choices(without._memory._latest, k=count)  # type: ignore[method-assign]
     kept = []
@@ -158,8 +158,21 @@ def test_what_is_not_seen_for_long_is_not_forgotten() -> None:
     assert kept[0] > 1.1 * kept[1]
 
 
+def test_candidates_that_hardly_matter_are_among_the_rest() -> None:
+    anchor = Traffic(A, A, 17).anchor(0)
+    whole, few = Batch.of([anchor]), Batch.of([anchor.to_learn_from()])
+    assert few.ids.shape[-1] == 8 < whole.ids.shape[-1]
+    ours, kept = law(whole, whole.logits)[0], law(few, few.logits)[0]
+    for slot in range(SLOTS):
+        place = [whole.ids[0, slot].tolist().index(i) for i in few.ids[0, slot].tolist()]
+        assert kept[slot, :-1] == pytest.approx(ours[slot, place], rel=1e-4)
+        left = np.setdiff1d(np.arange(whole.ids.shape[-1]), place)
+        assert (ours[slot] + [*whole.target[0, slot], 0])[left].max() <= (kept[slot] + [*few.target[0, slot], 9]).min()
+    assert kept.sum(-1) == pytest.approx(1.0)
+
+
 def test_the_memory_keeps_to_its_bytes_and_chooses_from_all_of_history() -> None:
-    size = Traffic(A, A, 11).anchor(0).without_noise().num_bytes
+    size = Traffic(A, A, 11).anchor(0).to_learn_from().num_bytes
     memory = Memory(100 * size, seed=1)
     for anchor in Traffic(A, A, 11).anchors(2000):
         memory.add(anchor)

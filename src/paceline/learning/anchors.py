@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_LEARNT_FROM = 8  # candidates of a slot: more cost time and have next to no probability
+
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
@@ -51,9 +53,18 @@ class Anchor:
         floats = (self.logits, self.rest, self.features, self.target, self.noise)
         return len(self.before) > 0 and self.temperature > 0 and all(np.isfinite(one).all() for one in floats)
 
-    def without_noise(self) -> Anchor:
-        """What learning takes of it."""
-        return replace(self, noise=np.zeros((len(self.before), 0), np.float32))
+    def to_learn_from(self) -> Anchor:
+        """What learning takes of it: the candidates that matter to either law, the others being among the rest."""
+        scaled = self.logits / np.float32(self.temperature)
+        whole = np.concatenate([scaled, self.rest[:, None]], -1)
+        ours = np.exp(scaled - _log_sum(whole)[:, None])
+        order = np.argsort(-(ours + self.target), -1, kind="stable")
+        kept, others = order[:, :_LEARNT_FROM], order[:, _LEARNT_FROM:]
+        rest = np.concatenate([np.take_along_axis(scaled, others, -1), self.rest[:, None]], -1)
+        logits, target = (np.take_along_axis(one, kept, -1) for one in (self.logits, self.target))
+        ids, nowhere = np.take_along_axis(self.ids, kept, -1), np.full_like(self.came, -1)
+        none = np.zeros((len(kept), 0), np.float32)
+        return replace(self, ids=ids, logits=logits, target=target, rest=_log_sum(rest), came=nowhere, noise=none)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +127,7 @@ class Memory:
 
     def add(self, anchor: Anchor) -> None:
         """Take an anchor; one that has no room even alone is left out."""
-        anchor = anchor.without_noise()
+        anchor = anchor.to_learn_from()
         if anchor.num_bytes > self._half:
             return
         self._latest.append(anchor)
@@ -146,3 +157,9 @@ class Memory:
 
     def _has_room(self, anchor: Anchor) -> bool:
         return self._sizes[1] + anchor.num_bytes <= self._half
+
+
+def _log_sum(values: Floats) -> Floats:
+    """log(sum(exp(values))) over the last dimension."""
+    peaks = values.max(-1, keepdims=True)
+    return np.asarray(peaks[..., 0] + np.log(np.exp(values - peaks).sum(-1)))

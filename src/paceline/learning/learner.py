@@ -19,9 +19,9 @@ from paceline.learning.weights import Delta, Ids
 MEMORY_BYTES = 4 << 20  # of anchors
 TABLE_BYTES = 2 << 20  # of what is learnt of a table, at most; rows that it has no room for stay the head's own
 
-_ANCHORS = 16  # of a step
+_ANCHORS = 8  # of a step
 _USES = 8.0  # of an anchor, on average: what is learnt from it then is learnt
-_RATE = 0.5  # of the first step of a row: what it changes a score by, in usual sizes of what a transition adds
+_RATE = 1.0  # of the first step of a row: what it changes a score by, in usual sizes of what a transition adds
 _FADING = 0.98  # of a row's squared gradients with each step: some fifty of them set its pace
 _PULL = 0.002  # of each step towards the weights that were promoted last
 _ETA = 3.0  # how soon, with the overlap, the distance itself takes the place of the divergence in the loss
