@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
-from tests.learning.world import ANCHORS, SLOTS, Traffic, V, domain, tokens_per_step, weights
+from tests.learning.world import ANCHORS, Traffic, V, domain, tokens_per_step, weights
 
 from paceline.heads.weights import Floats, Weights
 from paceline.learning.anchors import Anchor, Batch
-from paceline.learning.cases import Tokens
+from paceline.learning.cases import MOST_SAID, Tokens
 from paceline.learning.gate import Gate, predicted_anchors
 from paceline.learning.scoring import accepted
 
 ALPHA, EACH, REQUESTS = 0.05, 250, 40
-BOUND = SLOTS / (SLOTS + 1.0)
+BOUND = MOST_SAID
 KINDS = ("noise", "permuted", "stale", "overfit")
 Tables = NDArray[np.float32]  # (candidates, V, V): what a candidate's transition adds, by the token before
 
@@ -81,7 +81,7 @@ def tokens(added: Tables, anchors: list[Anchor]) -> NDArray[np.float64]:
 def advantages(added: Tables, anchors: list[Anchor]) -> NDArray[np.float64]:
     """Differences (candidates, requests) that the gate sees."""
     theirs, ours = tokens(added, anchors), tokens(tables(own().w1, own().w2)[None], anchors)
-    return np.array([[Tokens(*pair).advantage for pair in zip(row, ours[0], strict=True)] for row in theirs])
+    return np.array([[Tokens(*pair).verdict for pair in zip(row, ours[0], strict=True)] for row in theirs])
 
 
 def promoted(differences: NDArray[np.float64]) -> int:

@@ -23,11 +23,18 @@ IN_A, IN_B = (Traffic(law, A, 900).anchors(200) for law in (A, B))
 class Serving:
     """A supervisor whose requests come one after the other, each judged and learnt from as soon as it has ended."""
 
-    def __init__(self, folder: Path, pupil: FakePupil | None = None, seed: int = 1, tenant: str = "ann") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pupil: FakePupil | None = None,
+        seed: int = 1,
+        tenant: str = "ann",
+        trained_on: np.ndarray = A,
+    ) -> None:
         self.pupil = pupil or FakePupil(OWN)
         self.supervisor = Supervisor(self.pupil, tenant, SnapshotStore(folder), seed=seed)
         self.tenant, self._traffic, self._next = tenant, {}, 0
-        self._seed = seed
+        self._seed, self._trained_on = seed, trained_on
 
     @property
     def counts(self) -> dict[str, int]:
@@ -44,7 +51,9 @@ class Serving:
         return count
 
     def request(self, law: np.ndarray, stratum: str = "") -> None:
-        traffic = self._traffic.setdefault(law.tobytes(), Traffic(law, A, self._seed + len(self._traffic)))
+        traffic = self._traffic.setdefault(
+            law.tobytes(), Traffic(law, self._trained_on, self._seed + len(self._traffic))
+        )
         self.supervisor.start(self._next, stratum)
         for place in range(ANCHORS):
             self.supervisor.observe(traffic.anchor(self._next * ANCHORS + place))
@@ -150,7 +159,7 @@ def test_a_crash_is_stopped_within_its_window(changed: Changed, tmp_path: Path) 
 def test_nothing_is_promoted_where_nothing_is_to_be_learnt(tmp_path: Path) -> None:
     """The target's law has no structure and the head expects none, so that every candidate is noise."""
     random = np.full_like(A, 1.0 / len(A))
-    serving = Serving(tmp_path, FakePupil(replace(OWN, w2=OWN.w2 * 0)))
+    serving = Serving(tmp_path, FakePupil(replace(OWN, w2=OWN.w2 * 0)), trained_on=random)
     serving.serve(random, 40)
     assert serving.counts["candidates"] > 3
     assert serving.counts["promotions"] == 0
@@ -168,7 +177,7 @@ def test_a_stratum_that_loses_holds_a_candidate_up(tmp_path: Path) -> None:
             serving.serve(B, 1)
             patch.setattr(module, "_FRESH", 10**9)  # a single candidate, which knows the new domain alone
             for number in range(60):
-                serving.request(*((A, strata[1]) if number % 3 == 0 else (B, strata[0])))
+                serving.request(*((A, strata[1]) if number % 4 == 0 else (B, strata[0])))
         promotions.append(serving.counts["promotions"])
     assert promotions == [1, 0]
 
@@ -268,3 +277,5 @@ def test_an_advantage_is_the_share_of_time_saved() -> None:
     assert case.tokens[1].advantage == 0.5
     assert Tokens(1.0, 2.0).advantage == -Tokens(2.0, 1.0).advantage == -0.5
     assert Tokens(0.0, 0.0).advantage == 0.0
+    assert Tokens(5.0, 1.0).verdict == -Tokens(1.0, 5.0).verdict == pytest.approx(1 / 3)
+    assert Tokens(5.0, 4.0).verdict == pytest.approx(0.2)

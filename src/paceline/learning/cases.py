@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 COUNTED = 16  # anchors of a case, the first ones: so a long request does not hold others up
+MOST_SAID = 1.0 / 3.0  # of the time saved or lost, by one request
 SHADOWED = 25  # of so many anchors one is shadowed, and of a request one at most
 
 _MOST_WAITING = 256  # cases behind one that does not end, which is then given up
@@ -29,6 +30,11 @@ class Tokens(NamedTuple):
         """The share of the time that the candidate saves, from -1 to 1; a loss counts as the other's gain."""
         best = max(self.candidate, self.incumbent)
         return (self.candidate - self.incumbent) / best if best else 0.0
+
+    @property
+    def verdict(self) -> float:
+        """The same, but no request says more than `MOST_SAID`: what may be lost at once limits what may be staked."""
+        return min(max(self.advantage, -MOST_SAID), MOST_SAID)
 
 
 @dataclass

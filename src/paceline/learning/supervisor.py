@@ -15,7 +15,7 @@ from typing import Protocol
 
 from paceline.heads.weights import Weights
 from paceline.learning.anchors import Anchor, Batch
-from paceline.learning.cases import COUNTED, Case, Cases, Tokens
+from paceline.learning.cases import COUNTED, MOST_SAID, Case, Cases, Tokens
 from paceline.learning.detector import Brake, Detector
 from paceline.learning.gate import ALPHA, Gate
 from paceline.learning.learner import Learner
@@ -189,7 +189,7 @@ class Supervisor:
         """Bet on the cases whose turn it is."""
         for case in self._cases.settled():
             for trial in [trial for trial in self._trials if trial.candidate.attempt in case.tokens]:
-                trial.gate.see(case.tokens[trial.candidate.attempt].advantage, case.stratum)
+                trial.gate.see(case.tokens[trial.candidate.attempt].verdict, case.stratum)
             passed = [trial for trial in self._trials if trial.gate.is_passed]
             if passed:
                 self._promote(passed[-1])
@@ -215,7 +215,7 @@ class Supervisor:
         self.counts["candidates"] += 1
         self._fresh = self._steps = 0
         candidate = Version(self._pupil.own, delta, attempt=self._attempt)
-        gate = Gate(self._attempt, self._bound, self._pupil.margin, self._alpha)
+        gate = Gate(self._attempt, MOST_SAID, self._pupil.margin, self._alpha)
         self._trials.append(Trial(candidate, gate, self._cases.next_number))
 
     def _promote(self, trial: Trial) -> None:
