@@ -18,7 +18,7 @@ from paceline.heads import probe as probing
 from paceline.heads.block import BlockHead
 from paceline.heads.chained import ChainedHead
 from paceline.heads.config import BlockConfig
-from paceline.heads.eagle import Eagle3Head, EagleConfig
+from paceline.heads.eagle import Eagle1Head, Eagle3Head, EagleConfig
 from paceline.heads.medusa import MedusaConfig, MedusaHead
 from paceline.heads.mtp import MTPConfig, MTPHead
 from paceline.heads.overlap import overlaps
@@ -49,6 +49,13 @@ def eagle(target: LlamaForCausalLM, has_embedding: bool = False, **reading: Any)
     return head
 
 
+def eagle1(target: LlamaForCausalLM, **reading: Any) -> Eagle1Head:
+    torch.manual_seed(0)
+    head = Eagle1Head(EagleConfig(layers(type(target.config)), target_hidden_size=WIDE, **reading), True, False)
+    head.bind(target)
+    return head
+
+
 def mtp(target: LlamaForCausalLM, **reading: Any) -> MTPHead:
     torch.manual_seed(0)
     head = MTPHead(MTPConfig(layers(Qwen2Config), **reading))
@@ -74,6 +81,8 @@ def block(target: LlamaForCausalLM, **reading: Any) -> BlockHead:
 MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "eagle-3": (eagle, {"norm_before_residual": True}),
     "eagle-3.1": (eagle, {"norm_output": True, "tap_norm": "each", "taps": (1, 2, 5)}),
+    "eagle-1": (eagle1, {"taps": (5,)}),
+    "p-eagle": (eagle, {"mask_token_id": 3, "norm_before_residual": True}),
     "mtp": (mtp, {"is_hidden_first": True}),
     "medusa": (medusa, {"taps": (4,)}),
     "dspark": (block, {"is_causal": True}),
@@ -86,6 +95,8 @@ LIES: list[tuple[str, dict[str, Any]]] = [
     ("eagle-3", {"norm_logits": False}),
     ("eagle-3.1", {"taps": (1, 2, 4)}),  # the last one is behind the final norm
     ("eagle-3.1", {"norm_output": False}),
+    ("eagle-1", {"taps": (4,)}),
+    ("p-eagle", {"norm_before_residual": False, "taps": (2, 3, 4)}),
     ("mtp", {"is_hidden_first": False}),
     ("mtp", {"taps": (4,), "is_hidden_first": False}),
     ("medusa", {"taps": (5,)}),
