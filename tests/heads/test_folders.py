@@ -11,13 +11,16 @@ from unittest.mock import patch
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+from typer.testing import CliRunner
 
 import paceline
 from heads.test_probe import block, eagle
 from heads.trained import fit, plain
 from heads.writers import SIZES, speculators, write
-from paceline.drafters._heads.adopted import prompts_for
+from paceline.cli import app
+from paceline.cli.head import chain
 from paceline.heads import adopting
+from paceline.heads.prompting import prompts_for
 from paceline.heads.seen import look
 from paceline.model.inspect import sample_tokens
 from paceline.pacing import FixedPacer
@@ -105,6 +108,29 @@ def test_a_head_says_itself_of_which_kind_it_is(llm: paceline.LLM, folders: dict
     kind = "medusa"
     with pytest.raises(paceline.ConfigError, match=r"is of the kind eagle; allowed: eagle:path=…"):
         llm.generate([1, 2, 3], max_tokens=4, drafters=[f"{kind}:path={folders['chain']}"])
+
+
+def test_the_command_says_what_the_files_mean(
+    llm: paceline.LLM, target: LlamaForCausalLM, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    target.save_pretrained(tmp_path)
+    done = CliRunner().invoke(app, ["head", str(folders["chain"]), "--model", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert lines[0] == "eagle: speculators' EAGLE-3 and P-EAGLE"
+    assert "It says that it was made for 'org/target'." in lines
+    (taps,) = [line for line in done.output.splitlines() if "taps" in line]
+    assert taps.index("2, 3, 4") < taps.index("1, 2, 3")
+    assert any(line.startswith("Overlap with the model: ") for line in lines)
+    refused = CliRunner().invoke(app, ["head", str(folders["random"]), "--model", str(tmp_path)])
+    assert "It says that it was made for 'org/target'" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "depth", "tokens"), [(0.5, 0.5, 2, 1.75), (1, 1, 7, 8), (0.4, 0.9, 1, 1.4)]
+)
+def test_what_chains_bring(first: float, second: float, depth: int, tokens: float) -> None:
+    assert chain(first, second, depth) == pytest.approx(tokens)
 
 
 class _Templated:

@@ -18,6 +18,7 @@ from paceline.cli.convert import convert
 from paceline.cli.demo import demo
 from paceline.cli.doctor import doctor
 from paceline.cli.generate import generate
+from paceline.cli.head import head
 from paceline.cli.report import report
 from paceline.cli.serve import serve
 from paceline.cli.train import train
@@ -44,6 +45,7 @@ app.command()(report)
 app.command()(doctor)
 app.command()(certify)
 app.command()(train)
+app.command()(head)
 app.add_typer(bench, name="bench")
 
 

@@ -83,9 +83,9 @@ class BlockDrafter(BaseDrafter):
 
     def _found(self, environment: Environment) -> tuple[BlockHead, str]:
         """The head, and what it is called. A bundled one needs no trial."""
-        from paceline.drafters._heads.adopted import prompts_for
         from paceline.heads.adopting import adopt
         from paceline.heads.block import BlockHead
+        from paceline.heads.prompting import prompts_for
 
         source: Any = environment.head if self.path is None or self.path == "" else self.path
         if isinstance(source, BlockHead):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from paceline.errors import ConfigError, ModelError, first_line
-from paceline.heads.formats import open_head
+from paceline.heads.formats import FoundHead, open_head
 from paceline.heads.probe import Fit, probe
-from paceline.heads.readings import Readings, brought_by
+from paceline.heads.readings import Reading, Readings, brought_by
 from paceline.heads.seen import Seen, look
 from paceline.model.decoder import Decoder
 from paceline.model.hosting import Host
@@ -27,22 +27,34 @@ NUM_TEXTS = 8
 class Adopted:
     """A head ready to run, and what was found out about it."""
 
-    module: Any  # `BlockHead`, `ChainedHead` or `MedusaHead`
-    digest: str
-    fit: Fit | None  # None where it was taken as its files say
+    found: FoundHead
+    stated: Reading  # as its files say
+    fit: Fit | None  # None where it was taken so
+
+    @property
+    def module(self) -> Any:
+        """`BlockHead`, `ChainedHead` or `MedusaHead`."""
+        return self.found.module
+
+    @property
+    def digest(self) -> str:
+        """What tells its weights from others."""
+        return self.found.digest
 
 
 def adopt(
-    folder: str | os.PathLike[str], kind: str, host: Host, prompts: Sequence[Sequence[int]], is_probed: bool
+    folder: str | os.PathLike[str], kind: str | None, host: Host, prompts: Sequence[Sequence[int]], is_probed: bool
 ) -> Adopted:
-    """The head of a kind in a folder. `prompts` are what the target goes on with to try it; none: made-up tokens.
+    """The head in a folder, of a kind if one is named. `prompts` are what the target goes on with to try it.
+
+    Without any these are made-up tokens.
 
     Raises:
         ConfigError: it is a head of another kind.
         ModelError: there is no head, or it does not fit the target.
     """
     found = open_head(folder)
-    if found.kind != kind:
+    if kind is not None and found.kind != kind:
         raise ConfigError(
             f"{kind}: the head in {str(folder)!r} is of the kind {found.kind}; allowed: {found.kind}:path=…"
         )
@@ -52,16 +64,17 @@ def adopt(
     head.to(model.device, model.dtype)
     if found.vocabularies:
         head.d2t = found.vocabularies[0]
-    if not is_probed:
-        return Adopted(head, found.digest, None)
     readings = Readings(head, model, found.vocabularies, brought)
+    stated = dict(readings.now)
+    if not is_probed:
+        return Adopted(found, stated, None)
 
     def seen() -> Seen:
         return look(host.decoder, prompts or made_up(sample_tokens(model)), readings.taps, host.last_position)
 
     about = {"head": found.digest, "target": fingerprint(host.decoder)}
     try:
-        return Adopted(head, found.digest, probe(readings, seen, about))
+        return Adopted(found, stated, probe(readings, seen, about))
     except RuntimeError as error:  # PyTorch's
         raise ModelError(f"the head in {str(folder)!r} does not run on this target: {first_line(error)}") from error
     except ModelError as error:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.bundled import PROMPTS
 from paceline.drafters.base import BaseDrafter, options_of
 from paceline.engine.request import DraftLimits, Environment
 from paceline.errors import ConfigError, DrafterError
@@ -20,8 +16,6 @@ from paceline.errors import ConfigError, DrafterError
 if TYPE_CHECKING:
     from paceline.heads.adopting import Adopted
 
-_NUM_PROMPTS = 8
-_LONGEST_PROMPT = 84  # tokens, with a chat's template: what is longer would be cut (heads/seen.py)
 _NAMES_A_HEAD = ("path", "probe")  # options that say where it is
 
 
@@ -49,6 +43,7 @@ class HeadDrafter(BaseDrafter):
             ModelError: there is no head, or it does not fit the target.
         """
         from paceline.heads.adopting import adopt
+        from paceline.heads.prompting import prompts_for
 
         if environment.host is None:
             raise ConfigError(
@@ -80,30 +75,3 @@ def within(limits: DraftLimits, depth: int) -> DraftLimits:
 def target_ids(head: Any) -> NDArray[np.int64] | None:
     """The target's token of each of a head's; None where they are the same."""
     return None if head.d2t is None else np.ascontiguousarray(head.d2t.cpu().numpy(), np.int64)
-
-
-def prompts_for(tokenizer: Any) -> Sequence[Sequence[int]]:
-    """What the target goes on with while a head is tried: a few of the bundled prompts, of all kinds.
-
-    Two of four are asked as a user of a chat would, where the target has a template for it.
-    """
-    if tokenizer is None:
-        return []
-    lines = [json.loads(line)["prompt"] for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
-    chosen = lines[:: max(len(lines) // _NUM_PROMPTS, 1)][:_NUM_PROMPTS]
-    read = [tokenizer(text, verbose=False)["input_ids"] for text in chosen]
-    if getattr(tokenizer, "chat_template", None):
-        read = [
-            _asked(tokenizer, text, ids) if i % 4 > 1 else ids
-            for i, (text, ids) in enumerate(zip(chosen, read, strict=True))
-        ]
-    return [ids for ids in read if ids]
-
-
-def _asked(tokenizer: Any, text: str, ids: Sequence[int]) -> Sequence[int]:
-    """A text as a message of a user's; the text alone where the template does not take it, or says much itself."""
-    with suppress(Exception):  # templates are programs of others
-        message = [{"role": "user", "content": text}]
-        made = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return made if len(made) <= _LONGEST_PROMPT else ids
-    return ids
