@@ -77,6 +77,7 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         ModelError: the model or tokenizer cannot be read, or not be decoded exactly.
         ConfigError: an option that is not allowed.
     """
+    from paceline.architectures import is_composite
     from paceline.formats.opening import find_checkpoint
     from paceline.model.loading import load_target
     from paceline.model.pictures.viewer import Viewer
@@ -101,7 +102,9 @@ def load_model(source: Source, pacing: PacingOptions) -> Loaded:
         model if source.tokenizer is None else _path(source.tokenizer if given is None else given.tokenizer)
     )
     tokenizer = load_tokenizer(words, target, source.trust_remote_code)
-    viewer = Viewer(target.decoder, lambda: given or read_processor(model, source.trust_remote_code))
+    viewer = None
+    if is_composite(target.decoder.model.config):
+        viewer = Viewer(target.decoder, lambda: given or read_processor(model, source.trust_remote_code))
     return Loaded(target, tokenizer, pacer, info, host=target.host, viewer=viewer)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from paceline.engine.ports import Reading, Target
-from paceline.engine.request import Drafter, Hints, Pictures, Request, Token
+from paceline.engine.request import Drafter, Hints, Request, SeenIds, Token
 from paceline.errors import ContextLengthError, RequestError
 from paceline.options import Call
 from paceline.output import Origin, Output
@@ -21,7 +21,7 @@ from paceline.text.source import expected_ids, forbidden_ids, output_start, sour
 from paceline.text.stream import Decode, TextStream, no_text
 from paceline.text.tokenizer import Tokenizer, eos_ids
 
-See = Callable[[Pictured], tuple[list[int], Pictures]]  # token ids of a prompt, and its pictures
+See = Callable[[Pictured], SeenIds]
 
 
 class RequestFactory:
@@ -31,7 +31,7 @@ class RequestFactory:
         target: the model.
         tokenizer: the model's; without one, prompts are token ids and texts are empty.
         name: what outputs call the model.
-        see: token ids of a prompt with pictures, and these; None where the model takes none.
+        see: has the model's processor read a prompt with pictures; None where the model takes none.
     """
 
     def __init__(self, target: Target, tokenizer: Tokenizer | None, name: str = "", see: See | None = None) -> None:
@@ -69,9 +69,11 @@ class RequestFactory:
             ContextLengthError: the prompt is too long.
             RequestError: the prompt is empty, does not fit with its output, or has tokens that the model has not.
         """
-        pictures: Pictures | None = None
         if isinstance(prompt, Pictured):
-            prompt, pictures = self._seen(prompt, call)
+            prompt = self.seen(prompt if call.add_special_tokens else replace(prompt, add_special_tokens=False))
+        pictures = prompt.pictures if isinstance(prompt, SeenIds) else None
+        if pictures is not None and call.truncate_prompt_tokens is not None:
+            raise RequestError("truncate_prompt_tokens is given with pictures; allowed: the whole prompt")
         source, ids = self._read(prompt, call)
         room = min(self._context(len(ids)), self._capacity(source))
         params, max_tokens = call.params.resolved(len(ids), room), call.params.limit(len(ids), room)
@@ -100,11 +102,14 @@ class RequestFactory:
             for sample in range(params.n)
         ]
 
-    def _seen(self, prompt: Pictured, call: Call) -> tuple[list[int], Pictures]:
+    def seen(self, prompt: Pictured) -> SeenIds:
+        """The token ids of a prompt with pictures, and these.
+
+        Raises:
+            RequestError: the model takes no pictures, or not these.
+        """
         if self._see is None:
             raise RequestError("the prompt has pictures; allowed for this model: text alone")
-        if call.truncate_prompt_tokens is not None:
-            raise RequestError("truncate_prompt_tokens is given with pictures; allowed: the whole prompt")
         return self._see(prompt)
 
     def _read(self, prompt: str | list[int], call: Call) -> tuple[list[int], list[int]]:

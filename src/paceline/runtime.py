@@ -17,14 +17,16 @@ from paceline.drafter_set import DrafterSet
 from paceline.engine.engine import Engine
 from paceline.engine.request import Drafter, Environment, Request, Token
 from paceline.engine.thread import EngineThread
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, RequestError
 from paceline.loading import Loaded
 from paceline.options import Call, Drafters
 from paceline.output import Output
 from paceline.params import SamplingOptions
 from paceline.provenance import fingerprint
 from paceline.request_factory import RequestFactory
-from paceline.text.chat import chat_ids, is_batch
+from paceline.text.chat import Conversation, chat_ids, chat_pictured, has_pictures, is_batch, template_pictured
+from paceline.text.pictures import Pictured
+from paceline.text.processor import Processor
 from paceline.text.prompts import Content, as_prompts
 from paceline.text.tokenizer import sampling_defaults
 
@@ -101,6 +103,22 @@ class Runtime:
         assert self.thread.engine is not None
         return self.thread.engine
 
+    @property
+    def processor(self) -> Processor:
+        """What reads pictures for the model.
+
+        Raises:
+            RequestError: it takes none.
+        """
+        viewer = self.loaded.viewer
+        if viewer is None:
+            raise RequestError("this model takes no pictures; allowed: text alone")
+        return viewer.processor(self.thread.call)
+
+    def seen_chat(self, messages: Conversation, tools: Sequence[Any] | None, how: Mapping[str, Any]) -> list[int]:
+        """The token ids of a conversation with pictures, and these; `how` goes to `apply_chat_template`."""
+        return self.factory.seen(template_pictured(self.processor, messages, tools, how))
+
     def fingerprint(self) -> str:
         """What the bytes of an output depend on beside its request; the first call reads all weights."""
         target = self.loaded.target
@@ -142,11 +160,17 @@ class Runtime:
     def chat_prompts(
         self, messages: Any, tools: Sequence[Any] | None, template_options: Mapping[str, Any] | None
     ) -> Any:
-        """Token ids of one conversation, or a list of them of several."""
-        tokenizer = self.factory.tokenizer
+        """The prompt of one conversation, or a list of those of several."""
         if is_batch(messages):
-            return [chat_ids(tokenizer, one, tools, template_options) for one in messages]
-        return chat_ids(tokenizer, messages, tools, template_options)
+            return [self._chat_prompt(one, tools, template_options) for one in messages]
+        return self._chat_prompt(messages, tools, template_options)
+
+    def _chat_prompt(
+        self, messages: Any, tools: Sequence[Any] | None, template_options: Mapping[str, Any] | None
+    ) -> list[int] | Pictured:
+        if self.loaded.viewer is not None and has_pictures(messages):
+            return chat_pictured(self.processor, messages, tools, template_options)
+        return chat_ids(self.factory.tokenizer, messages, tools, template_options)
 
     def sampling_defaults(self) -> SamplingOptions:
         """What the checkpoint's own generation settings recommend."""

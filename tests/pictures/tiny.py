@@ -189,8 +189,8 @@ class Subject:
         return Pictured(" ".join(words), tuple(part for part in parts if not isinstance(part, int)))
 
     def job(self, prompt: Pictured, seed: int, **options: Any) -> PictureJob:
-        ids, seen = self.llm.runtime.loaded.viewer.see(prompt, self.llm.runtime.thread.call)
-        return PictureJob(tuple(ids), {"max_tokens": 15, **options}, seed, seen=seen)
+        ids = self.llm.runtime.factory.seen(prompt)
+        return PictureJob(tuple(ids), {"max_tokens": 15, **options}, seed, seen=ids.pictures)
 
     def generated(self, prompt: Pictured, count: int) -> list[int]:
         """Greedy tokens by transformers alone."""

@@ -76,6 +76,14 @@ class Pictures(Protocol):
         """The prompt's tokens; a digest of the picture, below 0, where it stands."""
 
 
+class SeenIds(list[int]):
+    """Token ids of a prompt, and the pictures in it."""
+
+    def __init__(self, ids: Sequence[int], pictures: Pictures) -> None:
+        super().__init__(ids)
+        self.pictures = pictures
+
+
 def fresh_tenant() -> str:
     """A tenant that nobody else is, and that has asked for nothing yet: what it reads is in no cache."""
     return secrets.token_hex(8)

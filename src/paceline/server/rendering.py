@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +15,7 @@ from paceline.server.chat.format import ChatFormat
 from paceline.server.chat.history import history, merged
 from paceline.server.errors import ApiError
 from paceline.server.schemas.chat import ChatBody
-from paceline.text.chat import template_ids
+from paceline.text.chat import Conversation, has_pictures, template_ids
 from paceline.text.tokenizer import Tokenizer
 
 # What `apply_chat_template` reads itself is not for the template, and not for strangers.
@@ -33,8 +34,16 @@ class Rendered:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def rendered(tokenizer: Tokenizer | None, form: ChatFormat, body: ChatBody, tools: Sequence[Any]) -> Rendered:
+# Token ids of messages with pictures, with tools, and how the template is to be applied.
+See = Callable[[Conversation, Sequence[Any], Mapping[str, Any]], list[int]]
+
+
+def rendered(
+    tokenizer: Tokenizer | None, form: ChatFormat, body: ChatBody, tools: Sequence[Any], see: See | None = None
+) -> Rendered:
     """The prompt of a conversation. System messages that the template refuses where they are go to the front.
+
+    `see` makes ids of one with pictures, which a format without them refuses.
 
     Raises:
         ApiError: there is no template, or what it is given is not allowed.
@@ -44,13 +53,14 @@ def rendered(tokenizer: Tokenizer | None, form: ChatFormat, body: ChatBody, tool
         allowed = "/v1/completions, or a server with --chat-template"
         raise ApiError(400, f"this model has no chat template; allowed: {allowed}", "messages")
     messages, how = history(body.messages, form), _how(body, form)
+    template = see if see is not None and has_pictures(messages) else partial(template_ids, tokenizer)
     try:
-        return Rendered(template_ids(tokenizer, messages, tools, how))
+        return Rendered(template(messages, tools, how))
     except RequestError:
         together = merged(messages)
         if together == messages:
             raise
-        ids = template_ids(tokenizer, together, tools, how)
+        ids = template(together, tools, how)
         return Rendered(ids, {"x-paceline-system-messages": "merged"})
 
 

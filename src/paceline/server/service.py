@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from paceline.engine.request import Request
@@ -165,4 +166,5 @@ def _salted(tenant: str, salt: str | None) -> str:
 def _chat_format(runtime: Runtime, settings: Settings) -> ChatFormat:
     loaded = runtime.loaded
     architecture = loaded.info.architecture if loaded.info else ""
-    return find_format(loaded.tokenizer, settings.chat_template, settings.response_template, architecture)
+    found = find_format(loaded.tokenizer, settings.chat_template, settings.response_template, architecture)
+    return replace(found, takes_pictures=loaded.viewer is not None)

@@ -32,10 +32,11 @@ class Pictured:
 
     text: str
     pictures: tuple[Image, ...]
+    add_special_tokens: bool = True  # to the text, where its tokenizer would
 
 
-def pictured(text: str, pictures: Sequence[Any], name: str = "images") -> Pictured:
-    """A text and its pictures, opened.
+def open_pictures(pictures: Sequence[Any], name: str = "images") -> tuple[Image, ...]:
+    """The pictures of a prompt.
 
     Raises:
         RequestError: something is no picture, or more than is allowed; or Pillow is missing.
@@ -46,7 +47,7 @@ def pictured(text: str, pictures: Sequence[Any], name: str = "images") -> Pictur
     together = sum(picture.width * picture.height for picture in opened)
     if together > MAX_PIXELS_TOGETHER:
         raise RequestError(f"{name} have {together} pixels together; allowed: up to {MAX_PIXELS_TOGETHER}")
-    return Pictured(text, opened)
+    return opened
 
 
 def open_picture(value: Any, name: str = "image") -> Image:

@@ -44,7 +44,25 @@ class Processor:
         """What stands for one picture in a text."""
         return self._mark
 
-    def read(self, prompt: Pictured, **how: Any) -> PicturedIds:
+    def write(
+        self, messages: Sequence[Any], pictures: tuple[Any, ...], tools: Sequence[Any] | None, how: Mapping[str, Any]
+    ) -> Pictured:
+        """What the chat template makes of messages whose contents are lists of parts, some of them pictures.
+
+        Raises:
+            RequestError: the template refuses them.
+        """
+        writer = self.inner if getattr(self.inner, "chat_template", None) else self.inner.tokenizer
+        try:
+            text = str(
+                writer.apply_chat_template(list(messages), tools=list(tools) if tools else None, tokenize=False, **how)
+            )
+        except Exception as error:  # of the template, whose language may raise anything
+            raise RequestError(f"the model's chat template refused the messages: {first_line(error)}") from error
+        begins = getattr(self.inner.tokenizer, "bos_token", None)
+        return Pictured(text, pictures, not (begins and text.startswith(begins)))
+
+    def read(self, prompt: Pictured) -> PicturedIds:
         """Token ids, and what towers read.
 
         Raises:
@@ -53,6 +71,7 @@ class Processor:
         count, wanted = prompt.text.count(self._mark), len(prompt.pictures)
         if count != wanted:
             raise RequestError(f"the prompt has {count} {self._mark!r} for {wanted} pictures; allowed: one for each")
+        how = {} if prompt.add_special_tokens else {"add_special_tokens": False}
         whole = self._call(prompt.text, prompt.pictures, how)
         ids = whole["input_ids"][0].tolist()
         each = [whole] if wanted == 1 else [self._call(self._mark, [picture], {}) for picture in prompt.pictures]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, SupportsIndex
 
 from paceline.checks import index_of, plain
 from paceline.errors import RequestError
-from paceline.text.pictures import Pictured, pictured
+from paceline.text.pictures import Pictured, open_pictures
 
 # One prompt: a text, token ids, or a mapping that holds either, as vLLM's and those of transformers' tokenizers do, and
 # may hold pictures beside a text.
@@ -114,7 +114,7 @@ def _opened_pictures(value: Mapping[Any, Any], name: str) -> Pictured:
     found, text = value.get("images") or data.get("image"), plain(value.get("prompt"))
     if not isinstance(text, str):
         _refuse(f"{name}['prompt']", text, "a string beside pictures, with the model's placeholders for them")
-    return pictured(text, list(found) if isinstance(found, list | tuple) else [found], f"{name}['images']")
+    return Pictured(text, open_pictures(found if isinstance(found, list | tuple) else [found], f"{name}['images']"))
 
 
 def _opened_encoding(value: Mapping[Any, Any], name: str) -> tuple[list[Any], bool]:

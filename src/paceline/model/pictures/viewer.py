@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from paceline.engine.request import SeenIds
 from paceline.errors import ModelError, RequestError
 from paceline.model.decoder import Decoder
-from paceline.model.pictures.prompt import SeenPrompt
 from paceline.model.pictures.towers import Towers
 from paceline.text.pictures import Pictured
 from paceline.text.processor import Processor
@@ -46,7 +46,7 @@ class Viewer:
                 self._processor = found
             return self._processor
 
-    def see(self, prompt: Pictured, call: Call) -> tuple[list[int], SeenPrompt]:
+    def see(self, prompt: Pictured, call: Call) -> SeenIds:
         """Token ids of a prompt, and its pictures.
 
         Raises:
@@ -54,4 +54,4 @@ class Viewer:
         """
         given = self.processor(call).read(prompt)
         assert self._decoder.towers is not None
-        return given.ids, self._decoder.towers.see(given)
+        return SeenIds(given.ids, self._decoder.towers.see(given))

@@ -127,7 +127,8 @@ async def begin(service: Service, body: ChatBody, changes: Mapping[str, Any], te
 
 def prompt_of(service: Service, body: ChatBody, tools: ToolUse) -> Rendered:
     """The prompt of a conversation, and what was done to get it."""
-    return rendered(service.runtime.loaded.tokenizer, service.chat_format, body, tools.described)
+    runtime = service.runtime
+    return rendered(runtime.loaded.tokenizer, service.chat_format, body, tools.described, runtime.seen_chat)
 
 
 def _reader(form: ChatFormat, tools: ToolUse, request: Request) -> Reader:

@@ -32,6 +32,7 @@ class ChatFormat:
     wants_parts: bool = False  # content as a list of parts, a text is not shown
     wants_mappings: bool = True  # arguments of calls as values, not as JSON
     has_developer: bool = False
+    takes_pictures: bool = False
     response_template: Mapping[str, Any] | None = None  # as transformers' `chat_parsing` reads it
     marked: Marked | None = None  # decodes what it reads
 

@@ -9,6 +9,8 @@ from typing import Any
 from paceline.server.chat.format import ChatFormat
 from paceline.server.errors import ApiError
 from paceline.server.schemas.chat import Message, ToolCall
+from paceline.text.chat import is_picture
+from paceline.text.pictures import open_picture
 
 _ROLES = ("system", "user", "assistant", "tool")
 _OTHER_NAMES = {"developer": "system", "function": "tool"}
@@ -40,8 +42,7 @@ def _written(message: Message, name: str, form: ChatFormat) -> dict[str, Any]:
     written["role"] = _role(message.role, name, form)
     if "function_call" in written:
         raise ApiError(400, f"{name}.function_call is not supported; allowed: tool_calls", f"{name}.function_call")
-    texts = texts_of(message.content, name)
-    written["content"] = [{"type": "text", "text": text} for text in texts] if form.wants_parts else "\n".join(texts)
+    written["content"] = _content(message.content, name, form)
     written.pop("tool_calls", None)
     if message.tool_calls:
         written["tool_calls"] = [
@@ -49,6 +50,24 @@ def _written(message: Message, name: str, form: ChatFormat) -> dict[str, Any]:
         ]
     reasoning = message.reasoning_content or message.reasoning
     return {**written, "reasoning_content": reasoning} if reasoning else written
+
+
+def _content(content: Any, name: str, form: ChatFormat) -> str | list[dict[str, Any]]:
+    """What a message says: as parts where it has pictures, or where the template wants them; else a text."""
+    if form.takes_pictures and isinstance(content, list) and any(is_picture(part) for part in content):
+        named = [(part, f"{name}.content[{j}]") for j, part in enumerate(content)]
+        return [_picture(p, n) if is_picture(p) else {"type": "text", "text": _text(p, n)} for p, n in named]
+    texts = texts_of(content, name)
+    return [{"type": "text", "text": text} for text in texts] if form.wants_parts else "\n".join(texts)
+
+
+def _picture(part: Any, name: str) -> dict[str, Any]:
+    """A picture, opened: sent along in a `data:` URL, since a server that fetches is a door to its network."""
+    found = part.get("image_url")
+    url = found.get("url") if isinstance(found, dict) else found
+    if not isinstance(url, str) or not url.startswith("data:"):
+        raise ApiError(400, f"{name} is at {str(url)[:60]!r}; allowed: data:image/…;base64,…, nothing is fetched", name)
+    return {"type": "image", "image": open_picture(url, name)}
 
 
 def _role(role: str, name: str, form: ChatFormat) -> str:
