@@ -32,12 +32,12 @@ def config(**fields: Any) -> BlockConfig:
     layers = Qwen3Config(
         hidden_size=WIDTH,
         num_hidden_layers=fields.pop("num_layers", 1),
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
+        num_attention_heads=fields.pop("num_heads", 2),
+        num_key_value_heads=fields.pop("num_kv_heads", 1),
+        head_dim=fields.pop("head_dim", 8),
         intermediate_size=20,
         vocab_size=VOCABULARY,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
     )
     usual = {"taps": (1, 3), "target_hidden_size": WIDTH, "block_size": 4, "mask_token_id": 0, "rank": 3}
     return BlockConfig(layers, **{**usual, **fields})

@@ -15,15 +15,17 @@ from paceline.heads.block import BlockHead
 from paceline.heads.formats.speculators_dspark import Verifier, write_head
 from paceline.model.interface import answered_by
 from paceline.training import anchors, losses
+from paceline.training.aiming import aim
 from paceline.training.anchors import Anchors
 from paceline.training.attending import PackedBlocks
 from paceline.training.data import Document
 from paceline.training.features import Features
-from paceline.training.packing import Packed
+from paceline.training.packing import Packed, pack
 from paceline.training.projecting import log_candidates
 from paceline.training.recipe import Recipe, block_config
 from paceline.training.warming import warm_up
 
+_SHOWN = 64  # documents that a fresh head is shown
 _QUIET = 0.3  # of the target's final norm: logits that say nothing yet should be small
 COLDEST = 0.5  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
 
@@ -75,7 +77,11 @@ class BlockTrainee:
         return self._last[1]
 
     def prepare(self, documents: Sequence[Document]) -> None:
-        """Have the transition begin with what follows what in the texts."""
+        """Have attention begin with where to look, and the transition with what follows what in the texts."""
+        some = pack(documents[:_SHOWN], self.recipe.length).rows(slice(self.recipe.sequences), self._target.device)
+        taps, _ = self._features(some)
+        is_text = some.document >= 0
+        aim(self.head, torch.cat(taps, -1)[is_text], some.tokens[is_text])
         if self.head.markov_head is not None:
             warm_up(self.head.markov_head, documents, self.recipe.seed)
 
