@@ -9,6 +9,7 @@ constant is found by regression: a direction along which states are 1 on the ave
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 import torch
 
@@ -30,8 +31,9 @@ def aim(head: BlockHead, states: torch.Tensor, tokens: torch.Tensor) -> None:
         tokens: (T,) its tokens.
     """
     assert head.embed_tokens is not None
-    layer, config = head.layers[0], head.config.layers
-    attention, size, groups = layer.self_attn, head.head_size, config.num_key_value_heads
+    layer: Any = head.layers[0]
+    attention, size, config = layer.self_attn, head.head_size, head.config.layers
+    groups = config.num_key_value_heads
     text = head.hidden_norm(head.fc(states.float()))
     pending = layer.input_layernorm(head.embed_tokens(tokens).float())
     mask = layer.input_layernorm(head.embed_tokens(tokens.new_full((len(text),), head.config.mask_token_id)).float())
@@ -41,11 +43,12 @@ def aim(head: BlockHead, states: torch.Tensor, tokens: torch.Tensor) -> None:
     key[: size // 4] = 2.0
     for group, weight in enumerate(attention.k_proj.weight.split(size)):
         weight += key[:, None] * (in_pending if 0 < group == groups - 1 else in_text)
+    frequencies: torch.Tensor = head.rotary_emb.inv_freq
     distances = cycle(_DISTANCES)
     for index, weight in enumerate(attention.q_proj.weight.split(size)):
         group = index * groups // config.num_attention_heads
         distance = _PENDING if 0 < group == groups - 1 else next(distances)
-        weight += _turned(key, head.rotary_emb.inv_freq, distance)[:, None] * anybody
+        weight += _turned(key, frequencies, distance)[:, None] * anybody
     if hasattr(attention, "q_norm"):
         attention.q_norm.weight.fill_(_SHARPER)
         attention.k_norm.weight.fill_(_SHARPER)
@@ -63,4 +66,5 @@ def _constant(ones: list[torch.Tensor], zeros: list[torch.Tensor]) -> torch.Tens
     wanted = torch.cat([torch.ones(sum(map(len, ones))), torch.zeros(sum(map(len, zeros)))])
     gram = rows.T @ rows / len(rows)
     gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-    return torch.linalg.solve(gram, rows.T @ wanted / len(rows))
+    found: torch.Tensor = torch.linalg.solve(gram, rows.T @ wanted / len(rows))
+    return found

@@ -25,6 +25,7 @@ from paceline.training.projecting import log_candidates
 from paceline.training.recipe import Recipe, block_config
 from paceline.training.warming import warm_up
 
+_FIRST = 3  # slots of a short block
 _SHOWN = 64  # documents that a fresh head is shown
 _QUIET = 0.3  # of the target's final norm: logits that say nothing yet should be small
 COLDEST = 0.5  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
@@ -34,7 +35,11 @@ Lesson = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # taps, the targ
 
 
 class BlockTrainee:
-    """See `loop.Trainee`."""
+    """See `loop.Trainee`.
+
+    A draft ends at its first wrong token, so the first slots matter most. In short steps these alone are trained, of
+    more blocks at the same cost.
+    """
 
     def __init__(self, target: PreTrainedModel, recipe: Recipe, name: str = "") -> None:
         self.recipe, self.depth = recipe, recipe.block_size
@@ -54,12 +59,14 @@ class BlockTrainee:
 
     def loss(self, batch: Packed, draw: np.random.Generator) -> torch.Tensor:
         """The mean loss of blocks at places drawn at random."""
-        recipe, proposals = self.recipe, self.head.config.num_proposals
-        chosen = anchors.drawn(batch, recipe.anchors, proposals, draw)
+        recipe, whole = self.recipe, self.head.config.num_proposals
+        proposals = min(_FIRST, whole) if draw.random() < recipe.short else whole
+        chosen = anchors.drawn(batch, recipe.anchors * whole // proposals, proposals, draw)
         rows, heat = chosen.before.flatten(1), batch.heat.clamp_min(COLDEST)
         taps, shares, tokens = self._lesson(batch, heat)
         with precision(batch.tokens.device):
-            states = self._states(batch, chosen, taps) / heat.gather(1, rows).view(-1, 1)
+            size = self.head.config.first_slot + proposals
+            states = self._states(batch, chosen, taps, size) / heat.gather(1, rows).view(-1, 1)
         p, ids = rows_at(shares, rows), rows_at(tokens, rows)
         kind = torch.bfloat16 if is_in_bf16(batch.tokens.device) else torch.float32
         tail = self._tail()
@@ -90,7 +97,7 @@ class BlockTrainee:
         """See `evaluate.Scored`."""
         with precision(batch.tokens.device):
             taps, wanted = self._features(batch)
-            states = self._states(batch, chosen, taps)
+            states = self._states(batch, chosen, taps, self.head.config.block_size)
         given = states.float() @ torch.cat([self._table.float(), self._tail().float()], 1).T
         return rows_at(wanted, chosen.before.flatten(1)).float(), given
 
@@ -102,19 +109,22 @@ class BlockTrainee:
         """What is trained, by name."""
         return {name: weight for name, weight in self.head.named_parameters() if weight.requires_grad}
 
-    def _states(self, batch: Packed, chosen: Anchors, taps: list[torch.Tensor]) -> torch.Tensor:
-        """(N * A * P, h + r): of each proposal its hidden state, and the transition's vector behind true tokens."""
+    def _states(self, batch: Packed, chosen: Anchors, taps: list[torch.Tensor], size: int) -> torch.Tensor:
+        """(N * A * P, h + r): of each proposal its hidden state, and the transition's vector behind true tokens.
+
+        They are those of blocks of `size` slots, of which there may be more than proposals.
+        """
         head, (n, a) = self.head, chosen.places.shape
         config, positions, proposals = head.config, batch.positions.view(1, -1), chosen.before.shape[-1]
         context = head.context([tap.reshape(1, positions.shape[1], -1) for tap in taps], positions)
-        step = PackedBlocks(context, chosen.places, batch.document, config.block_size, config.is_causal)
-        tokens = torch.full((n, a, config.block_size), config.mask_token_id, device=batch.tokens.device)
+        step = PackedBlocks(context, chosen.places, batch.document, size, config.is_causal)
+        tokens = torch.full((n, a, size), config.mask_token_id, device=batch.tokens.device)
         tokens[..., 0] = batch.tokens.gather(1, chosen.places)
-        slots = torch.arange(config.block_size, device=tokens.device)
+        slots = torch.arange(size, device=tokens.device)
         at = batch.positions.gather(1, chosen.places)[..., None] + slots
         with answered_by(step):
             states, _ = head(tokens.view(1, -1), at.view(1, -1))
-        hidden: torch.Tensor = states.view(n * a, config.block_size, -1)[:, config.first_slot :][:, :proposals]
+        hidden: torch.Tensor = states.view(n * a, size, -1)[:, config.first_slot :][:, :proposals]
         if head.markov_head is None:
             return hidden.flatten(0, 1)
         before = batch.tokens.gather(1, chosen.before.flatten(1)).view(n * a, proposals)

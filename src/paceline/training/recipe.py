@@ -43,6 +43,7 @@ class Recipe:
     length: int = 256  # tokens of a sequence
     sequences: int = 8  # of a step
     anchors: int = 32  # of a sequence
+    short: float = 0.0  # share of steps that train the first slots of more blocks: see `block.BlockTrainee`
     reuse: int = 2  # steps on the same sequences, with anchors of their own: the target is run once for them
     candidates: int = 128  # tokens whose probabilities the loss sees one by one
     seed: int = 0
