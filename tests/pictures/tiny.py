@@ -88,6 +88,32 @@ def llava() -> tuple[PreTrainedModel, Any]:
     return _built(transformers.LlavaForConditionalGeneration, config), processor
 
 
+def gemma3() -> tuple[PreTrainedModel, Any]:
+    """Whose pieces of a picture see each other, through windows too, in blocks longer than a page."""
+    config = transformers.Gemma3Config(
+        text_config={
+            **_TEXT,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 37,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        vision_config={**_TOWER, "image_size": 54, "patch_size": 6},
+        mm_tokens_per_image=81,
+        image_token_id=200,
+        boi_token_id=201,
+        eoi_token_id=202,
+    )
+    reads = transformers.Gemma3ImageProcessorPil(size={"height": 54, "width": 54})
+    words = tokenizer("<image_soft_token>", "<start_of_image>", "<end_of_image>")
+    for name, token in (("image", "<image_soft_token>"), ("boi", "<start_of_image>"), ("eoi", "<end_of_image>")):
+        setattr(words, f"{name}_token", token)
+        setattr(words, f"{name}_token_id", words.convert_tokens_to_ids(token))
+    return _built(transformers.Gemma3ForConditionalGeneration, config), transformers.Gemma3Processor(
+        reads, words, image_seq_length=81
+    )
+
+
 class _PixtralProcessor:
     """What transformers' own does with one text; that one cannot be imported without torchvision."""
 
@@ -157,7 +183,7 @@ def qwen3_vl() -> tuple[PreTrainedModel, Any]:
 
 
 FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
-    made.__name__: made for made in (llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl)
+    made.__name__: made for made in (gemma3, llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl)
 }
 
 

@@ -14,7 +14,7 @@ from paceline.engine.request import Request
 from paceline.model.forward import Forward, RecordedForward, forward_for
 from paceline.model.inspect import sample_tokens
 from paceline.model.interest import Interest
-from paceline.model.pictures.forward import forward_with_pictures
+from paceline.model.pictures.forward import PictureForward, forward_with_pictures
 from paceline.model.pictures.towers import Towers
 from paceline.model.pool import CachedSequence, PagePool
 from paceline.model.prefix import PAGE_SIZE, Before
@@ -50,7 +50,7 @@ class Decoder:
         self._forward = forward or forward_for(model, pool, self._last_position)
         self._hosting: Forward | None = None  # the same, keeping what heads read
         self.interest = Interest()
-        self._showing: Forward | None = None  # the same, for chunks of prompts with pictures
+        self._showing: PictureForward | None = None  # the same, for chunks of prompts with pictures
         self.towers: Towers | None = None  # set where pictures may be shown
 
     def host(self) -> None:
@@ -71,7 +71,7 @@ class Decoder:
         prompt = sequence.pictures
         if prompt is None or sequence.length >= prompt.length:
             return self.forward_of([sequence])
-        if self._showing is None:
+        if self._showing is None or prompt.longest_block > self._showing.max_rows:
             assert self.towers is not None, "who made the prompt"
             self._showing = forward_with_pictures(self.towers, self.pool, self._last_position, self._forward, prompt)
         return self._showing

@@ -23,6 +23,7 @@ from paceline.model.interface import ForwardStep, run_rows
 from paceline.model.linears import NativeLinear, num_embeddings
 from paceline.model.picking import Picks, biases_of
 from paceline.model.pool import CachedSequence, LayerCache, PagePool
+from paceline.model.prefix import PAGE_SIZE
 from paceline.model.rotary import contexts
 from paceline.model.rows import Rows, TreeWork, chunk_rows, tree_rows
 from paceline.model.scanning import Scan, ScannedRows
@@ -184,14 +185,20 @@ class RecordedForward:
     """
 
     def __init__(
-        self, model: PreTrainedModel, pool: PagePool, last_position: int, found: Library, keeps: bool = False
+        self,
+        model: PreTrainedModel,
+        pool: PagePool,
+        last_position: int,
+        found: Library,
+        keeps: bool = False,
+        most: int = _MANY,
     ) -> None:
         self._model, self._pool, self._last_position, self._library = model, pool, last_position, found
-        self._keeps = keeps
+        self._keeps, self._most = keeps, most
         self._frame, self._source_frame = Frame(found, pool.num_pages), Frame(found, pool.num_pages)
         self._state_frame = StateFrame(0 if pool.states is None else pool.states.num_slots)
         self._weights: Weights = {}
-        self._tokens, self._positions, self._pins = torch.zeros(3, _MANY, dtype=torch.int64)
+        self._tokens, self._positions, self._pins = torch.zeros(3, most, dtype=torch.int64)
         self._is_pinned = len(contexts(model)) > 1
         self._frame.set([])
         self._source_frame.set([])
@@ -231,10 +238,9 @@ class RecordedForward:
         return program.result[: len(tokens)]
 
     def _feed_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> Program | ScaledProgram:
-        padded = ROW_COUNTS[bisect_left(ROW_COUNTS, len(tokens))]
         if self._model.config.is_encoder_decoder:
             set_sources(self._source_frame, [(source_of(sequence), len(tokens))])
-        return self._feed(set_chunk(self._frame, sequence, tokens), padded)
+        return self._feed(set_chunk(self._frame, sequence, tokens), _padded(len(tokens)))
 
     def prepare(self) -> None:
         """See `Forward`. Working out a program takes milliseconds, which a first request would pay at every count."""
@@ -257,7 +263,7 @@ class RecordedForward:
 
     def _program(self, num_rows: int) -> Program | ScaledProgram:
         if num_rows not in self._programs:
-            is_between = self._family is not None and _FEW <= num_rows <= _MANY
+            is_between = self._family is not None and _FEW <= num_rows <= self._most
             make = self._family.program if self._family is not None and is_between else self._compiled
             self._programs[num_rows] = make(num_rows)
         return self._programs[num_rows]
@@ -268,7 +274,7 @@ class RecordedForward:
 
     def _worked_out(self) -> ProgramFamily | None:
         with suppress(NotScalableError):
-            return ProgramFamily(self._library, self._record(_FEW), self._record(_MANY))
+            return ProgramFamily(self._library, self._record(_FEW), self._record(self._most))
         return None
 
     @torch.inference_mode(False)
@@ -296,3 +302,8 @@ class RecordedForward:
         """The model's logits over the rows that the inputs hold."""
         tokens, positions, pins = (given[:num_rows] for given in self._inputs[:3])
         return run_rows(self._model, step, tokens, positions, pinned=pins if self._is_pinned else None)
+
+
+def _padded(num_rows: int) -> int:
+    """Rows of the program that a chunk of a prompt is read by: beyond the usual counts, a block of whole pages."""
+    return ROW_COUNTS[bisect_left(ROW_COUNTS, num_rows)] if num_rows <= _MANY else -(-num_rows // PAGE_SIZE) * PAGE_SIZE

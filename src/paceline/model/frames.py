@@ -59,7 +59,12 @@ def set_chunk(frame: Frame, sequence: CachedSequence, tokens: Sequence[int]) -> 
     """Make `frame` the next rows of a prompt, any number of them, after the sequence's committed positions."""
     start, end = sequence.length, sequence.length + len(tokens)
     positions = range(start, end)
-    frame.set([FrameSequence(sequence.pages, end, positions, sequence.slots_from(start, len(tokens)))])
+    slots, prompt = sequence.slots_from(start, len(tokens)), sequence.pictures
+    if prompt is not None and prompt.blocks:
+        seen = prompt.last_seen(start, len(tokens))
+        frame.set([FrameSequence(sequence.pages, end, seen, slots, owns=positions)])
+    else:
+        frame.set([FrameSequence(sequence.pages, end, positions, slots)])
     states = sequence.state_rows(0, range(-1, len(tokens) - 1), 0, is_kept=True)
     rotary = np.array(positions, np.int64) + sequence.offset
     return Fed(np.array(tokens, np.int64), rotary, [sequence.pin] * len(tokens), states)

@@ -103,13 +103,17 @@ class RequestCache:
         tokens, start = self._request.tokens, self.sequence.length
         end = min((start // PAGE_SIZE + 1) * PAGE_SIZE, len(tokens) - 1)
         if self._decoder.is_exact_by_construction:
-            self._read_prompt(min(end, start + max_rows))
+            self._read_prompt(self._end_of_chunk(start, min(end, start + max_rows)))
         elif start < _readable(self._decoder, self._request):
             self._read_prompt(min(end, _readable(self._decoder, self._request)))
         elif start < end:
             count = min(max_rows, self._decoder.max_rows)
             self._decoder.feed_chain(self.sequence, tokens[start : min(end, start + count)])
         return self.sequence.length - start
+
+    def _end_of_chunk(self, start: int, end: int) -> int:
+        """Where a chunk ends so that what sees each other is read together."""
+        return end if self.sequence.pictures is None else self.sequence.pictures.end_of_chunk(start, end)
 
     def _read_source(self) -> int:
         """Read the source, whole: each of its tokens sees all others."""

@@ -23,10 +23,11 @@ class FrameSequence(NamedTuple):
 
     pages: Ints  # (at least committed / 64, rounded up) the sequence's page table
     committed: int  # positions whose keys are in `pages`; rows of a prompt's chunk count among them
-    positions: Sequence[int]  # of each row
+    positions: Sequence[int]  # of each row: the last that it sees
     slots: Sequence[int]  # where each row's own key and value are stored
     drafts: Sequence[int] = ()  # slots of the keys that are not committed, 64 at most
     paths: Sequence[Sequence[int]] = ()  # each row's drafts from position `committed` up to its own; () if it has none
+    owns: Sequence[int] = ()  # where rows stand that see what follows them; () if none does
 
 
 class Frame:
@@ -123,9 +124,10 @@ class Frame:
             self._check_slots(item.drafts)
             heads += (first, first + len(item.positions), item.committed, place, start + len(rest), len(item.drafts))
             rest += item.drafts
-            for position, own in zip(item.positions, _paths(item), strict=True):
-                rows += (position, start + len(rest))
-                rest += own
+            stand = _stand(item)
+            for position, path, own in zip(item.positions, _paths(item), stand, strict=True):
+                rows += (position, start + len(rest), own)
+                rest += path
             self._check_slots(item.slots)
             slots += item.slots
             first += len(item.positions)
@@ -142,6 +144,14 @@ class Frame:
     def _check_slots(self, slots: Sequence[int]) -> None:
         if slots and not 0 <= min(slots) <= max(slots) < self.num_pages * PAGE:
             raise ValueError(f"a slot outside the pool of {self.num_pages} pages")
+
+
+def _stand(item: FrameSequence) -> Sequence[int]:
+    """Where the rows stand, checked: none behind what it sees, which would be nothing."""
+    owns = item.owns or item.positions
+    if any(not 0 <= own <= seen for own, seen in zip(owns, item.positions, strict=True)):
+        raise ValueError("a row that stands behind the last position that it sees")
+    return owns
 
 
 def _paths(item: FrameSequence) -> Sequence[Sequence[int]]:

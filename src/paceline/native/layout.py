@@ -14,7 +14,7 @@ PAGE = 64  # positions of a page; and drafts that a sequence may have at most
 PANEL = 32  # columns of a panel of packed weights
 CHUNK = 512  # positions that attention adds up without a break
 MAX_LANES = 16  # floats of the widest vector
-HEADER_INTS, SEQUENCE_INTS, ROW_INTS = 7, 6, 2  # of a frame's structs
+HEADER_INTS, SEQUENCE_INTS, ROW_INTS = 7, 6, 3  # of a frame's structs
 
 
 class Kind(enum.IntEnum):

@@ -6,6 +6,7 @@ All other rows are those of the forwards in model/forward.py, whose bits these r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -27,11 +28,12 @@ class Screen:
     """What rows are shown, in memory that stays where it is; D features, one or three axes of positions."""
 
     def __init__(self, model: PreTrainedModel, first: SeenPrompt, features: Features) -> None:
+        self.size = PAGE_SIZE * max(1, -(-first.longest_block // PAGE_SIZE))  # rows at most
         width = features.embeddings.shape[1]
-        self._is_piece = torch.zeros(PAGE_SIZE, dtype=torch.bool, device=model.device)
-        self._positions = torch.zeros(len(first.positions), PAGE_SIZE, dtype=torch.int64, device=model.device)
+        self._is_piece = torch.zeros(self.size, dtype=torch.bool, device=model.device)
+        self._positions = torch.zeros(len(first.positions), self.size, dtype=torch.int64, device=model.device)
         self._embeddings, *self._by_layer = (
-            torch.zeros(PAGE_SIZE, width, dtype=model.dtype, device=model.device)
+            torch.zeros(self.size, width, dtype=model.dtype, device=model.device)
             for _ in range(1 + len(features.by_layer))
         )
 
@@ -65,10 +67,18 @@ class Screen:
         self._positions[:, count:] = self._positions[:, count - 1 : count]
 
 
+class PictureForward(Forward, Protocol):
+    """A forward that shows pictures."""
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a chunk."""
+
+
 @torch.inference_mode(False)  # a recording takes inference tensors' operations apart in another way
 def forward_with_pictures(
     towers: Towers, pool: PagePool, last_position: int, like: Forward, first: SeenPrompt
-) -> Forward:
+) -> PictureForward:
     """What runs chunks of prompts with pictures, beside `like`, which runs all others; `first` is one of them."""
     features = towers.features(first)
     screen = Screen(towers.model, first, features)
@@ -83,7 +93,11 @@ def forward_with_pictures(
 class _Recorded(RecordedForward):
     def __init__(self, towers: Towers, screen: Screen, pool: PagePool, last_position: int, found: Library) -> None:
         self._towers, self._screen = towers, screen
-        super().__init__(towers.model, pool, last_position, found)
+        super().__init__(towers.model, pool, last_position, found, most=screen.size)
+
+    @property
+    def max_rows(self) -> int:
+        return self._screen.size
 
     def _feed_chunk(self, sequence: CachedSequence, tokens: Sequence[int]) -> Program | ScaledProgram:
         self._screen.set_chunk(self._towers, sequence, len(tokens))
@@ -103,6 +117,10 @@ class _ByModules(ModuleForward):
     def __init__(self, towers: Towers, screen: Screen, pool: PagePool, last_position: int) -> None:
         super().__init__(towers.model, pool, last_position)
         self._towers, self._screen = towers, screen
+
+    @property
+    def max_rows(self) -> int:
+        return self._screen.size
 
     def _run_chunk(self, model: PreTrainedModel, sequence: CachedSequence, tokens: Sequence[int]) -> torch.Tensor:
         self._screen.set_chunk(self._towers, sequence, len(tokens))

@@ -21,10 +21,11 @@ class Features(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Rotary positions (1 or 3, T) of a prompt's tokens, and how far those behind it are from their places."""
+    """Where a prompt's tokens stand, as its model has it."""
 
-    positions: NDArray[np.int64]
-    offset: int
+    positions: NDArray[np.int64]  # (1 or 3, T) rotary
+    offset: int  # how far those of tokens behind it are from their places
+    blocks: tuple[range, ...] = ()  # places whose tokens see each other
 
 
 class SeenPrompt:
@@ -33,7 +34,7 @@ class SeenPrompt:
     def __init__(self, given: PicturedIds, token_id: int, placed: Placed) -> None:
         self.pictures = given.pictures
         self.length = len(given.ids)
-        self.positions, self.offset = placed
+        self.positions, self.offset, self.blocks = placed
         is_piece = np.array(given.ids, np.int64) == token_id
         self.pieces = np.where(is_piece, np.cumsum(is_piece) - 1, -1)  # (T,) the piece at each place; -1: none
         self.keys = list(_keys(given.ids, is_piece.tolist(), given.pictures))
@@ -44,6 +45,26 @@ class SeenPrompt:
         where = np.arange(start, start + count)
         within = self.positions[:, np.minimum(where, self.length - 1)]
         return np.where(where < self.length, within, where + self.offset)
+
+    def end_of_chunk(self, start: int, end: int) -> int:
+        """The end nearest to `end` of a chunk from `start` on that holds no block but whole, or the rest of one."""
+        for block in self.blocks:
+            if block.start < end < block.stop:
+                return block.start if start < block.start else block.stop
+        return end
+
+    @property
+    def longest_block(self) -> int:
+        """Places of its longest block."""
+        return max(map(len, self.blocks), default=0)
+
+    def last_seen(self, start: int, count: int) -> list[int]:
+        """(count,) the last place that each from `start` on sees: its own, or that of its block."""
+        seen = list(range(start, start + count))
+        for block in self.blocks:
+            for place in range(max(block.start, start), min(block.stop, start + count)):
+                seen[place - start] = block.stop - 1
+        return seen
 
     def pieces_at(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) the piece at each place from `start` on, also behind the prompt; -1: none."""

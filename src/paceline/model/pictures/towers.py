@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,12 +35,22 @@ class Towers:
 
     def _placed(self, given: PicturedIds) -> Placed:
         """Rotary positions, by the model's own code where it gives tokens of pictures others than their places."""
-        base = self.model.base_model
+        base, blocks = self.model.base_model, self._blocks(given.beside)
         if not hasattr(base, "get_rope_index"):
-            return Placed(np.arange(len(given.ids))[None], 0)
+            return Placed(np.arange(len(given.ids))[None], 0, blocks)
         known = inspect.signature(base.get_rope_index).parameters
         positions, offset = base.get_rope_index(**{name: given.beside[name] for name in known if name in given.beside})
-        return Placed(positions[:, 0].numpy().astype(np.int64), int(offset))
+        return Placed(positions[:, 0].numpy().astype(np.int64), int(offset), blocks)
+
+    def _blocks(self, beside: Mapping[str, Any]) -> tuple[range, ...]:
+        """Places whose tokens see each other, by the model's own code where it has such blocks (Gemma 3)."""
+        number = getattr(sys.modules[type(self.model).__module__], "get_block_sequence_ids_for_mask", None)
+        kinds = beside.get("token_type_ids", beside.get("mm_token_type_ids"))
+        if number is None or kinds is None:
+            return ()
+        numbered = itertools.groupby(enumerate(number(kinds, device=kinds.device)[0].tolist()), key=lambda one: one[1])
+        runs = [[place for place, _ in run] for block, run in numbered if block >= 0]
+        return tuple(range(run[0], run[-1] + 1) for run in runs)
 
     @torch.inference_mode()
     def features(self, prompt: SeenPrompt) -> Features:

@@ -9,6 +9,7 @@ from typing import Any
 from paceline.engine.request import SeenIds
 from paceline.errors import ModelError, RequestError
 from paceline.model.decoder import Decoder
+from paceline.model.pictures.checking import check_pictures
 from paceline.model.pictures.towers import Towers
 from paceline.text.pictures import Pictured
 from paceline.text.processor import Processor
@@ -27,6 +28,7 @@ class Viewer:
     def __init__(self, decoder: Decoder, read_processor: Callable[[], Any]) -> None:
         self._decoder, self._read_processor = decoder, read_processor
         self._processor: Processor | None = None
+        self._refusal = ""
         self._lock = threading.Lock()
 
     def processor(self, call: Call) -> Processor:
@@ -36,15 +38,21 @@ class Viewer:
             RequestError: it does not, or there is none.
         """
         with self._lock:
-            if self._processor is None:
+            if self._processor is None and not self._refusal:
                 try:
-                    towers = Towers(self._decoder.model)
-                    found = Processor(self._read_processor(), towers.token_id)
+                    self._processor = self._proved(call)
                 except ModelError as error:
-                    raise RequestError(f"pictures are not taken: {error}") from error
-                self._decoder.towers = towers
-                self._processor = found
+                    self._refusal = f"this model takes no pictures here: {error}"
+            if self._processor is None:
+                raise RequestError(self._refusal)
             return self._processor
+
+    def _proved(self, call: Call) -> Processor:
+        towers = Towers(self._decoder.model)
+        processor = Processor(self._read_processor(), towers.token_id)
+        self._decoder.towers = towers
+        call(lambda: check_pictures(self._decoder, towers, processor))
+        return processor
 
     def see(self, prompt: Pictured, call: Call) -> SeenIds:
         """Token ids of a prompt, and its pictures.

@@ -4,7 +4,7 @@
 static Range tiles_of(const Row *rows, int64_t count, int64_t window) {
     Range tiles = {INT64_MAX, 0};
     for (int64_t i = 0; i < count; i++) {
-        tiles.first = least(tiles.first, first_seen(rows[i].position, window) / PAGE);
+        tiles.first = least(tiles.first, first_seen(rows[i].own, window) / PAGE);
         tiles.end = most(tiles.end, rows[i].position / PAGE + 1);
     }
     return tiles;

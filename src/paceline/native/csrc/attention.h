@@ -226,8 +226,9 @@ static void begin(const Attention *a, const Item *item, const Scratch *s) {
 static Range look(const Attention *a, const Item *item, const Tile *tile, const Scratch *s) {
     Range any = {PAGE, 0};
     for (int64_t i = 0; i < item->num_rows; i++) {
-        const int64_t position = item->rows[i].position;
-        Range seen = {most(first_seen(position, a->window) - tile->start, 0), least(position + 1 - tile->start, PAGE)};
+        const Row *row = &item->rows[i];
+        Range seen = {most(first_seen(row->own, a->window) - tile->start, 0),
+                      least(row->position + 1 - tile->start, PAGE)};
         if (seen.first >= seen.end) seen.first = PAGE, seen.end = 0; /* neutral wherever ranges meet */
         for (int64_t g = 0; g < a->group; g++) s->seen[i * a->group + g] = seen;
         any.first = least(any.first, seen.first), any.end = most(any.end, seen.end);

@@ -51,7 +51,7 @@ static void describe(const BlockModel *model, Draft *const *drafts, int64_t coun
             const int64_t position = draft->length + i;
             rest[i] = *slot++ = draft->pages[position / PAGE] * PAGE + position % PAGE;
             rest[size + i] = i; /* each row's path, as far as its position */
-            row->position = model->is_causal ? position : end;
+            row->position = row->own = model->is_causal ? position : end;
             row++->path = rest + size - table;
         }
         rest += 2 * size;

@@ -7,7 +7,7 @@ typedef struct {
 
 static Chunks chunks_of(const Op *op, const Frame *frame, int64_t row, int64_t head) {
     const int64_t value_dim = op->shape[4], group = op->shape[1] / op->shape[3];
-    const int64_t position = frame->rows[row].position, first = first_seen(position, op->size[0]) / CHUNK;
+    const int64_t position = frame->rows[row].position, first = first_seen(frame->rows[row].own, op->size[0]) / CHUNK;
     const int64_t floats = partial_floats(value_dim), stride = group * floats;
     const float *partials = (const float *)(intptr_t)frame->header->partials;
     const float *start = partials + partial_index(frame, head / group, first, row) * stride + head % group * floats;

@@ -49,7 +49,7 @@ static void describe(Header *header, Draft *const *drafts, int64_t count, int64_
         for (int64_t i = 0; i < draft->num_fed; i++) *rest++ = slot_of_row(draft, i);
         for (int64_t i = draft->num_fed - draft->num_rows; i < draft->num_fed; i++, row++) {
             const int64_t depth = depth_of_fed(draft, i);
-            row->position = draft->length + depth - 1;
+            row->position = row->own = draft->length + depth - 1;
             row->path = rest - table;
             rest += depth;
             for (int64_t p = i, k = 1; p >= 0; p = draft->fed_parents[p], k++) rest[-k] = p;

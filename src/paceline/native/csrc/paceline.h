@@ -62,8 +62,9 @@ typedef struct {
 } Sequence;
 
 typedef struct {
-    int64_t position;
-    int64_t path; /* offset of the drafts from position `committed` up to its own */
+    int64_t position; /* the last that it sees */
+    int64_t path;     /* offset of the drafts from position `committed` up to that one */
+    int64_t own;      /* what windows are counted from: where it stands itself */
 } Row;
 
 /* From `first` up to `end`: items, steps of a sum, places of a tile. */
