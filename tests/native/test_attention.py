@@ -174,6 +174,34 @@ def test_any_strides_and_dtypes_give_the_same_bits():
     assert torch.equal(out, plain.to(torch.bfloat16))
 
 
+@needs_kernels
+@pytest.mark.parametrize("window", [0, 1, 37, 64, 200])
+@pytest.mark.parametrize("block", [range(0, 5), range(60, 70), range(130, 290), range(500, 600)])
+def test_rows_of_a_block_see_all_of_it(block: range, window: int):
+    """From where their windows begin to its end: as a sum over just those keys; in other chunks the same bits."""
+    generator = torch.Generator().manual_seed(block.start + window)
+    pages = np.random.default_rng(block.start).permutation(12)
+    keys, values = (torch.randn(12, 2, 64, 8, generator=generator) for _ in range(2))
+    query, count = torch.randn(len(block), 4, 8, generator=generator), len(block)
+
+    def rows(first: int) -> torch.Tensor:
+        own = block[first:]
+        frame, out = Frame(library(), 12), torch.zeros(len(own), 4, 8)
+        slots = [int(pages[p // 64]) * 64 + p % 64 for p in own]
+        frame.set([FrameSequence(pages, block.stop, [block.stop - 1] * len(own), slots, owns=own)])
+        run(library(), attend_ops(out, query[first:], keys, values, frame, scaling=0.3, window=window))
+        return out
+
+    found = rows(0)
+    flat = [pool[torch.from_numpy(pages)].transpose(0, 1).reshape(2, -1, 8).double() for pool in (keys, values)]
+    for i, place in enumerate(block):
+        first = max(place - window + 1, 0) if window else 0
+        seen = [part[:, first : block.stop].repeat_interleave(2, 0) for part in flat]
+        weights = torch.einsum("hd,hkd->hk", query[i].double() * 0.3, seen[0]).softmax(1)
+        assert torch.allclose(found[i].double(), torch.einsum("hk,hkd->hd", weights, seen[1]), atol=1e-5)
+    assert torch.equal(rows(count // 2), found[count // 2 :])
+
+
 GOOD = {"pages": np.array([2]), "committed": 3, "positions": [2], "slots": [130]}
 REFUSED = {
     "more pages than the pool": {"pages": np.array([9])},
@@ -185,6 +213,9 @@ REFUSED = {
     "a slot too few": {"positions": [1, 2]},
     "a path too many": {"paths": [[], []]},
     "a negative position": {"positions": [-1]},
+    "a row behind what it sees": {"owns": [3]},
+    "a row before its sequence": {"owns": [-1]},
+    "rows that stand nowhere": {"positions": [1, 2], "slots": [129, 130], "owns": [1]},
 }
 
 
@@ -193,7 +224,7 @@ REFUSED = {
 def test_a_frame_refuses(what: str):
     frame = Frame(library(), 9)
     frame.set([FrameSequence(**GOOD)])
-    with pytest.raises(ValueError, match=r"page|slot|path|draft|zip"):
+    with pytest.raises(ValueError, match=r"page|slot|path|draft|zip|stands"):
         frame.set([FrameSequence(**{**GOOD, **REFUSED[what]})])
     frame.set([])
     assert frame.num_rows == 0

@@ -150,7 +150,7 @@ def _qwen(kind: str, tower: dict[str, Any], **text: Any) -> tuple[PreTrainedMode
     """Whose rotary positions have three axes."""
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     config = getattr(transformers, f"{kind}Config")(
-        text_config={**_TEXT, "rope_parameters": rope, **text},
+        text_config={**_TEXT, "rope_parameters": rope} | text,
         vision_config={"depth": 2, "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, **tower},
         image_token_id=200,
         video_token_id=201,
@@ -161,7 +161,7 @@ def _qwen(kind: str, tower: dict[str, Any], **text: Any) -> tuple[PreTrainedMode
         patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
     )
     words = tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-    processor_class = getattr(transformers, "Qwen3VLProcessor" if kind == "Qwen3VL" else "Qwen2VLProcessor")
+    processor_class = getattr(transformers, "Qwen3VLProcessor" if "3" in kind else "Qwen2VLProcessor")
     with patch.object(processor_class, "check_argument_for_proper_class"):  # it asks torchvision for one of videos
         processor = processor_class(reads, words)
     return _built(getattr(transformers, f"{kind}ForConditionalGeneration"), config), processor
@@ -182,8 +182,40 @@ def qwen3_vl() -> tuple[PreTrainedModel, Any]:
     return _qwen("Qwen3VL", tower, head_dim=16)
 
 
+def qwen3_5() -> tuple[PreTrainedModel, Any]:
+    """A hybrid: its layers keep a state beside pages."""
+    tower = {"hidden_size": 32, "out_hidden_size": 64, "num_heads": 2, "intermediate_size": 48}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 2, 1], "partial_rotary_factor": 0.5}
+    text: dict[str, Any] = {"head_dim": 16, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+    text |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 13}
+    text |= {"linear_value_head_dim": 19, "rope_parameters": rope}
+    return _qwen("Qwen3_5", {**tower, "num_position_embeddings": 64, "deepstack_visual_indexes": []}, **text)
+
+
+def llava_next() -> tuple[PreTrainedModel, Any]:
+    """Whose pictures are cut into tiles."""
+    grid = [[42, 84], [84, 42]]
+    config = transformers.LlavaNextConfig(
+        text_config={"model_type": "llama", **_TEXT},
+        vision_config={"model_type": "clip_vision_model", **_TOWER, "image_size": 42, "patch_size": 6},
+        image_token_index=200,
+        image_grid_pinpoints=grid,
+    )
+    reads = transformers.LlavaNextImageProcessorPil(
+        size={"shortest_edge": 42}, crop_size={"height": 42, "width": 42}, image_grid_pinpoints=grid
+    )
+    processor = transformers.LlavaNextProcessor(
+        reads,
+        tokenizer("<image>"),
+        patch_size=6,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return _built(transformers.LlavaNextForConditionalGeneration, config), processor
+
+
 FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
-    made.__name__: made for made in (gemma3, llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl)
+    made.__name__: made for made in (gemma3, llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, llava_next)
 }
 
 

@@ -124,8 +124,8 @@ class Frame:
             self._check_slots(item.drafts)
             heads += (first, first + len(item.positions), item.committed, place, start + len(rest), len(item.drafts))
             rest += item.drafts
-            stand = _stand(item)
-            for position, path, own in zip(item.positions, _paths(item), stand, strict=True):
+            paths = _paths(item)
+            for position, path, own in zip(item.positions, paths, _stand(item), strict=True):
                 rows += (position, start + len(rest), own)
                 rest += path
             self._check_slots(item.slots)
