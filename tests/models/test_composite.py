@@ -34,7 +34,7 @@ def test_a_folder_of_one_is_decoded_and_says_what_it_is_given(tmp_path: Path):
     model.save_pretrained(tmp_path)
     loaded = Loaded(model, str(tmp_path))
     assert loaded.llm.info.architecture == "LlavaForConditionalGeneration"
-    assert loaded.llm.info.verdict.endswith("of pictures, sound and text it is given text alone")
+    assert loaded.llm.info.verdict.endswith("of sound and films it is given none")
     check(loaded)
     loaded.llm.close()
 

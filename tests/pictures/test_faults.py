@@ -84,7 +84,9 @@ def test_pages_that_are_known_by_tokens_alone_are_found_out(monkeypatch: pytest.
 def test_without_the_native_kernels_blocks_are_refused_and_others_are_not() -> None:
     with kernels("0"):
         subject = Subject("gemma3")
-        with pytest.raises(RequestError, match=r"pieces of a picture see each other in Gemma3For.*native kernels"):
+        with pytest.raises(
+            RequestError, match=r"pieces of a picture see each other in Gemma3For.*native kernels alone"
+        ):
             subject.llm.generate(subject.prompt(WIDE), max_tokens=1)
         other = Subject("qwen3_vl")
         prompt = other.prompt(30, WIDE, 50)

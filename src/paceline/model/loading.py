@@ -28,6 +28,7 @@ from paceline.model.decoder import Decoder
 from paceline.model.forward import ROW_COUNTS
 from paceline.model.hf import SCRATCH, HFTarget
 from paceline.model.numerics import apply, free_memory, num_weights, shared_copy
+from paceline.model.pictures.towers import has_towers
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.pretrained import read_model
 from paceline.model.proof import Proof, proof_file, read_proof, write_proof
@@ -38,6 +39,7 @@ from paceline.model.seq2seq.encoder import note_on, reading_of
 Progress = Callable[[float], None]  # told the fraction that is done
 
 _TEXT_ALONE = "of pictures, sound and text it is given text alone"
+_PICTURES = "its first picture is compared with what its own code makes of one; of sound and films it is given none"
 _POOL_SHARE = 0.25  # of the memory that is free
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -127,8 +129,8 @@ def load_target(
 
 def _note(model: PreTrainedModel, parts: inspect.Anatomy) -> str:
     """What a user should know of a model that is exact."""
-    text_alone = _TEXT_ALONE if is_composite(model.config) else ""
-    return "; ".join(filter(None, (parts.note, note_on(model), text_alone)))
+    other = (_PICTURES if has_towers(model) else _TEXT_ALONE) if is_composite(model.config) else ""
+    return "; ".join(filter(None, (parts.note, note_on(model), other)))
 
 
 def load_draft(source: str | PreTrainedModel, device: str) -> HFTarget:

@@ -36,41 +36,48 @@ class Pictured:
 
 
 def open_pictures(pictures: Sequence[Any], name: str = "images") -> tuple[Image, ...]:
-    """The pictures of a prompt.
+    """The pictures of a prompt, as RGB. None is decoded before the sizes of all are known.
 
     Raises:
         RequestError: something is no picture, or more than is allowed; or Pillow is missing.
     """
     if len(pictures) > MAX_PICTURES:
         raise RequestError(f"{name} has {len(pictures)} pictures; allowed: up to {MAX_PICTURES} in a request")
-    opened = tuple(open_picture(picture, f"{name}[{i}]") for i, picture in enumerate(pictures))
+    opened = [_opened(picture, f"{name}[{i}]") for i, picture in enumerate(pictures)]
     together = sum(picture.width * picture.height for picture in opened)
     if together > MAX_PIXELS_TOGETHER:
         raise RequestError(f"{name} have {together} pixels together; allowed: up to {MAX_PIXELS_TOGETHER}")
-    return opened
+    return tuple(_decoded(picture, f"{name}[{i}]") for i, picture in enumerate(opened))
 
 
 def open_picture(value: Any, name: str = "image") -> Image:
-    """A picture as RGB, turned as its file says.
+    """One picture; see `open_pictures`."""
+    return _decoded(_opened(value, name), name)
 
-    Raises:
-        RequestError: it is none, has too many pixels, or Pillow is missing.
-    """
+
+def _decoded(picture: Image, name: str) -> Image:
+    """In RGB, turned as its file says."""
+    from PIL import ImageOps
+
     try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise RequestError('pictures need Pillow, which is not installed: pip install "paceline[pictures]"') from error
-    found = value if isinstance(value, Image.Image) else _opened(value, name)
-    if not 0 < found.width * found.height <= MAX_PIXELS:
-        raise RequestError(f"{name} has {found.width} times {found.height} pixels; allowed: 1 to {MAX_PIXELS}")
-    try:
-        return ImageOps.exif_transpose(found).convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGB")
     except Exception as error:  # decoders raise whatever they meet
         raise RequestError(f"{name} cannot be read: {first_line(error)}; allowed: {_ALLOWED}") from error
 
 
 def _opened(value: Any, name: str) -> Image:
-    """Its size is known, and nothing is decoded yet."""
+    """Its size is known and allowed, and nothing is decoded yet."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise RequestError('pictures need Pillow, which is not installed: pip install "paceline[pictures]"') from error
+    found = value if isinstance(value, Image.Image) else _found(value, name)
+    if not 0 < found.width * found.height <= MAX_PIXELS:
+        raise RequestError(f"{name} has {found.width} times {found.height} pixels; allowed: 1 to {MAX_PIXELS}")
+    return found
+
+
+def _found(value: Any, name: str) -> Image:
     from PIL import Image
 
     source = _source(value, name)

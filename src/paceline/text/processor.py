@@ -113,5 +113,12 @@ def read_processor(source: Any, trust_remote_code: bool) -> Any:
 
 
 def mark_of(inner: Any) -> str:
-    """What a user writes where a picture stands."""
-    return str(getattr(inner, "boi_token", None) or inner.image_token)
+    """What a user writes where a picture stands.
+
+    Raises:
+        ModelError: the processor does not say.
+    """
+    mark = getattr(inner, "boi_token", None) or getattr(inner, "image_token", None)
+    if not mark:
+        raise ModelError(f"{type(inner).__name__} does not say what stands for a picture in a text")
+    return str(mark)

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from paceline.errors import ModelError, RequestError, first_line
+from paceline.errors import ModelError, PacelineError, RequestError, first_line
 from paceline.model.agreement import distance, tolerance_of
 from paceline.model.decoder import Decoder
 from paceline.model.inspect import num_experts
 from paceline.model.interface import ATTENTION_NAME
+from paceline.model.pictures.prompt import SeenPrompt
 from paceline.model.pictures.towers import Towers
 from paceline.model.prefix import PAGE_SIZE
 from paceline.model.quantized import quickly
@@ -35,14 +37,12 @@ def check_pictures(decoder: Decoder, towers: Towers, processor: Processor) -> No
     """
     model, name = decoder.model, type(decoder.model).__name__
     sample = processor.read(_sample(processor))
-    if towers.see(sample).blocks and not decoder.is_exact_by_construction:
-        raise ModelError(
-            f"pieces of a picture see each other in {name}, which only the native kernels can compute here"
-        )
     try:
-        own = _own_logits(model, sample)
-        ours = _our_logits(decoder, towers, sample)
-    except RequestError:
+        prompt = towers.see(sample)
+        if prompt.blocks and not decoder.is_exact_by_construction:
+            raise ModelError(f"pieces of a picture see each other in {name}, which the native kernels alone compute")
+        own, ours = _own_logits(model, sample), _our_logits(decoder, prompt, sample.ids)
+    except PacelineError:
         raise
     except Exception as error:
         raise ModelError(f"{name} does not run over a prompt with a picture: {first_line(error)}") from error
@@ -66,7 +66,7 @@ def _sample(processor: Processor) -> Pictured:
 def _own_logits(model: PreTrainedModel, sample: PicturedIds) -> torch.Tensor:
     """(4, V) float32, of the last words, by the model's own attention."""
     known = inspect.signature(model.forward).parameters
-    given = {name: _moved(model, value) for name, value in sample.beside.items()}
+    given = {name: _moved(model, value) for name, value in sample.beside.items() if name in known}
     how = {"logits_to_keep": _LAST} if "logits_to_keep" in known else {}
     attend_by(model, "eager")
     try:
@@ -82,17 +82,17 @@ def _moved(model: PreTrainedModel, value: Any) -> Any:
     return value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
 
 
-def _our_logits(decoder: Decoder, towers: Towers, sample: PicturedIds) -> np.ndarray[Any, Any]:
+def _our_logits(decoder: Decoder, prompt: SeenPrompt, ids: list[int]) -> NDArray[np.float32]:
     """(4, V) float32, of the last words."""
-    sequence = decoder.pool.reserve(len(sample.ids))
+    sequence = decoder.pool.reserve(len(ids))
     if sequence is None:
         raise RequestError("the cache has no room to try a picture out; allowed: pictures once others have ended")
-    sequence.pictures = towers.see(sample)
+    sequence.pictures = prompt
     logits = np.zeros((0, 0), np.float32)
     try:
-        while sequence.length < len(sample.ids):
-            start, end = sequence.length, min(sequence.length + PAGE_SIZE, len(sample.ids))
-            fresh = decoder.prefill_logits(sequence, sample.ids[start : sequence.pictures.end_of_chunk(start, end)])
+        while sequence.length < len(ids):
+            start, end = sequence.length, min(sequence.length + PAGE_SIZE, len(ids))
+            fresh = decoder.prefill_logits(sequence, ids[start : prompt.end_of_chunk(start, end)])
             logits = np.concatenate([logits.reshape(-1, fresh.shape[1]), fresh])[-_LAST:]
     finally:
         decoder.pool.release(sequence)

@@ -23,11 +23,9 @@ class Towers:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        name = type(model).__name__
-        token_id = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
-        if not hasattr(model, "get_image_features") or not isinstance(token_id, int):
-            raise ModelError(f"{name} has no features of pictures that take the place of tokens")
-        self.token_id = token_id
+        if not has_towers(model):
+            raise ModelError(f"{type(model).__name__} has no features of pictures that take the place of tokens")
+        self.token_id = _token_id(model)
 
     def see(self, given: PicturedIds) -> SeenPrompt:
         """A prompt with its pictures, whose features are still to be made."""
@@ -65,7 +63,7 @@ class Towers:
         return prompt.features
 
     def _features(self, inputs: Mapping[str, Any]) -> Features:
-        call = self.model.get_image_features
+        call = _call(self.model)
         found = call(**{name: self._moved(value) for name, value in _known_to(call, inputs)}, return_dict=True)
         by_layer = getattr(found, "deepstack_features", None) or ()
         return Features(self._rows(found.pooler_output), tuple(self._rows(part) for part in by_layer))
@@ -85,6 +83,20 @@ class Towers:
         own = "sdpa" if self.model._supports_sdpa else "eager"
         for config in _tower_configs(self.model):
             config._attn_implementation = own
+
+
+def has_towers(model: PreTrainedModel) -> bool:
+    """True if a model makes features of pictures, and one of its tokens stands for them."""
+    return _call(model) is not None and isinstance(_token_id(model), int)
+
+
+def _call(model: PreTrainedModel) -> Any:
+    """What makes features, of the model or of what is under its head."""
+    return getattr(model, "get_image_features", getattr(model.base_model, "get_image_features", None))
+
+
+def _token_id(model: PreTrainedModel) -> Any:
+    return getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
 
 
 def _known_to(call: Callable[..., Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

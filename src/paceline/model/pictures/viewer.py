@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paceline.engine.request import SeenIds
-from paceline.errors import ModelError, RequestError
+from paceline.errors import ModelError, RequestError, first_line
 from paceline.model.decoder import Decoder
 from paceline.model.pictures.checking import check_pictures
 from paceline.model.pictures.towers import Towers
@@ -62,4 +62,7 @@ class Viewer:
         """
         given = self.processor(call).read(prompt)
         assert self._decoder.towers is not None
-        return SeenIds(given.ids, self._decoder.towers.see(given))
+        try:
+            return SeenIds(given.ids, self._decoder.towers.see(given))
+        except Exception as error:  # of the model's code
+            raise RequestError(f"the model cannot place these pictures: {first_line(error)}") from error

@@ -10,7 +10,7 @@ from paceline.server.chat.format import ChatFormat
 from paceline.server.errors import ApiError
 from paceline.server.schemas.chat import Message, ToolCall
 from paceline.text.chat import is_picture
-from paceline.text.pictures import open_picture
+from paceline.text.pictures import data_of
 
 _ROLES = ("system", "user", "assistant", "tool")
 _OTHER_NAMES = {"developer": "system", "function": "tool"}
@@ -62,12 +62,12 @@ def _content(content: Any, name: str, form: ChatFormat) -> str | list[dict[str, 
 
 
 def _picture(part: Any, name: str) -> dict[str, Any]:
-    """A picture, opened: sent along in a `data:` URL, since a server that fetches is a door to its network."""
+    """The bytes of a picture, sent along in a `data:` URL: a server that fetches is a door to its network."""
     found = part.get("image_url")
     url = found.get("url") if isinstance(found, dict) else found
     if not isinstance(url, str) or not url.startswith("data:"):
         raise ApiError(400, f"{name} is at {str(url)[:60]!r}; allowed: data:image/…;base64,…, nothing is fetched", name)
-    return {"type": "image", "image": open_picture(url, name)}
+    return {"type": "image", "image": data_of(url, name)}
 
 
 def _role(role: str, name: str, form: ChatFormat) -> str:
