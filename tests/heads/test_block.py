@@ -158,3 +158,39 @@ def test_who_leaves_takes_all_along(subject: Subject) -> None:
     second.close()
     assert (len(subject.pool.guests), subject.pool.num_bytes, len(subject.pool._stacks)) == before
     assert subject.plain.differences(two, decode(subject.target, two)) == []
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_token_that_only_the_transition_knows_is_proposed(subject: Subject, native: bool) -> None:
+    """The slots' own logits say nothing; each token is followed by the one that a bigram table names."""
+    head = block_head(subject.model, transition="vanilla", rank=VOCAB)
+    follower = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        head.norm.weight.zero_()
+        head.markov_head.markov_w1.weight.copy_(torch.eye(VOCAB))
+        head.markov_head.markov_w2.weight.copy_(20.0 * torch.eye(VOCAB)[follower].T)
+    drafter = BlockDrafter(path=head)
+    drafter.attach(Environment(None, VOCAB, "cpu", host=subject.target.host))
+    guest = drafter._guest
+    assert guest is not None
+    trees = drafter._trees if native else SlotTrees(guest, None)
+    assert trees is not None
+    seen = 0
+
+    def look(engine: Any) -> None:
+        nonlocal seen
+        for request in engine.scheduler.decoding:
+            sequence = subject.target.sequence(request)
+            if sequence is None or not guest.has_room(sequence):
+                continue
+            [tree] = trees.grow([(request, sequence, DraftLimits(7))], drafter._weights, "x")
+            wanted, token = [], request.tokens[-1]
+            for _ in range(7):
+                token = int(follower[token])
+                wanted.append(token)
+            assert list(tree.tokens) == wanted
+            seen += 1
+
+    decode(subject.target, [job(40, 1, 6)], drafter, 3, on_step=look)
+    assert seen > 2
+    drafter.close()

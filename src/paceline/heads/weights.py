@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,6 +31,11 @@ class Weights:
         if isinstance(transition, RecurrentTransition):
             joint = _array(transition.joint_proj.weight[:, : 2 * rank])
         return cls(_array(transition.markov_w1.weight), _array(transition.markov_w2.weight), joint)
+
+    @cached_property
+    def columns(self) -> Floats:
+        """(r, num_logits): `w2` by columns, for whoever adds all of them up."""
+        return np.ascontiguousarray(self.w2.T)
 
     @property
     def rank(self) -> int:

@@ -38,6 +38,7 @@ class TransitionArrays(NamedTuple):
     w1: Floats  # (V, r)
     w2: Floats  # (num_logits, r)
     joint: Floats  # (F, state + r)
+    columns: Floats  # (r, num_logits): w2 again
 
 
 class Blocks:
@@ -63,6 +64,7 @@ class Blocks:
     ) -> None:
         self._library, self._frame, self._record = library, frame, record
         self._inputs, self._shape, self._ids = inputs, shape, ids
+        self._scored = np.zeros(shape.num_logits, np.float32)
         self._models: dict[int, tuple[BlockModel, Runner]] = {}
         self._said: dict[int, torch.Tensor] = {}  # by number of blocks
         self._count = 0  # of the last call
@@ -119,6 +121,7 @@ class Blocks:
                     vocab_size=shape.vocab_size,
                     ids=None if self._ids is None else self._ids.ctypes.data,
                     least=shape.least,
+                    scored=self._scored.ctypes.data,
                 ),
                 runner,
             )
@@ -131,17 +134,18 @@ class Blocks:
             require(model.num_features == 0, f"{model.num_features} features for no transition")
             model.rank = 0
             return None
-        w1, w2, joint = transition
+        w1, w2, joint, columns = transition
         rank = w1.shape[1]
         state = joint.shape[1] - rank
         for array in transition:
             require(array.dtype == np.float32 and array.flags.c_contiguous, f"a transition of {array.dtype}")
         require(len(w1) == self._shape.vocab_size, f"w1 is {w1.shape}")
         require(w2.shape == (self._shape.num_logits, rank), f"w2 is {w2.shape}")
+        require(columns.shape == w2.shape[::-1], f"columns are {columns.shape}")
         require(len(joint) == model.num_features and state in (0, rank), f"joint is {joint.shape}")
         require(model.num_features in (0, rank, 3 * rank), f"{model.num_features} features of rank {rank}")
         states = np.zeros((PAGE + 1) * state + model.num_features + state + 2 * rank, np.float32)
         model.rank, model.state_size = rank, state
         model.w1, model.w2, model.joint = w1.ctypes.data, w2.ctypes.data, joint.ctypes.data
-        model.states = states.ctypes.data
+        model.states, model.columns = states.ctypes.data, columns.ctypes.data
         return states

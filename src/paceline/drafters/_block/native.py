@@ -44,7 +44,7 @@ class NativeTrees:
             mask = None if grammar is None else np.ascontiguousarray(grammar.mask(), np.bool_)
             masks.append(mask)
             drafts.append(_draft(request, sequence, limits, mask))
-        arrays = None if weights is None else TransitionArrays(weights.w1, weights.w2, weights.joint)
+        arrays = None if weights is None else TransitionArrays(weights.w1, weights.w2, weights.joint, weights.columns)
         self._blocks.grow(drafts, arrays)
         return [_tree(draft, source) for draft in drafts]
 

@@ -106,7 +106,7 @@ class Observer:
         """Begin an anchor: what the slots (B, num_logits + F) said for a request."""
         with self._billed():
             growth = Growth(said, self._pupil.own, self._d2t)
-            drawn = [growth.draw(request, slot) for slot in range(len(said))]
+            drawn = growth.chain(request)
             ids = np.stack([one.own for one in drawn])
             logits = np.take_along_axis(growth.logits, ids, 1)
             rest = _rest(growth.logits, logits, _temperature(request))

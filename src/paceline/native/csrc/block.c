@@ -106,32 +106,48 @@ static const float *step(const Growth *growth, int64_t parent, int64_t node, int
     return vector;
 }
 
-/* A slot's candidates for the place where it stands, drawn once. */
-static const Offer *offer_of(Growth *growth, int64_t slot) {
+/* Adds columns (r, size), each by its factor, to `to`. Compiled for wide vectors too where the compiler can choose. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+static void add_columns(float *to, const float *columns, const float *factors, int64_t rank, int64_t size) {
+    for (int64_t k = 0; k < rank; k++)
+        for (int64_t i = 0; i < size; i++) to[i] += factors[k] * columns[k * size + i];
+}
+
+static double temperature_of(const Growth *growth) {
+    return growth->draft->temperature > 0.0 ? growth->draft->temperature : 1.0;
+}
+
+/* What a transition adds to the score of a candidate. */
+static double bias_of(const Growth *growth, int64_t own, const float *vector) {
+    const Transition *how = &growth->model->transition;
+    float sum = 0.0f;
+    for (int64_t k = 0; k < how->rank; k++) sum += how->w2[own * how->rank + k] * vector[k];
+    return (double)sum / temperature_of(growth);
+}
+
+/* A slot's candidates for the place where it stands, drawn once: the best behind the first node that asks. */
+static const Offer *offer_of(Growth *growth, int64_t slot, const float *vector) {
     Offer *offer = &growth->offers[slot];
     const BlockModel *model = growth->model;
-    if (offer->count < 0) {
-        const Scored scored = {(const char *)model->said, F32, model->num_logits + model->transition.num_features,
-                               model->num_logits, model->ids};
-        best_of(growth->draft, &scored, growth->row + slot, 1, growth->draft->position + slot, OFFERED,
-                offer->candidates, &offer->count);
-    }
+    if (offer->count >= 0) return offer;
+    const Transition *how = &model->transition;
+    memcpy(how->scored, said_by(growth, slot), (size_t)model->num_logits * 4);
+    if (how->rank > 0) add_columns(how->scored, how->columns, vector, how->rank, model->num_logits);
+    const Scored scored = {(const char *)how->scored, F32, model->num_logits, model->num_logits, model->ids};
+    best_of(growth->draft, &scored, 0, 1, growth->draft->position + slot, OFFERED, offer->candidates, &offer->count);
+    for (int64_t i = 0; i < offer->count && how->rank > 0; i++)
+        offer->candidates[i].value -= bias_of(growth, offer->candidates[i].token, vector);
     return offer;
 }
 
 /* Scores of a slot's candidates behind a node. 0 where they are no numbers. */
-static int score(Growth *growth, const Offer *offer, const float *vector, double *scores) {
-    const Transition *how = &growth->model->transition;
-    const double temperature = growth->draft->temperature > 0.0 ? growth->draft->temperature : 1.0;
+static int score(const Growth *growth, const Offer *offer, const float *vector, double *scores) {
     int is_any = 0;
     for (int64_t i = 0; i < offer->count; i++) {
         scores[i] = offer->candidates[i].value;
-        if (how->rank > 0) {
-            const float *row = how->w2 + offer->candidates[i].token * how->rank;
-            float sum = 0.0f;
-            for (int64_t k = 0; k < how->rank; k++) sum += row[k] * vector[k];
-            scores[i] += (double)sum / temperature;
-        }
+        if (growth->model->transition.rank > 0) scores[i] += bias_of(growth, offer->candidates[i].token, vector);
         if (isnan(scores[i])) return 0;
         is_any |= isfinite(scores[i]);
     }
@@ -141,8 +157,8 @@ static int score(Growth *growth, const Offer *offer, const float *vector, double
 /* Adds what may follow a node, or the pending token (-1), to the branches. */
 static void branch(Growth *growth, int64_t parent, int64_t node, int64_t token, double reached, int64_t slot) {
     double scores[OFFERED], total = 0.0, top = -INFINITY;
-    const Offer *offer = offer_of(growth, slot);
     const float *vector = growth->model->transition.rank > 0 ? step(growth, parent, node, token, slot) : NULL;
+    const Offer *offer = offer_of(growth, slot, vector);
     if (!score(growth, offer, vector, scores)) return;
     for (int64_t i = 0; i < offer->count; i++) top = scores[i] > top ? scores[i] : top;
     for (int64_t i = 0; i < offer->count; i++) total += exp(scores[i] - top);

@@ -12,7 +12,9 @@ typedef struct {
     int64_t state_size;           /* numbers that go along a path */
     int64_t num_features;         /* of each slot, behind its logits */
     const float *w1, *w2, *joint; /* (V, r), (num_logits, r), (num_features, state + r), all contiguous */
+    const float *columns;         /* (r, num_logits): w2 again, by columns */
     float *states;                /* (PAGE + 1, state) scratch, then (num_features + state + 2 r) more */
+    float *scored;                /* (num_logits,) scratch */
 } Transition;
 
 typedef struct {
