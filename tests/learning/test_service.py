@@ -49,6 +49,7 @@ def request(learning: Learning, number: int, tenant: str, traffic: Traffic, coun
 def learn_all(service: Learning) -> None:
     while service.rest():
         pass
+    service.close()
 
 
 def test_learning_takes_its_share_of_busy_time_and_no_more() -> None:

@@ -60,10 +60,12 @@ class Serving:
         self.supervisor.finish(self._next)
         self._next += 1
         self.supervisor.work(np.inf, lambda: 0.0)
+        self.supervisor.close()
 
     def look_after(self) -> None:
-        for _ in range(3):
+        for _ in range(30):
             self.supervisor.work(np.inf, lambda: 0.0)
+        self.supervisor.close()
 
     def tokens(self, anchors: list) -> float:
         return tokens_per_step(self.pupil.weights(self.tenant), anchors)

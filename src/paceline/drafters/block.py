@@ -166,4 +166,6 @@ class BlockDrafter(BaseDrafter):
         """See `Drafter`."""
         if self._guest is not None:
             self._guest.leave()
+        if self._observer is not None:
+            self._observer.learning.close()
         self._host = self._guest = self._trees = self._pupil = self._observer = None

@@ -20,6 +20,7 @@ MEMORY_BYTES = 4 << 20  # of anchors
 TABLE_BYTES = 2 << 20  # of what is learnt of a table, at most; rows that it has no room for stay the head's own
 
 _ANCHORS = 8  # of a step
+_PATIENCE = 0.003  # seconds that must be left for a step, even if the last one took longer
 _USES = 8.0  # of an anchor, on average: what is learnt from it then is learnt
 _RATE = 1.0  # of the first step of a row: what it changes a score by, in usual sizes of what a transition adds
 _FADING = 0.98  # of a row's squared gradients with each step: some fifty of them set its pace
@@ -41,6 +42,7 @@ class Learner:
         self._own = own
         self._memory = Memory(num_bytes, seed)
         self._num_seen, self._num_used = 0, 0.0
+        self._seconds = 0.0  # of the last step
         self.start_from(Delta.nothing(own))
 
     @property
@@ -72,10 +74,10 @@ class Learner:
 
     def work(self, until: float, clock: Callable[[], float]) -> int:
         """Learn as long as the next step should end by `until` of the clock; how many steps that were."""
-        steps, longest = 0, 0.0
-        while self.is_hungry and (start := clock()) + longest < until:
+        steps = 0
+        while self.is_hungry and (start := clock()) + min(self._seconds, _PATIENCE) < until:
             self.step()
-            longest, steps = max(longest, clock() - start), steps + 1
+            self._seconds, steps = clock() - start, steps + 1
         return steps
 
     def step(self) -> None:

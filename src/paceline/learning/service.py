@@ -84,6 +84,11 @@ class Learning:
         self.allowance.bill(self._clock() - start)
         return self.allowance.balance > 0 and any(one.has_work for one in supervisors)
 
+    def close(self) -> None:
+        """Nothing will be decoded any more."""
+        for supervisor in self._supervisors.values():
+            supervisor.close()
+
     def _look_after(self) -> None:
         if not self._watch.look(self._pupil.own):
             self.is_sound = False
@@ -98,6 +103,6 @@ class Learning:
             if idle is None:
                 return None
             self._pupil.forget(idle)
-            del self._supervisors[idle]
+            self._supervisors.pop(idle).close()
         seed = int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], "big")
         return Supervisor(self._pupil, tenant, SnapshotStore.of(self._identity, tenant), seed=seed)

@@ -7,6 +7,7 @@ pass it drafts, and the former weights are shadowed and may come back.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -116,6 +117,7 @@ class Supervisor:
         self._cases = Cases(seed)
         self._waiting: deque[tuple[Case, Anchor]] = deque()
         self._trials: list[Trial] = []
+        self._keeping: threading.Thread | None = None
         self._fresh = self._steps = 0  # since the last candidate was frozen
         kept = [version for version in map(self._taken_up, store.load()) if version is not None]
         self._attempt = max((version.attempt for version in kept), default=0)
@@ -147,6 +149,12 @@ class Supervisor:
     def finish(self, request: int) -> None:
         """A request has ended."""
         self._cases.finish(request)
+
+    def close(self) -> None:
+        """Wait until what was promoted is kept."""
+        if self._keeping is not None:
+            self._keeping.join()
+            self._keeping = None
 
     def work(self, until: float, clock: Callable[[], float]) -> None:
         """Judge, learn and look after what drafts, until a time of the clock or until nothing is left to do."""
@@ -266,8 +274,12 @@ class Supervisor:
             self._roll_back()
 
     def _keep(self) -> None:
+        """Have what drafts kept, beside what goes on: a disk may take long to say that it has something."""
+        self.close()
         version = self._incumbent
-        self._store.save(Snapshot(version.delta.arrays, version.belief, self._attempt))
+        snapshot = Snapshot(version.delta.arrays, version.belief, self._attempt)
+        self._keeping = threading.Thread(target=self._store.save, args=(snapshot,), name="paceline-keeping")
+        self._keeping.start()
 
     def _taken_up(self, snapshot: Snapshot) -> Version | None:
         """What was kept, unless it is of another head."""
