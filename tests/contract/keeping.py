@@ -45,6 +45,7 @@ class Watcher:
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.name = inner, inner.name
+        self.reads_hidden_states = getattr(inner, "reads_hidden_states", False)
         self.open: set[int] = set()
         self.seen: set[int] = set()
         self.num_proposed = 0

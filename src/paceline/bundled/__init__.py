@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+HEADS = ROOT / "heads"
 DEFAULT_TARGET = "paceline-tiny"
 DEFAULT_DRAFT = "paceline-tiny-draft"
 PROMPTS = ROOT / "prompts.jsonl"
@@ -29,10 +30,10 @@ def draft_model_of(target: str) -> str | None:
 
 def is_bundled(path: object) -> bool:
     """True of a folder that comes with the package."""
-    return isinstance(path, Path) and path.parent == ROOT
+    return isinstance(path, Path) and path.parent == HEADS
 
 
 def block_head_of(target: str) -> Path | None:
     """The folder of a bundled head that drafts for `target`, if there is one."""
-    folder = ROOT / f"{target}-block"
+    folder = HEADS / f"{target}-block"
     return folder if target in bundled_names() and folder.is_dir() else None
