@@ -27,7 +27,7 @@ from paceline.training.warming import warm_up
 
 _FIRST = 3  # slots of a short block
 _SHOWN = 64  # documents that a fresh head is shown
-_QUIET = 0.3  # of the target's final norm: logits that say nothing yet should be small
+_QUIET = 0.7  # of the target's final norm: logits that say nothing yet should be small
 COLDEST = 0.5  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
 
 
@@ -67,6 +67,7 @@ class BlockTrainee:
         with precision(batch.tokens.device):
             size = self.head.config.first_slot + proposals
             states = self._states(batch, chosen, taps, size) / heat.gather(1, rows).view(-1, 1)
+        states = self._dropped(states, draw)
         p, ids = rows_at(shares, rows), rows_at(tokens, rows)
         kind = torch.bfloat16 if is_in_bf16(batch.tokens.device) else torch.float32
         tail = self._tail()
@@ -130,6 +131,16 @@ class BlockTrainee:
         before = batch.tokens.gather(1, chosen.before.flatten(1)).view(n * a, proposals)
         vectors: torch.Tensor = head.markov_head.vectors(hidden, before)
         return torch.cat([hidden, vectors.to(hidden.dtype)], -1).flatten(0, 1)
+
+    def _dropped(self, states: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
+        """The same with some of the transition's vectors gone.
+
+        An engine picks candidates by a slot's own logits, before it knows the token before them: so these have to be
+        good by themselves.
+        """
+        width = self.head.config.layers.hidden_size
+        keeps = torch.from_numpy(draw.random((len(states), 1), np.float32) >= self.recipe.drop)
+        return torch.cat([states[:, :width], states[:, width:] * keeps.to(states.device)], -1)
 
     def _tail(self) -> torch.Tensor:
         """(V, r)."""

@@ -88,6 +88,7 @@ def changes(usual: Recipe, depth: int) -> list[Change]:
     found += [("transition", kind) for kind in ("vanilla", "gated", "rnn") if kind != usual.transition]
     found += [("loss", kind) for kind in ("kl", "tv", "lk", "match") if kind != usual.loss]
     found += [("weights", "pace" if usual.weights == "decay" else "decay")]
+    found += [("optimizer", kind) for kind in ("adamw", "muon") if kind != usual.optimizer]
     found += [("rate", usual.rate * factor) for factor in (0.5, 2.0)]
     found += [("mix", ((1.0, 1.0),)), ("mix", ((0.0, 0.6), (0.7, 0.2), (1.0, 0.2)))]
     return [(name, value) for name, value in found if getattr(usual, name) != value]

@@ -37,14 +37,15 @@ class Recipe:
     rank: int = 64
     loss: str = "match"
     weights: str = "decay"
-    rate: float = 2e-3
-    optimizer: str = "adamw"
+    rate: float = 6e-3
+    optimizer: str = "muon"
     mix: dict[float, float] = field(default_factory=lambda: dict(MIX))  # of temperatures
     length: int = 256  # tokens of a sequence
-    sequences: int = 8  # of a step
-    anchors: int = 32  # of a sequence
-    short: float = 0.0  # share of steps that train the first slots of more blocks: see `block.BlockTrainee`
-    reuse: int = 2  # steps on the same sequences, with anchors of their own: the target is run once for them
+    sequences: int = 4  # of a step
+    anchors: int = 64  # of a sequence
+    short: float = 0.7  # share of steps that train the first slots of more blocks: see `block.BlockTrainee`
+    drop: float = 0.3  # share of proposals that do without the transition
+    reuse: int = 3  # steps on the same sequences, with anchors of their own: the target is run once for them
     candidates: int = 128  # tokens whose probabilities the loss sees one by one
     seed: int = 0
 
@@ -107,8 +108,8 @@ def usual(target: PreTrainedModel, **choices: object) -> Recipe:
     config = target.config.get_text_config()
     depth, width, vocabulary = config.num_hidden_layers, config.hidden_size, config.vocab_size
     taps = tuple(dict.fromkeys(sorted({min(2, depth), depth // 2, max(depth - 3, depth // 2 + 1)})))
-    sequences = max(1, min(8, _LOGITS // (Recipe.length * vocabulary)))
-    anchors = max(1, min(32, _LOGITS // (8 * sequences * vocabulary)))
+    sequences = max(1, min(Recipe.sequences, _LOGITS // (Recipe.length * vocabulary)))
+    anchors = max(1, min(Recipe.anchors, _LOGITS // (8 * sequences * vocabulary)))
     found: dict[str, object] = {"taps": taps, "num_layers": 1 if width <= _NARROW else 2}
     found |= {"sequences": sequences, "anchors": anchors}
     return Recipe(**(found | choices))  # type: ignore[arg-type]
