@@ -270,9 +270,9 @@ def test_from_prompts_to_a_head_and_its_card(tmp_path: Path) -> None:
     assert read_head(tmp_path / "out").config.block_size == 3
     card = (tmp_path / "out" / "README.md").read_text()
     assert "paceline-tiny" in card
-    for tally in outcome.scores.tallies.values():
-        assert f"| {tally.count} | {tally.tau:.2f} |" in card
-    assert json.loads((tmp_path / "out" / "figures.json").read_text())["tau"] == outcome.scores.tau
+    for (kind, heat), tally in outcome.scores.tallies.items():
+        assert f"| {outcome.walked[f'{kind} at {heat:g}']:.2f} | {tally.tau:.2f} |" in card
+    assert json.loads((tmp_path / "out" / "figures.json").read_text())["tau"] == outcome.walked["all"]
     assert any("writes" in what for _, what in told)
     size = (tmp_path / "out" / "training" / "tokens.bin").stat().st_size
     assert size == 2 * outcome.num_tokens

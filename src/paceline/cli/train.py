@@ -111,11 +111,11 @@ def _show(order: Order, outcome: Outcome) -> None:
     table = Table(
         f"{order.out}: {outcome.steps} steps in {outcome.seconds / 60:.1f} minutes on {outcome.num_tokens} tokens "
         f"({outcome.corpus_bytes / 1e6:.1f} MB)",
-        ("held-out text", "anchors", "tau", "+-"),
+        ("held-out text", "tokens a step", "mean over places", "+-"),
     )
     for name, tally in outcome.scores.as_dict().items():
-        table.rows.append((name, str(tally["anchors"]), f"{tally['tau']:.2f}", f"{tally['error']:.2f}"))
-    table.notes.append(f"over all: {outcome.scores.tau:.2f} tokens a step of a chain of 7, expected")
+        table.rows.append((name, f"{outcome.walked[name]:.2f}", f"{tally['tau']:.2f}", f"{tally['error']:.2f}"))
+    table.notes.append(f"over all: {outcome.walked['all']:.2f} tokens a step of a chain of 7, expected")
     table.notes.append(f"use it: {_usage(order)}")
     show(table)
 

@@ -85,10 +85,9 @@ class Tally:
 
 @dataclass
 class Scores:
-    """Tallies by kind of text and temperature, and of each document its anchors' lengths together and their number."""
+    """Tallies by kind of text and temperature."""
 
     tallies: dict[Key, Tally] = field(default_factory=dict)
-    documents: dict[int, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def tau(self) -> float:
@@ -156,10 +155,6 @@ def _add(
         mine = is_valid & np.array([one == key for one in keys])
         if mine.any():
             scores.tallies.setdefault(key, Tally()).add(accepted[mine], shared[mine])
-    lengths = 1.0 + accepted.cumprod(-1).sum(-1)
-    for source in sorted({source for source, valid in zip(sources.tolist(), is_valid, strict=True) if valid}):
-        own = is_valid & (sources.cpu().numpy() == source)
-        scores.documents[source] = (float(lengths[own].sum()), int(own.sum()))
 
 
 def distinct(documents: Sequence[Document], n: int = 4) -> float:

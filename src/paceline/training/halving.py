@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.training.data import Document
-from paceline.training.evaluate import Scores
 from paceline.training.recipe import Recipe
+from paceline.training.walking import Walked
 
 Change = tuple[str, Any]  # a field of the recipe, and its value; a mix in pairs
 RUNGS = (16, 8, 4)  # settings; each rung trains twice as long as the one before
@@ -44,17 +44,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting that was trained: its held-out scores, and what its steps cost in plain steps."""
+    """A setting that was trained: its steps through held-out text, and what a step costs in plain steps."""
 
     setting: Setting
-    scores: Scores
+    walked: Walked
     cost: float
     minutes: float
 
     @property
     def speed(self) -> float:
         """Predicted tokens in the time of a plain step."""
-        return self.scores.tau / self.cost
+        return self.walked.tau / self.cost
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def effects(rungs: Sequence[Sequence[Trial]]) -> list[Effect]:
 
 def effect_of(trial: Trial, usual: Trial, rung: int) -> Effect:
     """Paired over the held-out documents that both were walked on."""
-    shared = sorted(trial.scores.documents.keys() & usual.scores.documents.keys())
-    mine, other = (np.array([one.scores.documents[i] for i in shared]) for one in (trial, usual))
+    shared = sorted(trial.walked.documents.keys() & usual.walked.documents.keys())
+    mine, other = (np.array([one.walked.documents[i] for i in shared]) for one in (trial, usual))
     price = np.log(usual.cost / trial.cost)
     chosen = np.random.default_rng(rung).integers(0, len(shared), (_DRAWS, len(shared)))
     drawn = np.log(_taus(mine[chosen]) / _taus(other[chosen])) + price
@@ -162,7 +162,7 @@ def effect_of(trial: Trial, usual: Trial, rung: int) -> Effect:
 
 
 def _taus(documents: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of documents (..., n, 2), each its anchors' lengths together and their number."""
+    """Of documents (..., n, 2), each its tokens and steps."""
     return np.asarray(documents[..., 0].sum(-1) / documents[..., 1].sum(-1))
 
 

@@ -26,10 +26,12 @@ from paceline.training.optimizing import optimizers
 from paceline.training.packing import Packed, pack
 from paceline.training.recipe import Recipe
 from paceline.training.state import Progressed, Weights, restore, save
+from paceline.training.walking import Walked, walk
 
 _WARM_UP, _CLIP, _AVERAGE = 0.05, 1.0, 0.999
 _EVALUATIONS = 12  # in a run
 _HELD_OUT = 48  # sequences that are evaluated while it runs
+_EVALUATED, _WALKED = 4, 1  # sequences at once
 _SMOOTH = 0.98  # of the loss that is shown
 _SAVED = 60.0  # seconds between files
 
@@ -142,6 +144,11 @@ class Run:
         with self._in_place(self._best):
             return evaluate(self.trainee, self._batches(self._tests), self._held_out)
 
+    def walked(self) -> Walked:
+        """The best weights' steps through all held-out text."""
+        with self._in_place(self._best):
+            return walk(self.trainee, self._batches(self._tests, _WALKED))
+
     def write(self, folder: Path) -> None:
         """The best weights as a drafter."""
         with self._in_place(self._best):
@@ -192,8 +199,7 @@ class Run:
     def _order(self) -> Any:
         return np.random.default_rng([self.trainee.recipe.seed, 3, self.state.epoch]).permutation(len(self._train))
 
-    def _batches(self, packed: Packed) -> Iterator[Packed]:
-        size = self.trainee.recipe.sequences
+    def _batches(self, packed: Packed, size: int = _EVALUATED) -> Iterator[Packed]:
         return (packed.rows(slice(i, i + size), self._device) for i in range(0, len(packed), size))
 
     @contextmanager

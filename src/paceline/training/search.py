@@ -81,7 +81,7 @@ class Lab:
         run.write(folder / "head")
         depth = min(run.trainee.depth, DEPTH)
         seconds = draft_seconds(self._llm, spec_of(folder / "head"), self._prompts)
-        return Trial(setting, run.scores(), self._costs.step(depth, seconds), minutes)
+        return Trial(setting, run.walked(), self._costs.step(depth, seconds), minutes)
 
 
 _LABS = {"block": Lab}  # by kind
@@ -114,7 +114,7 @@ def _name(setting: Setting) -> str:
 
 def _as_dict(found: Found) -> dict[str, Any]:
     trials = [
-        {"rung": number + 1, "setting": str(trial.setting), "tau": trial.scores.tau, "cost": trial.cost}
+        {"rung": number + 1, "setting": str(trial.setting), "tau": trial.walked.tau, "cost": trial.cost}
         | {"speed": trial.speed, "minutes": trial.minutes}
         for number, rung in enumerate(found.rungs)
         for trial in rung

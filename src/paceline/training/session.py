@@ -88,6 +88,7 @@ class Outcome:
     """What a training came to."""
 
     scores: Scores
+    walked: dict[str, float]  # tokens a step by kind of text and temperature, and over all
     corpus_bytes: int
     num_tokens: int
     steps: int
@@ -114,8 +115,17 @@ def train(order: Order, tell: Tell = lambda share, what: None) -> Outcome:
         if run.state.best_step:
             run.write(order.out)
     tell(1.0, "evaluating")
-    scores = run.scores()
-    outcome = Outcome(scores, corpus.num_bytes, corpus.num_tokens, run.state.step, run.state.seconds, order.out)
+    walked, held_out = run.walked(), corpus.read(True)
+    steps = {f"{kind} at {heat:g}": tau for (kind, heat), tau in walked.by_kind(held_out).items()}
+    outcome = Outcome(
+        run.scores(),
+        steps | {"all": walked.tau},
+        corpus.num_bytes,
+        corpus.num_tokens,
+        run.state.step,
+        run.state.seconds,
+        order.out,
+    )
     _describe(order, run, corpus, outcome)
     return outcome
 
@@ -196,13 +206,14 @@ def _describe(order: Order, run: Run, corpus: Corpus, outcome: Outcome) -> None:
         "model": order.model,
         "kind": order.kind,
         "recipe": recipe,
-        "tau": outcome.scores.tau,
+        "tau": outcome.walked["all"],
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "tokens": outcome.num_tokens,
         "best_step": run.state.best_step,
         "history": run.state.history,
         "scores": outcome.scores.as_dict(),
+        "walked": outcome.walked,
     }
     (order.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (order.out / "README.md").write_text(card(figures, held_out), encoding="utf-8")
