@@ -2,6 +2,7 @@
 
 usage: scripts/coverage sweep OUT.jsonl [NAME ...] [--changed] [--again VERDICT ...]
        scripts/coverage one NAME ...          the verdicts, here and now
+       scripts/coverage pictures [NAME ...]    the verdicts on pictures in prompts, kept in docs/pictures.jsonl
        scripts/coverage table OUT.jsonl       writes docs/coverage.md and the verdicts that `--changed` goes by
 
 A sweep goes on where it stopped: the last line of a name counts, and names that have one are left out but for those
@@ -15,15 +16,18 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from paceline.console import progress
-from sweeping.entries import entries
+from sweeping.entries import MAPPINGS, entries
 from sweeping.judge import judge
-from sweeping.table import KEPT, kept_verdicts, read_sweep, write_page
+from sweeping.pictures import judge_pictures
+from sweeping.table import KEPT, keep_pictures, kept_verdicts, read_sweep, write_page
 
+Judge = Callable[[str], dict[str, Any]]
 _LIMIT = 300  # seconds of one entry
 
 
@@ -32,6 +36,9 @@ def main() -> int:
     given = _parsed()
     if given.command == "table":
         write_page(read_sweep(given.out))
+        return 0
+    if given.command == "pictures":
+        keep_pictures([_judged(name, judge_pictures) for name in given.names or MAPPINGS["image-text-to-text"]])
         return 0
     if given.command == "one":
         for name in given.names:
@@ -49,6 +56,7 @@ def _parsed() -> argparse.Namespace:
     sweep.add_argument("names", nargs="*")
     sweep.add_argument("--changed", action="store_true")
     sweep.add_argument("--again", nargs="+", default=[])
+    commands.add_parser("pictures").add_argument("names", nargs="*")
     commands.add_parser("one").add_argument("names", nargs="+")
     commands.add_parser("table").add_argument("out", type=Path)
     return parser.parse_args()
@@ -60,16 +68,16 @@ def _sweep(given: argparse.Namespace) -> None:
     wanted = [name for name in given.names or entries() if name not in done]
     with given.out.open("a", encoding="utf-8") as out, progress("entries", len(wanted)) as bar:
         for name in wanted:
-            out.write(json.dumps(_judged(name)) + "\n")
+            out.write(json.dumps(_judged(name, judge)) + "\n")
             out.flush()
             bar()
 
 
-def _judged(name: str) -> dict[str, Any]:
+def _judged(name: str, judged: Judge) -> dict[str, Any]:
     """The verdict of a process of its own: one that dies or does not end is a crash."""
     fork = multiprocessing.get_context("fork")  # what this process has imported need not be imported again
     ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_tell, args=(name, theirs))
+    process = fork.Process(target=_tell, args=(name, judged, theirs))
     process.start()
     theirs.close()
     try:
@@ -84,10 +92,10 @@ def _judged(name: str) -> dict[str, Any]:
         process.join()
 
 
-def _tell(name: str, pipe: Connection) -> None:
+def _tell(name: str, judged: Judge, pipe: Connection) -> None:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
-    pipe.send(judge(name))
+    pipe.send(judged(name))
 
 
 def _changed(found: dict[str, dict[str, Any]]) -> int:

@@ -15,7 +15,7 @@ from paceline._version import __version__
 from sweeping.entries import MAPPINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, KEPT = DOCS / "coverage.md", DOCS / "coverage.jsonl"
+PAGE, KEPT, PICTURES = (DOCS / name for name in ("coverage.md", "coverage.jsonl", "pictures.jsonl"))
 VERDICTS = {
     "exact-native": "exact, native kernels",
     "exact-modules": "exact, the model's own modules",
@@ -46,6 +46,14 @@ def write_page(found: Sweep) -> None:
     PAGE.write_text("\n".join(_page(found)) + "\n", encoding="utf-8")
 
 
+def keep_pictures(found: list[dict[str, Any]]) -> None:
+    """Keep verdicts on pictures, those of other types as they were, and write the page anew from what is kept."""
+    kept = read_sweep(PICTURES) if PICTURES.exists() else {}
+    kept |= {line["name"]: {name: line[name] for name in ("name", "verdict", "why")} for line in found}
+    PICTURES.write_text("".join(json.dumps(kept[name]) + "\n" for name in sorted(kept)), encoding="utf-8")
+    PAGE.write_text("\n".join(_page(read_sweep(KEPT))) + "\n", encoding="utf-8")
+
+
 def _page(found: Sweep) -> list[str]:
     day = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     return [
@@ -60,6 +68,7 @@ def _page(found: Sweep) -> list[str]:
         *_counts(found),
         "",
         *(line for name in MAPPINGS for line in _of_mapping(name, found)),
+        *_pictures(read_sweep(PICTURES)),
         *_reasons(found),
     ]
 
@@ -68,8 +77,8 @@ _INTRODUCTION = """\
 Each entry is a model type of transformers' mappings, as a tiny random model whose every parameter counts, saved and
 loaded as a user would. *Exact* means two things. Greedy text is that of `generate`. And tokens and logits are those of
 plain decoding, bit for bit: with random draft trees, at temperatures, in batches whose prompts part after a page, and
-from the prefix cache. Prompts are up to three pages of 64 positions long, windows 16. Composite checkpoints
-(pictures, sound) are asked for text. *Native* is the path of the kernels in C, *modules* PyTorch's.
+from the prefix cache. Prompts are up to three pages of 64 positions long, windows 16. Composite checkpoints are asked
+for text here, and for pictures below. *Native* is the path of the kernels in C, *modules* PyTorch's.
 What it does not show: trained weights, bfloat16, several threads, long contexts, a GPU.""".splitlines()
 
 
@@ -88,6 +97,24 @@ def _of_mapping(mapping: str, found: Sweep) -> list[str]:
         if names:
             lines += [f"| {words} | {len(names)} | {', '.join(names)} |"]
     return [*lines, ""]
+
+
+def _pictures(found: Sweep) -> list[str]:
+    """Types that take pictures in prompts, and why others do not."""
+    lines = ["## Pictures in prompts", "", *_OF_PICTURES, "", "| | | |", "|---|---|---|"]
+    for verdict in ("exact", "refused", "wrong", "crash", "not-built"):
+        names = [name for name, line in found.items() if line["verdict"] == verdict]
+        lines += [f"| {VERDICTS.get(verdict, verdict)} | {len(names)} | {', '.join(names)} |"] if names else []
+    refused = {name: line["why"] for name, line in found.items() if line["verdict"] in ("refused", "wrong", "crash")}
+    lines += ["", "| refused | why |", "|---|---|"] if refused else []
+    return [*lines, *(f"| {name} | {_cell(why)} |" for name, why in refused.items()), ""]
+
+
+_OF_PICTURES = """\
+The same models with one picture and with two in a prompt, by `scripts/coverage pictures`. Greedy tokens are those of
+`generate`; tokens and logits with random draft trees, beside each other and from the prefix cache are those of plain
+decoding, bit for bit. Processors are made for this and plain, but for those of LLaVA, LLaVA-NeXT, Gemma 3 and Qwen-VL.
+*Not built* means that they do not suit the type, or that it does not run here as a tiny model.""".splitlines()
 
 
 def _reasons(found: Sweep) -> list[str]:

@@ -46,7 +46,7 @@ class LLM:
 
     Args:
         model: what to load; None is the bundled `paceline-tiny`.
-        tokenizer: a tokenizer, or where to load it from; None is the model's own, if it has one.
+        tokenizer: a tokenizer or a processor, or where to load it from; None is the model's own, if it has one.
         drafters: "auto", "none", or a list of names, option strings (`"suffix:min_match=3"`) or objects.
         draft_model: a small model, best of the same vocabulary: a name, a folder or a `PreTrainedModel`; it joins the
             automatic drafters.
@@ -123,7 +123,8 @@ class LLM:
         """The output of a prompt, or the outputs of several.
 
         A prompt is a string, token ids in a list or an array, or a mapping that holds either; several are a batch,
-        decoded together and returned in order, `n` samples of a prompt side by side. See `as_prompts`.
+        decoded together and returned in order, `n` samples of a prompt side by side. See `as_prompts`. Pictures stand
+        beside a text: `{"prompt": "… <image> …", "images": […]}`, in it the model's own placeholders.
 
         Args:
             prompts: what to continue: one prompt gives an `Output`, a list of them a list.
@@ -227,8 +228,9 @@ class LLM:
         """`generate`, or `stream`, on a conversation, or `generate` on several, through the model's chat template.
 
         Args:
-            messages: mappings with "role" and "content", a text or a list of text parts; a last message of the
-                assistant's is gone on with.
+            messages: mappings with "role" and "content", a text or a list of parts: of text, and of a model that sees
+                `{"type": "image", "image": …}`, a file, bytes, an array, a PIL image or a `data:` URL. A last message
+                of the assistant's is gone on with.
             sampling_params: as in `generate`, and so are the options.
             tools: functions or JSON schemas that the template may describe to the model.
             chat_template_kwargs: further variables for the template.

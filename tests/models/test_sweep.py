@@ -27,10 +27,14 @@ def test_a_tiny_configuration_keeps_its_type_and_its_own_features():
 
 def test_an_entry_that_dies_or_does_not_end_crashes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(commands, "judge", lambda name: os._exit(3))
-    assert commands._judged("llama")["why"] == "the process died: exit code 3"
+    assert commands._judged("llama", commands.judge)["why"] == "the process died: exit code 3"
     monkeypatch.setattr(commands, "judge", lambda name: time.sleep(60))
     monkeypatch.setattr(commands, "_LIMIT", 0.2)
-    assert commands._judged("llama") == {"name": "llama", "verdict": "crash", "why": "no end after 0.2 s"}
+    assert commands._judged("llama", commands.judge) == {
+        "name": "llama",
+        "verdict": "crash",
+        "why": "no end after 0.2 s",
+    }
 
 
 def test_what_differs_is_wrong_and_what_raises_crashes(monkeypatch: pytest.MonkeyPatch):

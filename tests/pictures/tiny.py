@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,7 +236,10 @@ class Subject:
     """A family's model, loaded, and beside it as transformers runs it."""
 
     def __init__(self, family: str, cache_tokens: int = 4096) -> None:
-        self.model, self.processor = FAMILIES[family]()
+        self._hold(*FAMILIES[family](), cache_tokens)
+
+    def _hold(self, model: PreTrainedModel, processor: Any, cache_tokens: int) -> None:
+        self.model, self.processor = model, processor
         self.llm = paceline.LLM(self.model, tokenizer=self.processor, cache_tokens=cache_tokens, drafters="none")
         self.target = self.llm.target
         self.plain = PlainRuns(self.target)
@@ -253,5 +257,7 @@ class Subject:
     def generated(self, prompt: Pictured, count: int) -> list[int]:
         """Greedy tokens by transformers alone."""
         given = self.processor(text=[prompt.text], images=[list(prompt.pictures)], return_tensors="pt")
-        out = self.model.generate(**given, max_new_tokens=count, do_sample=False, pad_token_id=0)
+        known = inspect.signature(self.model.forward).parameters
+        given = {name: value for name, value in given.items() if name in known}
+        out = self.model.generate(**given, max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None)
         return out[0, given["input_ids"].shape[1] :].tolist()
