@@ -93,8 +93,10 @@ def test_what_is_no_picture_is_refused(subject: Subject) -> None:
         subject.llm.generate({"prompt": "<image>" * 33, "images": [SMALL] * 33}, max_tokens=1)
     with pytest.raises(RequestError, match=r"has 1 '<image>' for 2 pictures"):
         subject.llm.generate({"prompt": "<image>", "images": [SMALL, SMALL]}, max_tokens=1)
+    with pytest.raises(RequestError, match="ends with a picture; allowed: text behind it"):
+        subject.llm.generate({"prompt": "w1 <image>", "images": [SMALL]}, max_tokens=1)
     with pytest.raises(RequestError, match="truncate_prompt_tokens"):
-        subject.llm.generate({"prompt": "<image>", "images": SMALL}, max_tokens=1, truncate_prompt_tokens=3)
+        subject.llm.generate({"prompt": "<image> w1", "images": SMALL}, max_tokens=1, truncate_prompt_tokens=3)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:

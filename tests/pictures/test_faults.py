@@ -87,7 +87,7 @@ def test_without_the_native_kernels_blocks_are_refused_and_others_are_not() -> N
         with pytest.raises(
             RequestError, match=r"pieces of a picture see each other in Gemma3For.*native kernels alone"
         ):
-            subject.llm.generate(subject.prompt(WIDE), max_tokens=1)
+            subject.llm.generate(subject.prompt(WIDE, 1), max_tokens=1)
         other = Subject("qwen3_vl")
         prompt = other.prompt(30, WIDE, 50)
         plain = other.llm.generate(prompt, max_tokens=8, tenant="a")

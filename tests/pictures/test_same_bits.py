@@ -53,7 +53,7 @@ def test_the_same_picture_is_found_and_another_is_not(subject: Subject) -> None:
     assert again >= 64
     assert cached(40, picture(61, 43, 9), 70, tenant="one") == 0, "of the same size, with other pixels"
     assert cached(40, WIDE, 70, tenant="another") == 0
-    assert cached(40, WIDE, 70, SMALL, tenant="one") == again
+    assert cached(40, WIDE, 70, SMALL, 1, tenant="one") == again
 
 
 def test_preemption_changes_no_bit(subject: Subject) -> None:

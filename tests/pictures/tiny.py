@@ -115,6 +115,54 @@ def gemma3() -> tuple[PreTrainedModel, Any]:
     )
 
 
+class _Gemma4Processor:
+    """What transformers' own does with one text, which wants sound and films as well."""
+
+    image_token = "<image>"
+
+    def __init__(self, image_processor: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.image_processor, self.tokenizer = image_processor, tokenizer
+
+    def __call__(self, text: list[str], images: list[list[Image.Image]], return_tensors: str) -> dict[str, Any]:
+        given = dict(self.image_processor(images[0], return_tensors=return_tensors))
+        parts = text[0].split(self.image_token)
+        for i, count in enumerate(given.pop("num_soft_tokens_per_image")):
+            parts[i] += "<image>" * int(count)
+        ids = self.tokenizer(["".join(parts)], return_tensors=return_tensors)
+        return {**ids, **given, "mm_token_type_ids": (ids["input_ids"] == 200).long()}
+
+
+def _gemma4(bidirectional: str | None) -> tuple[PreTrainedModel, Any]:
+    config = transformers.Gemma4Config(
+        text_config={
+            **_TEXT,
+            "head_dim": 16,
+            "global_head_dim": 16,
+            "sliding_window": 37,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "hidden_size_per_layer_input": 8,
+            "pad_token_id": 0,
+            "vocab_size_per_layer_input": VOCAB,
+            "num_kv_shared_layers": 0,
+            "use_bidirectional_attention": bidirectional,
+        },
+        vision_config={**_TOWER, "num_key_value_heads": 2, "head_dim": 16, "patch_size": 4, "pooling_kernel_size": 3},
+        audio_config=None,
+        image_token_id=200,
+    )
+    reads = transformers.Gemma4ImageProcessorPil(patch_size=4, max_soft_tokens=70, pooling_kernel_size=3)
+    return _built(transformers.Gemma4ForConditionalGeneration, config), _Gemma4Processor(reads, tokenizer("<image>"))
+
+
+def gemma4() -> tuple[PreTrainedModel, Any]:
+    """Which has the code for blocks, and here none; embeddings of tokens enter each layer."""
+    return _gemma4(None)
+
+
+def gemma4_blocks() -> tuple[PreTrainedModel, Any]:
+    return _gemma4("vision")
+
+
 class _PixtralProcessor:
     """What transformers' own does with one text; that one cannot be imported without torchvision."""
 
@@ -216,7 +264,8 @@ def llava_next() -> tuple[PreTrainedModel, Any]:
 
 
 FAMILIES: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
-    made.__name__: made for made in (gemma3, llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, llava_next)
+    made.__name__: made
+    for made in (gemma3, gemma4, gemma4_blocks, llava, mistral3, qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, llava_next)
 }
 
 

@@ -66,7 +66,8 @@ class Processor:
         """Token ids, and what towers read.
 
         Raises:
-            RequestError: the text has not as many placeholders as there are pictures, or the processor refuses it.
+            RequestError: the text has not as many placeholders as there are pictures, or nothing behind the last one;
+                or the processor refuses it.
         """
         count, wanted = prompt.text.count(self._mark), len(prompt.pictures)
         if count != wanted:
@@ -74,6 +75,8 @@ class Processor:
         how = {} if prompt.add_special_tokens else {"add_special_tokens": False}
         whole = self._call(prompt.text, prompt.pictures, how)
         ids = whole["input_ids"][0].tolist()
+        if ids[-1] == self._token_id:  # the last token is read with what is drafted
+            raise RequestError("the prompt ends with a picture; allowed: text behind it, one token at least")
         each = [whole] if wanted == 1 else [self._call(self._mark, [picture], {}) for picture in prompt.pictures]
         pictures = tuple(self._picture(one) for one in each)
         if sum(picture.num_tokens for picture in pictures) != ids.count(self._token_id):
@@ -118,7 +121,7 @@ def mark_of(inner: Any) -> str:
     Raises:
         ModelError: the processor does not say.
     """
-    mark = getattr(inner, "boi_token", None) or getattr(inner, "image_token", None)
+    mark = getattr(inner, "image_token", None)
     if not mark:
         raise ModelError(f"{type(inner).__name__} does not say what stands for a picture in a text")
     return str(mark)

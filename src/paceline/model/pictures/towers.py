@@ -26,6 +26,13 @@ class Towers:
         if not has_towers(model):
             raise ModelError(f"{type(model).__name__} has no features of pictures that take the place of tokens")
         self.token_id = _token_id(model)
+        self.has_blocks = False  # pieces of a picture see each other
+        self._number = getattr(sys.modules[type(model).__module__], "get_block_sequence_ids_for_mask", None)
+
+    @property
+    def ways(self) -> tuple[bool, ...]:
+        """What `has_blocks` may be."""
+        return (False,) if self._number is None else (False, True)
 
     def see(self, given: PicturedIds) -> SeenPrompt:
         """A prompt with its pictures, whose features are still to be made."""
@@ -41,12 +48,12 @@ class Towers:
         return Placed(positions[:, 0].numpy().astype(np.int64), int(offset), blocks)
 
     def _blocks(self, beside: Mapping[str, Any]) -> tuple[range, ...]:
-        """Places whose tokens see each other, by the model's own code where it has such blocks (Gemma 3)."""
-        number = getattr(sys.modules[type(self.model).__module__], "get_block_sequence_ids_for_mask", None)
+        """Places whose tokens see each other, by the model's own code."""
         kinds = beside.get("token_type_ids", beside.get("mm_token_type_ids"))
-        if number is None or kinds is None:
+        if not self.has_blocks or self._number is None or kinds is None:
             return ()
-        numbered = itertools.groupby(enumerate(number(kinds, device=kinds.device)[0].tolist()), key=lambda one: one[1])
+        numbers = self._number(kinds, device=kinds.device)[0].tolist()
+        numbered = itertools.groupby(enumerate(numbers), key=lambda one: one[1])
         runs = [[place for place, _ in run] for block, run in numbered if block >= 0]
         return tuple(range(run[0], run[-1] + 1) for run in runs)
 
