@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import struct
+import sys
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -15,6 +19,7 @@ from PIL import Image
 from paceline.errors import RequestError
 from paceline.server.app import create_app
 from paceline.server.settings import Settings
+from paceline.text.pictures import open_picture, open_pictures
 from pictures.tiny import Subject, picture
 
 TEMPLATE = (
@@ -46,8 +51,6 @@ def messages(*parts: Any) -> list[dict[str, Any]]:
 
 
 def test_every_form_of_a_picture_is_the_same_picture(subject: Subject, tmp_path: Any) -> None:
-    import numpy as np
-
     WIDE.save(tmp_path / "wide.png")
     forms = [
         {"type": "image", "image": WIDE},
@@ -100,24 +103,23 @@ def test_what_is_no_picture_is_refused(subject: Subject) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    """A few kilobytes that would be gigabytes of pixels."""
-    from paceline.text.pictures import open_picture
+    """A few bytes that would be gigabytes of pixels: by our limit, and by Pillow's own."""
+    for width, message in ((40_000, "40000 times 1000 pixels; allowed: 1 to"), (400_000, "decompression bomb")):
+        with pytest.raises(RequestError, match=message):
+            open_picture(png_of(width, 1000))
+    with pytest.raises(RequestError, match=r"pictures have \d+ pixels together; allowed: up to"):
+        open_pictures([png_of(5_000, 5_000)] * 6, "pictures")
 
-    file = BytesIO()
-    Image.new("1", (40_000, 1_000)).save(file, "png")
-    with pytest.raises(RequestError, match="40000 times 1000 pixels; allowed: 1 to"):
-        open_picture(file.getvalue())
-    file = BytesIO()
-    Image.new("1", (60_000, 6_000)).save(file, "png")
-    with pytest.raises(RequestError, match="allowed"):
-        open_picture(file.getvalue())
+
+def png_of(width: int, height: int) -> bytes:
+    """The beginning of a file."""
+    found = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")):
+        found += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return found
 
 
 def test_without_pillow_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from paceline.text.pictures import open_picture
-
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(RequestError, match=r"pip install \"paceline\[pictures\]\""):
         open_picture(b"anything")
