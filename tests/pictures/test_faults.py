@@ -96,6 +96,14 @@ def test_without_the_native_kernels_blocks_are_refused_and_others_are_not() -> N
         assert [(t.id, t.logprob) for t in again.tokens] == [(t.id, t.logprob) for t in plain.tokens]
 
 
+def test_a_block_of_two_pictures_is_refused() -> None:
+    """Its first pages would be known by the first picture alone."""
+    subject = Subject("gemma4_blocks")
+    with pytest.raises(RequestError, match="side by side; allowed for this model: text between them"):
+        subject.llm.generate(subject.prompt(2, WIDE, picture(33, 50, 4), 1), max_tokens=1)
+    subject.llm.close()
+
+
 def test_a_model_without_towers_says_what_it_takes() -> None:
     with (
         paceline.LLM(cache_tokens=1024) as llm,

@@ -56,6 +56,18 @@ def test_the_same_picture_is_found_and_another_is_not(subject: Subject) -> None:
     assert cached(40, WIDE, 70, SMALL, 1, tenant="one") == again
 
 
+def test_features_are_those_of_a_picture_alone(subject: Subject) -> None:
+    """Made again, and beside another picture: the same bits."""
+    towers, see = subject.target.decoder.towers, subject.llm.runtime.factory.seen
+    first, again, both = (see(subject.prompt(*parts, 1)).pictures for parts in ((WIDE,), (WIDE,), (WIDE, 1, HIGH)))
+    alone, whole = towers.features(first), towers.features(both)
+    assert alone.embeddings.isfinite().all()
+    for other in (towers.features(again), whole):
+        pairs = zip((alone.embeddings, *alone.by_layer), (other.embeddings, *other.by_layer), strict=True)
+        assert all(torch.equal(one, part[: len(one)]) for one, part in pairs)
+    assert len(whole.embeddings) > len(alone.embeddings)
+
+
 def test_preemption_changes_no_bit(subject: Subject) -> None:
     made = [subject.job(subject.prompt(60, WIDE, 3), 4), subject.job(subject.prompt(9, HIGH, 2), 5)]
     count = 0

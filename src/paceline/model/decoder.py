@@ -76,6 +76,14 @@ class Decoder:
             self._showing = forward_with_pictures(self.towers, self.pool, self._last_position, self._forward, prompt)
         return self._showing
 
+    def look(self, sequence: CachedSequence) -> bool:
+        """Have the towers see the pictures of a sequence's prompt, if they have to and have not; whether they did."""
+        prompt = sequence.pictures
+        if self.towers is None or prompt is None or not prompt.is_to_be_seen(sequence.length):
+            return False
+        self.towers.features(prompt)
+        return True
+
     def source(self, request: Request) -> Source | None:
         """The source of a request, as far as it is known; None where none is read."""
         if self.encoder is None:

@@ -97,9 +97,14 @@ class RequestCache:
             pool.states.restore(state, self._before)
 
     def read(self, max_rows: int) -> int:
-        """Read the next chunk; of how many positions. None are left if the cache holds all tokens but the last."""
+        """Read the next chunk; of how many positions. None are left if the cache holds all tokens but the last.
+
+        Before the first piece of a picture that has to be read, the towers look at it, and no position is read.
+        """
         if self._num_unread_source:
             return self._read_source()
+        if self._decoder.look(self.sequence):
+            return 0
         tokens, start = self._request.tokens, self.sequence.length
         end = min((start // PAGE_SIZE + 1) * PAGE_SIZE, len(tokens) - 1)
         if self._decoder.is_exact_by_construction:

@@ -43,8 +43,8 @@ def check_pictures(decoder: Decoder, towers: Towers, processor: Processor) -> No
         own = _own_logits(model, sample)
         for has_blocks in towers.ways:  # Gemma 4 has them in some sizes, and the code for them in all
             towers.has_blocks = has_blocks
-            error = _distance(decoder, towers.see(sample), sample.ids, own)
-            if error <= tolerance_of(model):
+            far = _distance(decoder, towers.see(sample), sample.ids, own)
+            if far <= tolerance_of(model):
                 return
     except PacelineError:
         raise
@@ -52,7 +52,7 @@ def check_pictures(decoder: Decoder, towers: Towers, processor: Processor) -> No
         raise ModelError(f"{name} does not run over a prompt with a picture: {first_line(error)}") from error
     allowed = f"relative; allowed {tolerance_of(model):.0e}"
     raise ModelError(
-        f"logits behind a picture differ from {name}'s own by {error:.2g} ({allowed}): "
+        f"logits behind a picture differ from {name}'s own by {far:.2g} ({allowed}): "
         "it does more with one than take its features in place of tokens, which would have to be written"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paceline.errors import RequestError
 from paceline.text.processor import Picture, PicturedIds
 
 
@@ -39,6 +40,15 @@ class SeenPrompt:
         self.pieces = np.where(is_piece, np.cumsum(is_piece) - 1, -1)  # (T,) the piece at each place; -1: none
         self.keys = list(_keys(given.ids, is_piece.tolist(), given.pictures))
         self.features: Features | None = None
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Refuse a block of two pictures: the first one's pages would depend on the second."""
+        picture = np.repeat(np.arange(len(self.pictures)), [one.num_tokens for one in self.pictures])
+        for block in self.blocks:
+            pieces = self.pieces[block.start : block.stop]
+            if len(set(picture[pieces[pieces >= 0]].tolist())) > 1:
+                raise RequestError("two pictures stand side by side; allowed for this model: text between them")
 
     def places(self, start: int, count: int) -> NDArray[np.int64]:
         """(1 or 3, count) rotary positions from place `start` on, also behind the prompt."""
@@ -65,6 +75,10 @@ class SeenPrompt:
             for place in range(max(block.start, start), min(block.stop, start + count)):
                 seen[place - start] = block.stop - 1
         return seen
+
+    def is_to_be_seen(self, start: int) -> bool:
+        """Whether there are pieces from place `start` on, and no features yet."""
+        return self.features is None and bool((self.pieces[start:] >= 0).any())
 
     def pieces_at(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) the piece at each place from `start` on, also behind the prompt; -1: none."""

@@ -64,5 +64,7 @@ class Viewer:
         assert self._decoder.towers is not None
         try:
             return SeenIds(given.ids, self._decoder.towers.see(given))
+        except RequestError:
+            raise
         except Exception as error:  # of the model's code
             raise RequestError(f"the model cannot place these pictures: {first_line(error)}") from error
