@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,14 @@ from paceline.training.data import Corpus, Document, Entry, Plan, Question, gene
 from paceline.training.draft import Independent
 from paceline.training.evaluate import Scores, distinct, evaluate
 from paceline.training.loop import Budget, Run
-from paceline.training.packing import pack
+from paceline.training.packing import Packed, pack
 from paceline.training.recipe import Recipe, usual
 from paceline.training.session import KINDS
+from paceline.training.walking import Walked, walk
 
 PROMPTS = {"story": 1500, "play": 600, "novel": 400, "command": 900, "maths": 900}  # to train on, by domain
 HELD_OUT = 40  # of each
+HEAD = {"taps": (4, 7), "num_layers": 1, "intermediate_size": 292, "rank": 48}  # under a million weights: 2 MB in bf16
 SHORT = (3, 33)  # tokens of an opening of prose
 
 
@@ -62,16 +65,22 @@ def main() -> None:
     target = read_model(DEFAULT_TARGET, "auto", torch.device("cpu"), attn_implementation="sdpa")
     target.requires_grad_(False)
     if args.baseline:
-        report(args, "draft", measure_draft(target, held_out), held_out)
+        subject, packed = Independent(target, drafter()), pack(held_out, Recipe.length)
+        report(
+            args, "draft", evaluate(subject, batches(packed, 4), held_out), walk(subject, batches(packed, 1)), held_out
+        )
         return
     train = [*train, *real(args, int(args.real * len(train)))]
     about = {"set": args.set, "real": args.real}
-    recipe = usual(target, **dict(parsed(item) for item in args.set))
+    recipe = usual(target, **(HEAD | dict(parsed(item) for item in args.set)))
     run = Run(KINDS["block"](target, recipe, DEFAULT_TARGET), (train, held_out), args.work / args.name, about)
     with progress("training", 1.0) as bar:
         run.train(Budget(args.minutes, args.steps), Watcher(bar.update, run, args.out))
     run.write(args.out)
-    report(args, args.name, run.scores(), held_out, run)
+    figures = report(args, args.name, run.scores(), run.walked(), held_out)
+    size = sum(w.numel() for w in load_file(args.out / "model.safetensors").values())
+    figures |= {"steps": run.state.step, "seconds": round(run.state.seconds), "parameters": size}
+    (args.work / f"{args.name}.json").write_text(json.dumps(figures | {"history": run.state.history}, indent=1))
 
 
 class Watcher:
@@ -145,27 +154,28 @@ def opening(llm: LLM, domain: str, text: str, draw: random.Random) -> list[int]:
     return llm.encode(text[:600])[: draw.randrange(*SHORT)]
 
 
-def measure_draft(target, held_out) -> Scores:
-    draft = read_model(str(bundled_path(DEFAULT_DRAFT)), "auto", torch.device("cpu"), attn_implementation="sdpa")
-    packed = pack(held_out, Recipe.length)
-    batches = (packed.rows(slice(i, i + 8), torch.device("cpu")) for i in range(0, len(packed), 8))
-    return evaluate(Independent(target, draft), batches, held_out)
+def drafter():
+    return read_model(str(bundled_path(DEFAULT_DRAFT)), "auto", torch.device("cpu"), attn_implementation="sdpa")
 
 
-def report(args: argparse.Namespace, name: str, scores: Scores, held_out, run: Run | None = None) -> None:
-    figures = {"scores": scores.as_dict(), "tau": scores.tau, "distinct_4_grams": distinct(held_out)}
+def batches(packed: Packed, size: int) -> Iterator[Packed]:
+    return (packed.rows(slice(i, i + size), torch.device("cpu")) for i in range(0, len(packed), size))
+
+
+def report(args: argparse.Namespace, name: str, scores: Scores, walked: Walked, held_out: list[Document]) -> dict:
+    """Tokens a step by domain and temperature, and accepted and overlap by position."""
     heats = sorted({heat for _, heat in scores.tallies})
+    figures = {"tau": walked.tau, "mean_over_places": scores.tau, "distinct_4_grams": distinct(held_out)}
     for domain in PROMPTS:
-        tallies = {heat: scores.tallies[domain, heat] for heat in heats if (domain, heat) in scores.tallies}
-        figures[domain] = {f"{heat:g}": round(tally.tau, 3) for heat, tally in tallies.items()}
+        found = {heat: tau for (kind, heat), tau in walked.by_kind(held_out).items() if kind == domain}
+        figures[domain] = {f"{heat:g}": round(tau, 3) for heat, tau in found.items()}
     for wanted in heats:
-        figures[f"at {wanted:g}"] = scores.over(lambda key, wanted=wanted: key[1] == wanted).as_dict()
-    if run is not None:
-        size = sum(w.numel() for w in load_file(args.out / "model.safetensors").values())
-        figures |= {"steps": run.state.step, "seconds": run.state.seconds, "parameters": size}
-        figures |= {"history": run.state.history}
+        members = [i for i in walked.documents if held_out[i].entry.temperature == wanted]
+        by_place = scores.over(lambda key, wanted=wanted: key[1] == wanted).as_dict()
+        figures[f"at {wanted:g}"] = {"tau": walked.over(members), "by_place": by_place}
     (args.work / f"{name}.json").write_text(json.dumps(figures, indent=1))
-    print(json.dumps({k: v for k, v in figures.items() if k not in ("scores", "history")}, indent=1))
+    print(json.dumps(figures, indent=1))
+    return figures
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from paceline.training.losses import overlap
 from paceline.training.packing import Packed
 
 DEPTH = 7  # draft tokens of the chains that are compared
+_ROWS = 128  # whose distributions are worked on at once, within the processor's cache
 _TINY = 1e-30  # of a probability
 
 Key = tuple[str, float]  # kind of text, temperature
@@ -112,6 +113,11 @@ def accepted(p: torch.Tensor, q: torch.Tensor, heat: torch.Tensor, tokens: torch
     At temperatures `heat` (R,) above 0 by shared noise: with rho = p / q, that both pick x has the chance of
     `losses.joint`, over p_x. At 0 it is whether the drafter's likeliest token is x.
     """
+    parts = (tensor.split(_ROWS) for tensor in (p, q, heat, tokens))
+    return torch.cat([_accepted(*part) for part in zip(*parts, strict=True)])
+
+
+def _accepted(p: torch.Tensor, q: torch.Tensor, heat: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     warm = heat.clamp_min(1e-3)[:, None]
     p, q = (p / warm).softmax(-1), (q / warm).softmax(-1)
     p_x, q_x = (part.gather(-1, tokens[:, None]) for part in (p, q))

@@ -52,6 +52,7 @@ def write_head(head: BlockHead, folder: Path, about: Verifier, dtype: torch.dtyp
     if head.d2t is not None:
         weights["d2t"] = (head.d2t - torch.arange(len(head.d2t))).contiguous()
     save_file(weights, part := folder / f".{_WEIGHTS}.part", metadata={"format": "pt"})
+    part.chmod(0o644)  # it is made for its owner alone
     os.replace(part, folder / _WEIGHTS)
     text = json.dumps(_as_fields(head.config, about, dtype), indent=2) + "\n"
     (part := folder / ".config.json.part").write_text(text, encoding="utf-8")
