@@ -113,7 +113,7 @@ def accepted(p: torch.Tensor, q: torch.Tensor, heat: torch.Tensor, tokens: torch
     At temperatures `heat` (R,) above 0 by shared noise: with rho = p / q, that both pick x has the chance of
     `losses.joint`, over p_x. At 0 it is whether the drafter's likeliest token is x.
     """
-    parts = (tensor.split(_ROWS) for tensor in (p, q, heat, tokens))
+    parts = (torch.split(tensor, _ROWS) for tensor in (p, q, heat, tokens))
     return torch.cat([_accepted(*part) for part in zip(*parts, strict=True)])
 
 

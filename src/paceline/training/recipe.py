@@ -43,8 +43,8 @@ class Recipe:
     length: int = 256  # tokens of a sequence
     sequences: int = 4  # of a step
     anchors: int = 64  # of a sequence
-    short: float = 0.7  # share of steps that train the first slots of more blocks: see `block.BlockTrainee`
-    drop: float = 0.3  # share of proposals that do without the transition
+    short: float = 0.6  # share of steps that train the first slots of more blocks: see `block.BlockTrainee`
+    drop: float = 0.4  # share of proposals that do without the transition
     reuse: int = 3  # steps on the same sequences, with anchors of their own: the target is run once for them
     candidates: int = 128  # tokens whose probabilities the loss sees one by one
     seed: int = 0
