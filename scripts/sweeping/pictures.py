@@ -74,7 +74,8 @@ class PlainProcessor:
         size = size if isinstance(size, int) else size[0]
         arrays = [np.asarray(image.resize((size, size)), dtype=np.float32) / 127 - 1 for image in images]
         pixels = torch.stack([torch.from_numpy(array).permute(2, 0, 1) for array in arrays])
-        return {"pixel_values": pixels[None] if self._kind in _FIVE_AXES else pixels}
+        sizes = {"image_sizes": torch.tensor([[size, size]] * len(images))} if "image_sizes" in self._known else {}
+        return {"pixel_values": pixels[None] if self._kind in _FIVE_AXES else pixels, **sizes}
 
     def _counts(self, given: Mapping[str, Any], count: int) -> list[int]:
         if "image_grid_thw" not in given:
