@@ -122,9 +122,8 @@ class LLM:
     ) -> Output | list[Output]:
         """The output of a prompt, or the outputs of several.
 
-        A prompt is a string, token ids in a list or an array, or a mapping that holds either; several are a batch,
-        decoded together and returned in order, `n` samples of a prompt side by side. See `as_prompts`. Pictures stand
-        beside a text: `{"prompt": "… <image> …", "images": […]}`, in it the model's own placeholders.
+        A prompt is a string, token ids in a list or an array, or a mapping that holds either, or a text and `images`;
+        several are a batch, decoded together and returned in order, `n` samples of a prompt side by side.
 
         Args:
             prompts: what to continue: one prompt gives an `Output`, a list of them a list.
@@ -228,9 +227,8 @@ class LLM:
         """`generate`, or `stream`, on a conversation, or `generate` on several, through the model's chat template.
 
         Args:
-            messages: mappings with "role" and "content", a text or a list of parts: of text, and of a model that sees
-                `{"type": "image", "image": …}`, a file, bytes, an array, a PIL image or a `data:` URL. A last message
-                of the assistant's is gone on with.
+            messages: mappings with "role" and "content", a text or a list of parts, such as `{"type": "image", "image":
+                file, bytes, array, PIL image or data: URL}`; a last one of the assistant's is gone on with.
             sampling_params: as in `generate`, and so are the options.
             tools: functions or JSON schemas that the template may describe to the model.
             chat_template_kwargs: further variables for the template.
@@ -271,10 +269,7 @@ class LLM:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: weights, settings, numeric path, releases. With a seed it stands for the bytes.
-
-        All weights are hashed when it is first asked for, from any thread, and once.
-        """
+        """16 hexadecimal digits: weights (hashed once), settings, path, releases. With a seed it means the bytes."""
         return self._runtime.fingerprint()
 
     @property
@@ -294,10 +289,7 @@ class LLM:
 
     @property
     def sampling_defaults(self) -> SamplingOptions:
-        """What the checkpoint's own generation settings recommend; used only if passed on by the caller.
-
-        `llm.generate(prompt, **llm.sampling_defaults)`. Empty for a model that recommends nothing.
-        """
+        """What the checkpoint's settings recommend, if anything: `llm.generate(prompt, **llm.sampling_defaults)`."""
         return self._runtime.sampling_defaults()
 
     @property
