@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
     atexit.register(_cache.cleanup)
     os.environ["PACELINE_CACHE"] = _cache.name
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -56,8 +56,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
-def pytest_collection_finish() -> None:
-    """What is imported by now is no garbage: to look through it whenever a model is closed takes a second."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """To look through all that is imported meanwhile, again and again, takes seconds."""
+    gc.disable()
+    result = yield
+    gc.enable()
+    forget_what_stays()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """What a file has imported or made for others stays too."""
+    result = yield
+    if nextitem is not None and nextitem.path != item.path:
+        forget_what_stays()
+    return result
+
+
+def forget_what_stays() -> None:
+    """What is there now is no garbage: to look through it whenever a model is closed takes a second."""
     gc.collect()
     gc.freeze()
 
