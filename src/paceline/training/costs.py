@@ -23,7 +23,8 @@ class Costs:
     @classmethod
     def of(cls, llm: LLM) -> Costs:
         """Measured now, within about two seconds."""
-        return cls.from_table(llm.runtime.thread.call(lambda: measure(llm.target)))
+        target = llm.target
+        return cls.from_table(llm.runtime.thread.call(lambda: measure(target)))
 
     @classmethod
     def from_table(cls, table: dict[int, ForwardCost]) -> Costs:
