@@ -58,5 +58,5 @@ def draft_seconds(llm: LLM, drafter: str, prompts: Sequence[Sequence[int]]) -> f
 
 
 def spec_of(folder: Path) -> str:
-    """How the drafter of a head's folder is asked for."""
-    return f"block:path={folder}"
+    """How the drafter of a head that may hardly be trained yet is asked for: as it is, and as it stays."""
+    return f"block:path={folder},probe=false,learn=false"
