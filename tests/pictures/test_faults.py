@@ -15,7 +15,8 @@ from paceline.errors import RequestError
 from paceline.model.pictures import prompt as prompts
 from paceline.model.pictures import towers
 from paceline.model.pictures.prompt import Features
-from pictures.tiny import Subject, picture, text
+from paceline.testing import ScriptedTarget
+from pictures.tiny import Subject, picture
 
 WIDE = picture(61, 43, 0)
 
@@ -105,11 +106,10 @@ def test_a_block_of_two_pictures_is_refused() -> None:
 
 
 def test_a_model_without_towers_says_what_it_takes() -> None:
-    with (
-        paceline.LLM(cache_tokens=1024) as llm,
-        pytest.raises(RequestError, match="allowed for this model: text alone"),
-    ):
-        llm.generate({"prompt": text(3, 0), "images": WIDE}, max_tokens=1)
+    target = ScriptedTarget(lambda history: -np.arange(5.0), vocab_size=5)
+    llm = paceline.LLM.from_target(target, drafters="none")
+    with llm, pytest.raises(RequestError, match="allowed for this model: text alone"):
+        llm.generate({"prompt": "<image>", "images": WIDE}, max_tokens=1)
 
 
 def test_rows_keep_their_bits_in_chunks_of_any_size() -> None:
