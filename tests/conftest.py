@@ -10,9 +10,9 @@ import tempfile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes; other thread counts have their own test
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one measures, the others remember
-    _cache = tempfile.TemporaryDirectory(prefix="paceline-tests-")
-    atexit.register(_cache.cleanup)
-    os.environ["PACELINE_CACHE"] = _cache.name
+    _shared = tempfile.TemporaryDirectory(prefix="paceline-tests-")
+    atexit.register(_shared.cleanup)
+    os.environ["PACELINE_CACHE"] = os.path.join(_shared.name, "cache")
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +21,9 @@ import hypothesis
 import pytest
 
 import paceline
+import warm
+
+SHARED = Path(os.environ["PACELINE_CACHE"]).parent  # by all test processes of a run
 
 hypothesis.settings.register_profile("paceline", deadline=None)  # other processes may hold any example up
 hypothesis.settings.load_profile("paceline")
@@ -79,6 +82,13 @@ def forget_what_stays() -> None:
     """What is there now is no garbage: to look through it whenever a model is closed takes a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[str]:
+    """An interpreter for processes of their own that has read torch and transformers already."""
+    with warm.python(SHARED) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

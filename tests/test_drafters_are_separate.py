@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -85,28 +84,28 @@ Facts(drafters={"ninth": 3})
     assert set(chosen_in(nodes)) == {"fourth", "fifth", "sixth"}
 
 
-def registered(folder: Path) -> list[str]:
+def registered(python: str, folder: Path) -> list[str]:
     """What a copy of the package finds."""
     code = "from paceline.drafters import available; print(*available())"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
-def test_a_file_more_is_a_drafter_more_and_a_file_less_one_less(tmp_path: Path) -> None:
+def test_a_file_more_is_a_drafter_more_and_a_file_less_one_less(python: str, tmp_path: Path) -> None:
     shutil.copytree(SRC / "paceline", tmp_path / "paceline", ignore=shutil.ignore_patterns("bundled", "*.c", "*.h"))
     folder = tmp_path / "paceline" / "drafters"
     (tmp_path / "paceline" / "bundled").mkdir()
     shutil.copy(SRC / "paceline" / "bundled" / "__init__.py", tmp_path / "paceline" / "bundled")
-    assert registered(tmp_path) == NAMES
+    assert registered(python, tmp_path) == NAMES
     (folder / "another.py").write_text(
         "from paceline.drafters.base import BaseDrafter, register\n\n"
         '@register("another")\nclass Another(BaseDrafter):\n    """Proposes nothing."""\n'
     )
-    assert registered(tmp_path) == sorted([*NAMES, "another"])
+    assert registered(python, tmp_path) == sorted([*NAMES, "another"])
     for name in NAMES[::2]:
         (folder / f"{name}.py").unlink()
-    assert registered(tmp_path) == sorted([*NAMES[1::2], "another"])
+    assert registered(python, tmp_path) == sorted([*NAMES[1::2], "another"])
     for name in NAMES[1::2]:
         (folder / f"{name}.py").unlink()
-    assert registered(tmp_path) == ["another"]
+    assert registered(python, tmp_path) == ["another"]

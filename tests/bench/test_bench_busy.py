@@ -166,7 +166,7 @@ def test_another_token_is_a_mismatch_but_not_in_transformers() -> None:
 
 
 def test_all_sides_take_turns_beside_busy_processes(
-    bench: Callable[..., Result], tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Callable[..., Result], tiny: str, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside: list[int] = []
 
@@ -177,6 +177,7 @@ def test_all_sides_take_turns_beside_busy_processes(
     def half_fresh(serve: str, *how: Any) -> Any:
         return (FreshProcess if "paceline_side" in serve else Here)(serve, *how)
 
+    monkeypatch.setattr(sys, "executable", python)
     monkeypatch.setattr(busy, "busy_processes", counted)
     monkeypatch.setattr(busy, "FreshProcess", half_fresh)
     monkeypatch.setattr(busy_sides.transformers_logging, "set_verbosity_error", lambda: None)  # of the whole process

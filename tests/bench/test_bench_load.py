@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def random_tiny() -> torch.nn.Module:
     return random_model("tiny", torch.float32, torch.device("cpu"))
 
 
-def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_round_of_real_processes(
+    bench: Bench, tiny: str, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a process says, whatever it begins with: the round that is not counted and the later load ask none."""
     asked: list[str] = []
     real = load._first_token
@@ -33,6 +36,7 @@ def test_one_round_of_real_processes(bench: Bench, tiny: str, tmp_path: Path, mo
         return real(name, *how) if len(asked) > len(NAMES) and name != LATER else (1.0, 2 * 10**7)
 
     monkeypatch.setattr(load, "_first_token", token)
+    monkeypatch.setattr(sys, "executable", python)
     file = tmp_path / "load.json"
     done = bench("load", "--model", tiny, "--repeats", 1, "--json", file)
     assert done.exit_code == 0, done.output

@@ -295,7 +295,10 @@ def test_every_recipe_has_an_adapter_and_pins_what_it_installs() -> None:
         assert all("==" in package for package in (*recipe.packages, *recipe.bare))
 
 
-def test_paceline_and_transformers_say_the_same_through_their_adapters(tiny: str, tmp_path: Path) -> None:
+def test_paceline_and_transformers_say_the_same_through_their_adapters(
+    tiny: str, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
     venue = Venue(tmp_path, 1, {"paceline": Recipe(), "transformers": Recipe()})
     prompts = [Prompt("list", tuple(b"1, 2, 3, 1, 2, 3, 1, 2,"))]
     what = Target(tiny, tiny, "float32", 1, 128, exports="")

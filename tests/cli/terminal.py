@@ -16,12 +16,12 @@ class Terminal:
     `code` runs in its place, with the same arguments.
     """
 
-    def __init__(self, *args: str, columns: int = 80, code: str = "", **env: str) -> None:
+    def __init__(self, *args: str, columns: int = 80, code: str = "", python: str = sys.executable, **env: str) -> None:
         start = ("-c", code) if code else ("-m", "paceline")
         self._own, theirs = pty.openpty()
         size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", sys.executable, *start, *args],
+            ["setsid", "--ctty", python, *start, *args],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -25,14 +25,13 @@ ANY = next(iter(available()))  # some drafter
 PACELINE = [sys.executable, "-m", "paceline"]
 
 
-def test_the_command_runs_as_a_process_of_its_own() -> None:
-    command = [*PACELINE, "generate", "Once upon a time", "--max-tokens", "5", "--seed", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+def test_the_command_runs_as_a_process_of_its_own(python: str) -> None:
+    command = [python, "-m", "paceline", "generate"]
+    few = ["Once upon a time", "--max-tokens", "5", "--seed", "4"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "seed 4" in done.stderr
-    refused = subprocess.run(
-        [*PACELINE, "generate", "Once", "--temperature", "nan"], capture_output=True, text=True, timeout=120
-    )
+    refused = subprocess.run([*command, "Once", "--temperature", "nan"], capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
 

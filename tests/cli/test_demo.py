@@ -22,7 +22,6 @@ from paceline.cli.generate import coloured
 from paceline.engine.request import Token
 from paceline.pacing import FixedPacer
 
-PACELINE = [sys.executable, "-m", "paceline", "demo"]
 TARGET, DRAFT = (str(bundled_path(name)) for name in ("paceline-tiny", DEFAULT_DRAFT))
 SMALL = ("--model", TARGET, "--max-tokens", "9")
 MOVES = re.compile(r"\x1b\[\d*[ABCDHJK]")
@@ -35,8 +34,9 @@ def run(run):
     return partial(run, "demo")
 
 
-def test_the_first_command_of_a_newcomer_races_a_model_of_134_million() -> None:
-    done = subprocess.run([*PACELINE, "--max-tokens", "6", "--json"], capture_output=True, text=True, timeout=300)
+def test_the_first_command_of_a_newcomer_races_a_model_of_134_million(python: str) -> None:
+    command = [python, "-m", "paceline", "demo", "--max-tokens", "6", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["same_bytes"] is True
@@ -80,9 +80,9 @@ main()
 """
 
 
-def test_on_a_terminal_both_texts_grow() -> None:
+def test_on_a_terminal_both_texts_grow(python: str) -> None:
     """One below the other, then, without colours, beside each other."""
-    terminal = Terminal("demo", *SMALL, code=TWICE)
+    terminal = Terminal("demo", *SMALL, code=TWICE, python=python)
     assert terminal.end() == 0, terminal.seen
     narrow, wide = terminal.seen.split("AND AGAIN")
     for seen, is_wide in ((narrow, False), (wide, True)):
@@ -157,9 +157,10 @@ def test_outputs_that_end_at_different_places_differ(bundled: paceline.LLM) -> N
     assert race.first_difference(short, replace(short, text="")) == 5
 
 
-@pytest.mark.parametrize("wanted", ["loading", "The prompt: "])
-def test_ctrl_c_ends_it_cleanly(wanted: str) -> None:
-    terminal = Terminal("demo", "--model", TARGET, "--max-tokens", "1900", "--temperature", "1")
+@pytest.mark.parametrize(("wanted", "is_cold"), [("loading", True), ("The prompt: ", False)])
+def test_ctrl_c_ends_it_cleanly(python: str, wanted: str, is_cold: bool) -> None:
+    asked = ("demo", "--model", TARGET, "--max-tokens", "1900", "--temperature", "1")
+    terminal = Terminal(*asked, python=sys.executable if is_cold else python)
     terminal.read_until(wanted)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130, terminal.seen

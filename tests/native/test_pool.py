@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -180,7 +179,7 @@ def test_nothing_runs_on_after_a_call(kernels: Library):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_of_a_fork_makes_workers_of_its_own():
+def test_a_child_of_a_fork_makes_workers_of_its_own(python: str):
     code = """
 import os, sys
 sys.path.insert(0, "tests")
@@ -196,7 +195,7 @@ _, status = os.wait()
 print(os.waitstatus_to_exitcode(status), bits() == expected)
 """
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
     assert done.stdout.split() == ["0", "True"], done.stderr
 
 

@@ -32,7 +32,7 @@ def write_package(site: Path, package: str, module: str, code: str, entry_points
     (site / f"{module}.py").write_text(code)
 
 
-def python_with(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python_with(python: str, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Python with a folder of packages before its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(SRC)])}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=180)
+    return subprocess.run([python, *arguments], env=environment, capture_output=True, text=True, timeout=180)

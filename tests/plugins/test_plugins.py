@@ -51,8 +51,8 @@ def test_an_installed_drafter_is_used_as_any_other(
     assert len(drafted.stats.drafters) > 1
 
 
-def test_an_installed_drafter_is_listed_with_its_package(installed: Path) -> None:
-    done = python_with(installed, "-m", "paceline", "drafters")
+def test_an_installed_drafter_is_listed_with_its_package(python: str, installed: Path) -> None:
+    done = python_with(python, installed, "-m", "paceline", "drafters")
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if line.startswith("example ")]
     assert "Repeats the last few tokens." in line

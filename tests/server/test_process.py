@@ -26,9 +26,9 @@ LONG = {"prompt": "Once", "max_tokens": 300, "temperature": 0, "ignore_eos": Tru
 
 
 @contextmanager
-def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(python: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`paceline serve` on a free port, and its address, once it answers."""
-    command = [sys.executable, "-m", "paceline", "serve", "--port", "0", *options]
+    command = [python, "-m", "paceline", "serve", "--port", "0"]
     with tempfile.NamedTemporaryFile() as file:  # a pipe that nobody reads would be full some time
         log = Path(file.name)
         process = subprocess.Popen(command, stderr=file, text=True)
@@ -86,10 +86,10 @@ def rest_of(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("num_signals", [1, 2])
-def test_the_first_signal_lets_streams_end_and_the_second_does_not(num_signals: int) -> None:
+def test_the_first_signal_lets_streams_end_and_the_second_does_not(python: str, num_signals: int) -> None:
     """What is said of the second one: it ends a stream that would take minutes."""
     body = LONG if num_signals == 1 else {**LONG, "max_tokens": 2000}
-    with served() as (process, url), begin(url, body) as stream:
+    with served(python) as (process, url), begin(url, body) as stream:
         if num_signals == 2:
             others = [begin(url, {**body, "seed": seed, "temperature": 1}) for seed in range(12)]
         process.send_signal(signal.SIGTERM)

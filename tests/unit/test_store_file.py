@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 import time
 import zipfile
@@ -40,9 +39,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.npz"
 
 
-def run_python(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+def run(python: str, code: str, *arguments: object) -> subprocess.Popen[bytes]:
     source = "import sys\nimport numpy as np\nfrom paceline.drafters._store import *\n" + textwrap.dedent(code)
-    return subprocess.Popen([sys.executable, "-c", source, *map(str, arguments)])
+    return subprocess.Popen([python, "-c", source, *map(str, arguments)])
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 99), min_size=1, max_size=9), st.integers(1, 3)), max_size=6))
@@ -67,7 +66,7 @@ def test_every_writer_keeps_what_others_have_saved_and_the_newest_stay_within_th
     assert held(path) == [([7, 8, 9], 1), ([9, 9, 9], 1)]
 
 
-def test_two_processes_at_once_lose_nothing(path: Path) -> None:
+def test_two_processes_at_once_lose_nothing(python: str, path: Path) -> None:
     opened(path)
     code = """
         file, mine = StoreFile(sys.argv[1], Vocabulary(100, "abc")), []
@@ -77,12 +76,12 @@ def test_two_processes_at_once_lose_nothing(path: Path) -> None:
             file.save(Texts.of(mine), 10000)
         assert not file.troubles
     """
-    writers = [run_python(code, path, who) for who in (1, 2)]
+    writers = [run(python, code, path, who) for who in (1, 2)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     assert sorted(text for text, _ in held(path)) == [[who, i, 7] for who in (1, 2) for i in range(10)]
 
 
-def test_a_process_killed_while_saving_leaves_a_whole_file_and_no_lock(path: Path) -> None:
+def test_a_process_killed_while_saving_leaves_a_whole_file_and_no_lock(python: str, path: Path) -> None:
     opened(path)
     code = """
         file = StoreFile(sys.argv[1], Vocabulary(100, "abc"))
@@ -93,7 +92,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_file_and_no_lock(path: Pat
     for _ in range(3):
         temporary = Path(f"{path}.tmp")
         temporary.unlink(missing_ok=True)
-        writer = run_python(code, path)
+        writer = run(python, code, path)
         deadline = time.monotonic() + 30
         while not temporary.exists() and time.monotonic() < deadline:
             time.sleep(0.0005)
