@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
@@ -15,7 +16,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
     os.environ["PACELINE_CACHE"] = os.path.join(_shared.name, "cache")
 
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import hypothesis
 import pytest
@@ -82,6 +85,14 @@ def forget_what_stays() -> None:
     """What is there now is no garbage: to look through it whenever a model is closed takes a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _garbage_of_closed_models_waits() -> Iterator[None]:
+    """It goes at the end of a file: to look for it whenever a model is closed takes a tenth of a second each time."""
+    has_models = "torch" in sys.modules  # else to read it would take seconds
+    with patch("paceline.runtime._give_memory_back") if has_models else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
