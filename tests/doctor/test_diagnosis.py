@@ -10,6 +10,9 @@ from paceline.bundled import DEFAULT_DRAFT
 from paceline.doctor.costs import ForwardPace
 from paceline.doctor.diagnosis import CHECKS, Finding, diagnose
 from paceline.doctor.facts import DrafterFacts, DraftModel, Facts, MachineLoad, draft_model, template_words
+from paceline.doctor.head_check import HeadFacts
+from paceline.doctor.heads import HeadForecast
+from paceline.doctor.prediction import Interval
 from paceline.doctor.questions import Question, read_questions
 from paceline.errors import ConfigError
 
@@ -38,6 +41,11 @@ CASES = {
     "threads": (replace(HEALTHY, threads=3), "OMP_NUM_THREADS=4"),
     "busy": (replace(HEALTHY, load=MachineLoad(1.26, ForwardPace(0.0084, 0.004))), "took 1.3 of 4 processors, and a "),
     "prepacking": (replace(HEALTHY, path="stock", dtype="float32"), "C compiler"),
+    "stale_head": (replace(HEALTHY, head=HeadFacts("block", 2.0, 3.5)), "trained for other text"),
+    "missing_head": (
+        replace(HEALTHY, forecast=HeadForecast(Interval(3.0, 2.8, 3.2), Interval(2.0, 1.9, 2.1), 7)),
+        "3.00 (2.80 to 3.20) tokens a step",
+    ),
     "bound": (replace(HEALTHY, host_share=0.31), "Overhead-bound: 31%"),
 }
 

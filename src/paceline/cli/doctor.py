@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from paceline.bundled import draft_model_of
 from paceline.cli.loading import load_with_progress
-from paceline.cli.options import DEVICE, DRAFT_MODEL, DTYPE
+from paceline.cli.options import DEVICE, DRAFT_MODEL, DTYPE, HEAD
 from paceline.console import Table, progress, show, write_json
 from paceline.errors import ModelError
 
@@ -28,6 +28,7 @@ def doctor(
     model: str = typer.Argument(None, help="Bundled name, hub name or folder.", show_default="paceline-tiny"),
     prompts: Path = typer.Option(None, help='Lines {"prompt": ..., "output": ...}.', show_default="the bundled ones"),
     draft_model: str = DRAFT_MODEL,
+    head: str = HEAD,
     max_tokens: int = typer.Option(64, min=1, help="Tokens to decode where no output is given."),
     dtype: str = DTYPE,
     device: str = DEVICE,
@@ -40,7 +41,7 @@ def doctor(
     from paceline.doctor.visit import examine, num_units
 
     questions = read_questions(prompts)
-    with load_with_progress(model, dtype=dtype, device=device, drafters="none") as llm:
+    with load_with_progress(model, dtype=dtype, device=device, drafters="none", head=head) as llm:
         drafters, known = _choose(llm, draft_model)
         with progress("recording and replaying", num_units(questions)) as advance:
             visit = examine(llm, questions, max_tokens, drafters, advance)

@@ -72,12 +72,8 @@ def serve(
     from paceline.server import Limits
     from paceline.server.observing.logs import configure
 
-    limits = replace(
-        Limits(),
-        max_open_requests=max_open_requests,
-        max_body_bytes=max_body_mb * 2**20,
-        request_seconds=request_seconds,
-    )
+    sizes = {"max_open_requests": max_open_requests, "max_body_bytes": max_body_mb * 2**20}
+    limits = replace(Limits(), request_seconds=request_seconds, **sizes)
     settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
     settings = replace(
         settings,
@@ -93,13 +89,8 @@ def serve(
     )
     listening = _listening(host, port)
     configure(log_level.value)
-    loading: dict[str, Any] = {
-        "drafters": parse_drafters(drafters),
-        "draft_model": draft_model,
-        "head": head,
-        "dtype": dtype,
-    }
-    loading |= {"device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
+    loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "head": head}
+    loading |= {"dtype": dtype, "device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
     _run(partial(_loader(model, size), **loading), settings, listening, drain_seconds)
 

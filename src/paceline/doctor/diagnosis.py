@@ -12,6 +12,8 @@ from paceline.doctor.facts import Facts
 PROBLEM, ADVICE, FACT = "problem", "advice", "fact"
 _ENOUGH = 50  # proposals from which it says something that none was accepted
 _OVERHEAD = 0.3  # share of a plain step beside the forward, from which that is what to mend
+_STALE = 0.75  # of what a head brought in training, below which it has gone stale
+_WORTH = 1.1  # times what is had already, from which a head is worth training
 _FLAT, _STEEP = 1.6, 4.0  # eight rows over one: below, rows are nearly free; above, they are not worth much
 
 
@@ -138,4 +140,46 @@ def bound(facts: Facts) -> list[Finding]:
     return found
 
 
-CHECKS = (vocabulary, template, draft_context, threads, busy, prepacking, never_accepted, quantisation, bound)
+def stale_head(facts: Facts) -> list[Finding]:
+    """What a head brings, and whether that is what it was trained to bring."""
+    if facts.head is None:
+        return []
+    found = facts.head
+    what = f"The {found.name} head brings {found.length:.2f} tokens a step on this text"
+    if found.promised is None:
+        return [Finding(FACT, what, "Its folder does not say what it brought where it was trained", "")]
+    why = f"On held-out text of its training it brought {found.promised:.2f}"
+    if found.length >= _STALE * found.promised:
+        return [Finding(FACT, what, why, "")]
+    change = "It is stale, or was trained for other text: train one on yours (`paceline train`, docs/training.md)"
+    return [Finding(PROBLEM, what, why, change)]
+
+
+def missing_head(facts: Facts) -> list[Finding]:
+    """A head on the target's hidden states, which could be trained."""
+    if facts.forecast is None:
+        return []
+    found = facts.forecast
+    what = (
+        f"A block head trained on such text should bring {found.mean_acceptance_length} tokens a step and "
+        f"{found.speedup} times plain decoding"
+    )
+    why = "That follows from how sure the target is of what it says, and from what forwards cost here"
+    if found.speedup.low <= _WORTH * facts.speedup:
+        return [Finding(FACT, what, why, "")]
+    return [Finding(ADVICE, what, why, "Train one: `paceline train MODEL --prompts FILE` (docs/training.md)")]
+
+
+CHECKS = (
+    vocabulary,
+    template,
+    draft_context,
+    threads,
+    busy,
+    prepacking,
+    never_accepted,
+    quantisation,
+    bound,
+    stale_head,
+    missing_head,
+)

@@ -8,6 +8,8 @@ from typing import Any
 
 from paceline.bundled import bundled_path
 from paceline.doctor.costs import ForwardPace
+from paceline.doctor.head_check import HeadFacts, check_head
+from paceline.doctor.heads import HeadForecast, forecast, head_share
 from paceline.doctor.machine import BUSY, num_cores
 from paceline.doctor.visit import Visit
 from paceline.engine.stats import DrafterStats
@@ -65,6 +67,9 @@ class Facts:
     num_prompts: int = 0
     num_templated: int = 0  # prompts with such words
     load: MachineLoad | None = None
+    speedup: float = 1.0  # that is predicted with these drafters
+    head: HeadFacts | None = None  # that is there
+    forecast: HeadForecast | None = None  # of one that is not
 
 
 def gather(llm: LLM, visit: Visit, draft: DraftModel | None) -> Facts:
@@ -90,7 +95,20 @@ def gather(llm: LLM, visit: Visit, draft: DraftModel | None) -> Facts:
         num_prompts=len(prompts),
         num_templated=sum(any(word in prompt for word in words) for prompt in prompts),
         load=MachineLoad(visit.busy_elsewhere, visit.pace),
+        speedup=visit.prediction().speedup.value,
+        head=(head := check_head(llm, visit.recordings)),
+        forecast=None if head is not None else _forecast(llm, visit),
     )
+
+
+def _forecast(llm: LLM, visit: Visit) -> HeadForecast | None:
+    """What a block head should bring on this text, where the target could host one."""
+    host = llm.runtime.environment.host
+    if host is None or llm.info is None:
+        return None
+    config = host.model.config.get_text_config()
+    share = head_share(config.hidden_size, config.vocab_size, llm.info.num_parameters)
+    return forecast(visit.recordings, visit.costs.usual(), share)
 
 
 def draft_model(name: str, refusal: str | None = None) -> DraftModel:
