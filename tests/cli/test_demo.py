@@ -34,7 +34,7 @@ def run(run):
     return partial(run, "demo")
 
 
-def test_the_first_command_of_a_newcomer_races_a_model_of_134_million(python: str) -> None:
+def test_the_first_command_of_a_newcomer_races_a_model_of_134_million(python: str, bundled: paceline.LLM) -> None:
     command = [python, "-m", "paceline", "demo", "--max-tokens", "6", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -43,8 +43,7 @@ def test_the_first_command_of_a_newcomer_races_a_model_of_134_million(python: st
     assert found["is_grown"] is True
     assert found["num_parameters"] == pytest.approx(134e6, rel=0.01)
     assert found["draft_model"] == DEFAULT_DRAFT
-    with paceline.load() as llm:  # a grown model says what the small one says
-        assert found["text"] == llm.generate(llm_prompt(), max_tokens=6).text
+    assert found["text"] == bundled.generate(llm_prompt(), max_tokens=6).text  # of the small one
 
 
 def llm_prompt() -> str:
