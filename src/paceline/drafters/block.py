@@ -19,7 +19,8 @@ from paceline.engine.tree import EMPTY, DraftTree
 from paceline.errors import ConfigError, DrafterError
 
 if TYPE_CHECKING:
-    from paceline.drafters._block import BlockPupil, Observer, Trees
+    from paceline.drafters._block.observing import BlockPupil, Observer
+    from paceline.drafters._block.trees import Trees
     from paceline.heads.block import BlockHead
     from paceline.heads.block_guest import BlockGuest
     from paceline.heads.weights import Weights
@@ -60,7 +61,8 @@ class BlockDrafter(BaseDrafter):
             ModelError: it cannot be read, or does not go with the target.
             ConfigError: no head is given or known, or the target cannot host one.
         """
-        from paceline.drafters._block import BlockPupil, Observer, trees_of
+        from paceline.drafters._block.observing import BlockPupil, Observer
+        from paceline.drafters._block.trees import trees_of
         from paceline.heads.block_guest import BlockGuest
         from paceline.heads.weights import Weights
 

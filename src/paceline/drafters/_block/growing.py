@@ -9,7 +9,7 @@ growth over such marginals is DDTree's; the noise is ours (docs/exactness.md).
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from paceline.drafters._draft_model.fed import bucket_of
 from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree, TreeBuilder
-from paceline.heads.weights import Floats, Weights
 from paceline.sampling.noise import largest
 from paceline.sampling.sampler import softmax
+
+if TYPE_CHECKING:
+    from paceline.heads.weights import Floats, Weights
 
 CONSIDERED = 16  # tokens of a slot among which belief is shared out
 BRANCH = 4  # of them, those that may become children

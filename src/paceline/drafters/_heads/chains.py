@@ -12,7 +12,6 @@ from paceline.drafters._draft_model import Growth, Shape
 from paceline.drafters._heads.followed import Followed
 from paceline.engine.request import DraftLimits, Request
 from paceline.engine.tree import DraftTree
-from paceline.native.frame import FrameSequence
 
 if TYPE_CHECKING:
     from paceline.heads.running import ChainedInTarget, HeadRows
@@ -75,6 +74,7 @@ class Chains:
     def _true_rows(self, request: Request, followed: Followed, end: int) -> HeadRows:
         """The rows up to `end` that were not read yet: the target's states, each with the token behind it."""
         from paceline.heads.running import HeadRows
+        from paceline.native.frame import FrameSequence
 
         sequence, start = followed.sequence, followed.num_read
         states = self.runner.states_of(sequence, start, end - start)
@@ -117,6 +117,7 @@ class Chains:
     def _drafted(self, followed: Followed, count: int) -> HeadRows:
         """The last nodes fed: each with its parent's state, seeing the text and its own ancestors."""
         from paceline.heads.running import HeadRows
+        from paceline.native.frame import FrameSequence
 
         sequence, parents = followed.sequence, followed.parents
         start, first = sequence.length, len(followed.tokens) - count
