@@ -55,7 +55,6 @@ def loaded(size: str, folder: Path) -> tuple[LLM, dict[str, Any]]:
 
 def ways(llm: LLM, drafters: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Options of a call by the name of a way; pacers belong to the engine's thread."""
-
     target = llm.target
 
     def pacer() -> Pacer:

@@ -93,7 +93,7 @@ def test_without_the_native_kernels_blocks_are_refused_and_others_are_not() -> N
         prompt = other.prompt(30, WIDE, 50)
         plain = other.llm.generate(prompt, max_tokens=8, tenant="a")
         assert list(plain.token_ids) == other.generated(prompt, 8)
-        again = other.llm.generate(prompt, max_tokens=8, tenant="a", drafters=["suffix"])
+        again = other.llm.generate(prompt, max_tokens=8, tenant="a", drafters="auto")
         assert [(t.id, t.logprob) for t in again.tokens] == [(t.id, t.logprob) for t in plain.tokens]
 
 

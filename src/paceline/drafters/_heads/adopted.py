@@ -49,7 +49,7 @@ class HeadDrafter(BaseDrafter):
             raise ConfigError(
                 f"{self.name}: this target shows no head its hidden states; allowed: a transformers model"
             )
-        folder = folder_of(self.name, self.path or environment.head)
+        folder = folder_of(self.name, self.path or environment.head or "")
         prompts = prompts_for(environment.tokenizer)
         found = adopt(folder, self.kind, environment.host, prompts, self.probe)
         self._digest = found.digest

@@ -10,8 +10,13 @@ import torch
 import paceline
 from exactness.models import build
 from heads.making import block_head
+from paceline.drafters import automatic
+from paceline.drafters.block import BlockDrafter
+from paceline.engine.request import Environment
 from paceline.errors import ModelError
 from paceline.heads.formats.speculators_dspark import Verifier, write_head
+
+ANY = automatic(Environment(None, 0, "cpu"))[0]
 
 
 def test_a_folder_joins_what_is_asked_for(tmp_path: Path) -> None:
@@ -21,9 +26,8 @@ def test_a_folder_joins_what_is_asked_for(tmp_path: Path) -> None:
     prompt = list(range(7, 40))
     with paceline.load(model, drafters="none") as llm:
         plain = llm.generate(prompt, max_tokens=20, ignore_eos=True)
-    spec = "block:probe=false"
-    with paceline.load(model, drafters=["suffix", spec], head=tmp_path) as llm:
-        assert [drafter.name for drafter in llm.runtime.drafters] == ["suffix", "block"]
+    with paceline.load(model, drafters=[ANY, BlockDrafter(path=str(tmp_path), probe=False)], head=tmp_path) as llm:
+        assert [drafter.name for drafter in llm.runtime.drafters][:2] == [ANY, BlockDrafter.name]
         assert llm.generate(prompt, max_tokens=20, ignore_eos=True).token_ids == plain.token_ids
         llm.generate(prompt, max_tokens=5, drafters="none")
     with pytest.raises(ModelError, match=r"no head that is known|config\.json"):
@@ -34,6 +38,6 @@ def test_one_in_memory_is_automatic() -> None:
     model = build("llama", torch.float32)
     with paceline.load(model, head=block_head(model)) as llm:
         names = {drafter.name for drafter in llm.runtime.drafters}
-        assert {"block", "suffix"} <= names
+        assert {BlockDrafter.name, ANY} <= names
     with paceline.load(model) as llm:
-        assert not {"block", "eagle", "medusa", "mtp"} & {drafter.name for drafter in llm.runtime.drafters}
+        assert not any(drafter.reads_hidden_states for drafter in llm.runtime.drafters)
