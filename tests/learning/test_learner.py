@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.learning.world import HIDDEN, RANK, SLOTS, Traffic, V, domain, tokens_per_step, transition, weights
 
+from learning.world import HIDDEN, RANK, SLOTS, Traffic, V, domain, tokens_per_step, transition, weights
 from paceline.heads.transitions import TRANSITIONS
 from paceline.heads.weights import Weights
 from paceline.learning import learner as module

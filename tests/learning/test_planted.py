@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
-from tests.learning.world import ANCHORS, Traffic, V, domain, tokens_per_step, weights
 
+from learning.world import ANCHORS, Traffic, V, domain, tokens_per_step, weights
 from paceline.heads.weights import Floats, Weights
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.cases import MOST_SAID, Tokens

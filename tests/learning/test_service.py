@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, weights
 
+from learning.world import ANCHORS, FakePupil, Traffic, domain, weights
 from paceline.learning import service as module
 from paceline.learning.allowance import SHARE, SLICE, Allowance
 from paceline.learning.service import MOST_TENANTS, Learning

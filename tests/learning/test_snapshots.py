@@ -183,10 +183,10 @@ def test_tenants_and_heads_have_folders_of_their_own(tmp_path: Path, monkeypatch
 
 def test_a_real_kill_loses_nothing_that_was_said_to_be_kept(tmp_path: Path) -> None:
     code = (
-        "import sys; from tests.learning.test_snapshots import *\n"
+        "import sys; from learning.test_snapshots import *\n"
         "for n in range(1, 10**6): SnapshotStore(Path(sys.argv[1])).save(snapshot(n)) and print(n, flush=True)"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[1])
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.learning.world import ANCHORS, FakePupil, Traffic, domain, tokens_per_step, weights
 
+from learning.world import ANCHORS, FakePupil, Traffic, domain, tokens_per_step, weights
 from paceline.learning import supervisor as module
 from paceline.learning.cases import COUNTED, SHADOWED, Case, Cases, Tokens
 from paceline.learning.snapshots import SnapshotStore

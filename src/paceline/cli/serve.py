@@ -72,8 +72,12 @@ def serve(
     from paceline.server import Limits
     from paceline.server.observing.logs import configure
 
-    sizes = {"max_open_requests": max_open_requests, "max_body_bytes": max_body_mb * 2**20}
-    limits = replace(Limits(), request_seconds=request_seconds, **sizes)
+    limits = replace(
+        Limits(),
+        max_open_requests=max_open_requests,
+        max_body_bytes=max_body_mb * 2**20,
+        request_seconds=request_seconds,
+    )
     settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
     settings = replace(
         settings,
@@ -87,12 +91,11 @@ def serve(
         log_prompts=log_prompts,
         otlp_endpoint=otlp_endpoint,
     )
-    listening = _listening(host, port)
     configure(log_level.value)
     loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "head": head}
     loading |= {"dtype": dtype, "device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
-    _run(partial(_loader(model, size), **loading), settings, listening, drain_seconds)
+    _run(partial(_loader(model, size), **loading), settings, _listening(host, port), drain_seconds)
 
 
 def _loader(model: str | None, size: str | None) -> Callable[..., LLM]:
