@@ -106,10 +106,7 @@ static const float *step(const Growth *growth, int64_t parent, int64_t node, int
     return vector;
 }
 
-/* Adds columns (r, size), each by its factor, to `to`. Compiled for wide vectors too where the compiler can choose. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
+/* Adds columns (r, size), each by its factor, to `to`. By columns, so that the compiler may add several at a time. */
 static void add_columns(float *to, const float *columns, const float *factors, int64_t rank, int64_t size) {
     for (int64_t k = 0; k < rank; k++)
         for (int64_t i = 0; i < size; i++) to[i] += factors[k] * columns[k * size + i];
