@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.doctor.costs import Seconds
-from paceline.doctor.prediction import Interval
+from paceline.doctor.prediction import Interval, interval_of
 from paceline.doctor.recording import RecordedOutput
 
 Floats = NDArray[np.float64]
@@ -69,8 +69,8 @@ def forecast(recordings: Sequence[RecordedOutput], seconds: Seconds, head_share:
         lengths.append(_length(chosen, drafts))
         gains.append(_gain(chosen, drafts, seconds, context, head_share))
     return HeadForecast(
-        _interval(_length(walked, drafts), lengths),
-        _interval(_gain(walked, drafts, seconds, context, head_share), gains),
+        interval_of(_length(walked, drafts), lengths),
+        interval_of(_gain(walked, drafts, seconds, context, head_share), gains),
         drafts,
     )
 
@@ -103,11 +103,6 @@ def _gain(walked: Sequence[Floats], num_drafts: int, seconds: Seconds, context: 
     plain = seconds(1, context)
     block = seconds(len(GREEDY.slots) + 1, context)
     return _length(walked, num_drafts) * plain / (seconds(num_drafts + 1, context) + head_share * block)
-
-
-def _interval(value: float, draws: Sequence[float]) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def head_share(hidden_size: int, vocab_size: int, num_weights: int) -> float:

@@ -73,9 +73,9 @@ def predict(
     return Prediction(
         len(plain),
         sum(replay.stats.num_emitted_tokens for replay in plain),
-        _interval(_rate(everything), [_rate(replays) for _, replays in draws]),
-        _interval(_length(everything), [_length(replays) for _, replays in draws]),
-        _interval(value, speedups),
+        interval_of(_rate(everything), [_rate(replays) for _, replays in draws]),
+        interval_of(_length(everything), [_length(replays) for _, replays in draws]),
+        interval_of(value, speedups),
         host / sum(replay.seconds(usual) for replay in plain),
     )
 
@@ -89,7 +89,8 @@ def _draw(
     return [plain[i] for i in prompts], [paced[turn][i] for turn, i in zip(turns, prompts, strict=True)]
 
 
-def _interval(value: float, draws: Sequence[float]) -> Interval:
+def interval_of(value: float, draws: Sequence[float]) -> Interval:
+    """A figure, with the interval of what a bootstrap drew of it."""
     low, high = np.quantile(draws, [(1 - _COVERED) / 2, (1 + _COVERED) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paceline.bundled import is_bundled
+from paceline.drafters._heads.pages import HostPages
 from paceline.drafters.base import BaseDrafter, option, register
-from paceline.engine.request import WARM_UP, DraftLimits, Environment, Request, StepOutcome
+from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.errors import ConfigError, DrafterError
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from paceline.heads.block import BlockHead
     from paceline.heads.block_guest import BlockGuest
     from paceline.heads.weights import Weights
-    from paceline.model.hosting import Host
-    from paceline.model.pool import CachedSequence
 
 
 @register("block")
@@ -41,10 +40,9 @@ class BlockDrafter(BaseDrafter):
     reads_hidden_states: ClassVar[bool] = True
     prior_tokens: ClassVar[float] = 2.0  # a head was trained on its target
     _name: str = field(default="", init=False, repr=False)
-    _host: Host | None = field(default=None, init=False, repr=False)
+    _pages: HostPages | None = field(default=None, init=False, repr=False)
     _guest: BlockGuest | None = field(default=None, init=False, repr=False)
     _weights: Weights | None = field(default=None, init=False, repr=False)
-    _made_up: dict[int, CachedSequence] = field(default_factory=dict, init=False, repr=False)
     _trees: Trees | None = field(default=None, init=False, repr=False)
     _pupil: BlockPupil | None = field(default=None, init=False, repr=False)
     _observer: Observer | None = field(default=None, init=False, repr=False)
@@ -69,7 +67,7 @@ class BlockDrafter(BaseDrafter):
         if environment.host is None:
             raise ConfigError("block: this target hosts no heads; allowed: a transformers model that Paceline loaded")
         head, self._name = self._found(environment)
-        self._host = environment.host
+        self._pages = HostPages(environment.host)
         self._weights = None if head.markov_head is None else Weights.of(head.markov_head)
         self._guest = BlockGuest(head, environment.host)
         self._trees = trees_of(self._guest, head)
@@ -100,12 +98,12 @@ class BlockDrafter(BaseDrafter):
 
     def propose(self, requests: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
         """One tree per request, empty where the context or the cache has no room for a block."""
-        if self._guest is None or self._trees is None or self._host is None:
+        if self._guest is None or self._trees is None or self._pages is None:
             raise DrafterError("the block drafter is not attached to an engine, or was closed")
         if self._observer is not None:
             self._observer.begin_step()
         trees = [EMPTY] * len(requests)
-        sequences = {i: sequence for i, request in enumerate(requests) if (sequence := self._sequence(request))}
+        sequences = {i: sequence for i, request in enumerate(requests) if (sequence := self._pages.of(request))}
         fits = [i for i, sequence in sequences.items() if self._guest.has_room(sequence)]
         for weights, alike in self._by_weights(requests, fits):
             for start in range(0, len(alike), self._guest.max_blocks):
@@ -129,9 +127,8 @@ class BlockDrafter(BaseDrafter):
         """See `Drafter`."""
         if self._observer is not None:
             self._observer.finish(request)
-        made_up = self._made_up.pop(request.id, None)
-        if made_up is not None and self._host is not None:
-            self._host.pool.release(made_up)
+        if self._pages is not None:
+            self._pages.forget(request)
 
     def _by_weights(self, requests: Sequence[Request], fits: Sequence[int]) -> list[tuple[Weights | None, list[int]]]:
         """Which of the requests draft with which weights: what was learnt from a tenant drafts for it alone."""
@@ -150,24 +147,10 @@ class BlockDrafter(BaseDrafter):
                 if self._observer.wants(request):
                     self._observer.drafted(request, self._trees.said(place))
 
-    def _sequence(self, request: Request) -> CachedSequence | None:
-        """A request's pages in the target; pages of its own where it is made up, to see what proposals take."""
-        assert self._host is not None
-        if request.hints.tenant != WARM_UP:
-            return self._host.sequence(request)
-        if request.id not in self._made_up:
-            blank = self._host.blank(0)
-            if blank is None:
-                return None
-            self._made_up[request.id] = blank
-        self._made_up[request.id].length = len(request.tokens) - 1
-        self._host.pool.extend(self._made_up[request.id], len(request.tokens))
-        return self._made_up[request.id]
-
     def close(self) -> None:
         """See `Drafter`."""
         if self._guest is not None:
             self._guest.leave()
         if self._observer is not None:
             self._observer.learning.close()
-        self._host = self._guest = self._trees = self._pupil = self._observer = None
+        self._pages = self._guest = self._trees = self._pupil = self._observer = None

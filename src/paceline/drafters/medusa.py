@@ -59,7 +59,7 @@ class MedusaDrafter(HeadDrafter):
         if self._runner is None or self._pages is None:
             raise self._refuse_detached()
         trees = [EMPTY] * len(requests)
-        found = {i: pages for i, request in enumerate(requests) if (pages := self._pages.of(request))}
+        found = {i: pages for i, request in enumerate(requests) if (pages := self._pages.of(request)) and pages.length}
         fits = list(found)[: self._runner.max_rows]
         if fits:
             for i, said in zip(fits, self._runner.run([found[i] for i in fits]), strict=True):

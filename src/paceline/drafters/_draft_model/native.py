@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paceline.drafters._draft_model.fed import Asked, Shape, bucket_of
 from paceline.engine.request import DraftLimits, Request
@@ -24,10 +25,7 @@ class FedDraft:
 
     def __init__(self, request: Request, sequence: CachedSequence) -> None:
         self.sequence = sequence
-        self.draft = Draft(pages=sequence.pages.ctypes.data)
-        if not request.params.is_greedy:
-            self.draft.temperature = request.params.temperature
-            self.draft.key[:] = request.sampler.noise.key
+        self.draft = draft_of(request, sequence)
 
     def nodes(self) -> tuple[Sequence[int], Sequence[int]]:
         """See `Fed`."""
@@ -51,12 +49,34 @@ class FedDraft:
 
     def tree(self, source: str) -> DraftTree:
         """What came of it."""
-        draft, count = self.draft, self.draft.num_nodes
-        scores = draft.scores[:count]
-        buckets = tuple(map(bucket_of, scores, draft.depths[:count]))
-        return DraftTree(
-            tuple(draft.tokens[:count]), tuple(draft.parents[:count]), tuple(scores), (source,) * count, buckets
-        )
+        return tree_of(self.draft, source)
+
+
+def draft_of(request: Request, sequence: CachedSequence) -> Draft:
+    """A request as the native code takes it: its pages, and its noise."""
+    draft = Draft(pages=sequence.pages.ctypes.data)
+    if not request.params.is_greedy:
+        draft.temperature = request.params.temperature
+        draft.key[:] = request.sampler.noise.key
+    return draft
+
+
+def mask_for(request: Request, draft: Draft) -> NDArray[np.bool_] | None:
+    """Have a draft keep to a request's grammar; the mask must not go away before the native call."""
+    grammar = request.sampler.grammar
+    mask = None if grammar is None else np.ascontiguousarray(grammar.mask(), np.bool_)
+    draft.mask = None if mask is None else mask.ctypes.data
+    return mask
+
+
+def tree_of(draft: Draft, source: str) -> DraftTree:
+    """The tree that the native code has grown."""
+    count = draft.num_nodes
+    scores = draft.scores[:count]
+    buckets = tuple(map(bucket_of, scores, draft.depths[:count]))
+    return DraftTree(
+        tuple(draft.tokens[:count]), tuple(draft.parents[:count]), tuple(scores), (source,) * count, buckets
+    )
 
 
 class NativeLevels:
@@ -81,10 +101,7 @@ class NativeLevels:
         for request, fed, limits in asked:
             assert isinstance(fed, FedDraft)
             fed.set(request, self.decoder.read(fed.sequence, request.tokens, max_missing), limits)
-            grammar = request.sampler.grammar
-            mask = None if grammar is None else np.ascontiguousarray(grammar.mask(), np.bool_)
-            fed.draft.mask = None if mask is None else mask.ctypes.data
-            masks.append(mask)
+            masks.append(mask_for(request, fed.draft))
             growing.append(fed)
         self._drafting.grow([fed.draft for fed in growing], shape.width, shape.branch)
         for fed in growing:

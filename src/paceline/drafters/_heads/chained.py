@@ -67,7 +67,7 @@ class ChainedDrafter(HeadDrafter):
     def _follow(self, request: Request, pages: HostPages) -> Followed | None:
         """What was read of a request, if there is room for a draft's rows behind what is committed."""
         sequence = pages.of(request)
-        if sequence is None or not pages.make_room(sequence, sequence.length + SPARE):
+        if not sequence or not sequence.length or not pages.make_room(sequence, sequence.length + SPARE):
             return None
         followed = self._followed.setdefault(request.id, Followed(sequence))
         followed.follow(sequence)

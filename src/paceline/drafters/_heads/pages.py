@@ -19,14 +19,9 @@ class HostPages:
         self._made_up: dict[int, CachedSequence] = {}
 
     def of(self, request: Request) -> CachedSequence | None:
-        """Pages that hold a request's tokens but the last, and what heads read of them; None where they do not.
-
-        At least one position is committed.
-        """
+        """Pages that hold a request's tokens but the last, and what heads read of them; None where they do not."""
         sequence = self._made(request) if request.hints.tenant == WARM_UP else self._host.sequence(request)
-        if sequence is None or not len(request.tokens) - 1 == sequence.length > 0:
-            return None
-        return sequence
+        return None if sequence is None or sequence.length != len(request.tokens) - 1 else sequence
 
     def make_room(self, sequence: CachedSequence, num_positions: int) -> bool:
         """Whether the pages have room for so many positions; they grow by what it takes."""
