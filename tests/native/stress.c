@@ -126,6 +126,7 @@ static void check_rows_alone(Case *c, const char *expected) {
 
 /* A chain of drafts behind committed positions: heads share key heads in pairs. */
 enum { HEADS = 4, KV_HEADS = 2, MAX_DRAFTS = 20, MAX_PAGES = 24 };
+enum { ROWS_AT = sizeof(Sequence) / sizeof(int64_t), ROW = sizeof(Row) / sizeof(int64_t) };
 
 typedef struct {
     int64_t rows, committed, dim, dtype, chunks;
@@ -134,23 +135,24 @@ typedef struct {
     char *scratch;
     int64_t scratch_bytes;
     Header header;
-    int64_t table[6 + 3 * MAX_DRAFTS + MAX_PAGES + 2 * MAX_DRAFTS];
+    int64_t table[ROWS_AT + (ROW + 1) * MAX_DRAFTS + MAX_PAGES + 2 * MAX_DRAFTS];
     Op ops[2];
 } Scene;
 
 /* One sequence; a row's own key is the draft of its number, in the page after the committed ones. */
 static void fill_table(Scene *s) {
-    const int64_t pages = (s->committed + PAGE - 1) / PAGE, rest = 6 + 3 * s->rows;
-    const int64_t sequence[6] = {0, s->rows, s->committed, rest, rest + pages, s->rows};
-    memcpy(s->table, sequence, sizeof sequence);
+    const int64_t pages = (s->committed + PAGE - 1) / PAGE, slots = ROWS_AT + ROW * s->rows, rest = slots + s->rows;
+    const Sequence sequence = {0, s->rows, s->committed, rest, rest + pages, s->rows};
+    memcpy(s->table, &sequence, sizeof sequence);
     for (int64_t i = 0; i < pages; i++) s->table[rest + i] = pages - 1 - i;
     for (int64_t i = 0; i < s->rows; i++) {
         const int64_t slot = pages * PAGE + (i * 7 + 3) % PAGE, path = rest + pages + s->rows;
-        s->table[6 + 2 * i] = s->committed + i, s->table[7 + 2 * i] = path;
-        s->table[6 + 2 * s->rows + i] = slot, s->table[rest + pages + i] = slot, s->table[path + i] = i;
+        const Row row = {s->committed + i, path, s->committed + i};
+        memcpy(s->table + ROWS_AT + ROW * i, &row, sizeof row);
+        s->table[slots + i] = slot, s->table[rest + pages + i] = slot, s->table[path + i] = i;
     }
     s->chunks = (s->committed + s->rows - 1) / CHUNK + 1;
-    const Header header = {s->rows, 1, (int64_t)(intptr_t)s->table, 6, 6 + 2 * s->rows,
+    const Header header = {s->rows, 1, (int64_t)(intptr_t)s->table, ROWS_AT, slots,
                            (int64_t)(intptr_t)s->partials, s->chunks};
     s->header = header;
 }
@@ -193,7 +195,8 @@ static void run_scene(Scene *s, int workers) {
 static void check_attention(const Scene *s, int64_t row, int64_t head) {
     double sums[71] = {0}, total = 0;
     for (int64_t i = 0; i <= s->committed + row; i++) {
-        const int64_t *pages = s->table + s->table[3], *drafts = s->table + s->table[4];
+        const int64_t *pages = s->table + ((const Sequence *)s->table)->pages;
+        const int64_t *drafts = s->table + ((const Sequence *)s->table)->drafts;
         const int64_t slot = i < s->committed ? pages[i / PAGE] * PAGE + i % PAGE : drafts[i - s->committed];
         const int64_t at = ((slot / PAGE * KV_HEADS + head * KV_HEADS / HEADS) * PAGE + slot % PAGE) * s->dim;
         double score = 0;
