@@ -20,7 +20,7 @@ LAYERS = [
     {"engine", "native"},
     {"formats"},
     {"pacing", "model", "heads", "learning", "drafters", "output"},
-    {"options", "loading", "testing"},
+    {"options", "loading", "testing", "vllm"},
     {"drafter_set", "request_factory"},
     {"streams", "runtime", "mailbox"},
     {"llm"},

@@ -35,6 +35,7 @@ class BaseDrafter:
     name: str = "base"  # the class's own; an instance beside another of the kind has one of its own, see `named`
 
     reads_hidden_states: ClassVar[bool] = False  # the target's: its requests' forwards keep what heads make of them
+    reads_logits: ClassVar[bool] = False  # the target's, of verified rows: a step's outcome has them
     prior_tokens: ClassVar[float] = 1.0  # tokens that a proposal may be expected to bring, before anything is known
 
     @property

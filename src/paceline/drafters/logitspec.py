@@ -13,6 +13,7 @@ import itertools
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from paceline.drafters.base import BaseDrafter, option, register
 from paceline.engine.request import DraftLimits, Environment, Request, StepOutcome
@@ -36,6 +37,7 @@ _Entry = tuple[float, int, int, int, int, float, int, int, int]
 class LogitSpecDrafter(BaseDrafter):
     """Prolongs what the target nearly said. Memory: about 200 bytes for each token of a running request's text."""
 
+    reads_logits: ClassVar[bool] = True
     guesses: int = option(8, ge=1, le=16, help="runners-up taken as guesses of the next token")
     length: int = option(16, ge=0, help="tokens of the text drafted after a guess")
     min_chance: float = option(0.01, ge=1e-6, le=1.0, help="do not propose nodes believed reached less often than this")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from paceline.drafters._recycling import Table, make_table, token_before
 from paceline.drafters.base import BaseDrafter, option, register
@@ -27,6 +28,7 @@ class RecycleDrafter(BaseDrafter):
     vocabulary of 4096 and 12.8 MB for one of 151,936, at a width of 8.
     """
 
+    reads_logits: ClassVar[bool] = True
     width: int = option(8, ge=1, le=64, help="continuations kept of each token")
     rows: int = option(8, ge=1, help="rows of logits learnt from in one step, the accepted ones first")
     min_chance: float = option(0.01, ge=1e-6, le=1.0, help="do not propose nodes believed reached less often than this")

@@ -28,6 +28,12 @@ class StepTimes:
     committing: float
     observing: float
     hosting: float = 0.0  # seconds of the scoring that heads of the target took, whose context it keeps
+    reading: float = 0.0  # those in which others' prompts were read in the same forward, by an estimate
+
+    @property
+    def forward(self) -> float:
+        """Seconds of the forward alone."""
+        return self.committing - self.scoring - self.hosting - self.reading
 
 
 class Budget(NamedTuple):
@@ -35,6 +41,7 @@ class Budget(NamedTuple):
 
     total: int
     each: tuple[int, ...]
+    is_chain: bool = False  # those of each request must be one chain: the target verifies no trees
 
 
 @dataclass(frozen=True)

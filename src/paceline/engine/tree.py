@@ -144,6 +144,22 @@ class TreeUnion:
             paths.append(probabilities[node] * paths[parent] if parent >= 0 else probabilities[node])
         self.probabilities, self.path_probabilities = probabilities, paths
 
+    def best_chain(self) -> list[int]:
+        """The path from the root that should bring most tokens: the sum of its path probabilities is largest."""
+        brings = self.path_probabilities[:]  # tokens: a node and the best below it
+        best = [-1] * (len(brings) + 1)  # child by parent; the last is the pending token's
+        for node in range(len(brings) - 1, -1, -1):  # children stand behind their parents
+            if best[node] >= 0:
+                brings[node] += brings[best[node]]
+            rival = best[self.parents[node]]
+            if rival < 0 or brings[node] >= brings[rival]:  # of equals the one proposed first
+                best[self.parents[node]] = node
+        chain, node = [], best[-1]
+        while node >= 0:
+            chain.append(node)
+            node = best[node]
+        return chain
+
     def cut(self, kept: Sequence[int]) -> DraftTree:
         """The draft tree of some nodes and all that stand above them, in depth-first order, likeliest first.
 

@@ -108,12 +108,15 @@ def _expected_tokens(parents: Sequence[int], probabilities: Sequence[float]) -> 
     return sum(paths), first
 
 
-def ranked(candidates: Sequence[Candidates]) -> list[Node]:
-    """All nodes of all requests, likeliest first, parents before children, no more of each than it may have."""
+def ranked(candidates: Sequence[Candidates], is_chain: bool = False) -> list[Node]:
+    """The nodes of all requests, likeliest first, parents before children, no more of each than it may have.
+
+    Where drafts must be a chain, of each request that one alone which should bring most tokens.
+    """
     nodes = [
-        (-path, index, node)
+        (-one.union.path_probabilities[node], index, node)
         for index, one in enumerate(candidates)
-        for node, path in enumerate(one.union.path_probabilities)
+        for node in (one.union.best_chain() if is_chain else range(len(one.union)))
     ]
     nodes.sort()
     taken = [0] * len(candidates)

@@ -33,7 +33,7 @@ _ROUNDS = 3
 
 _STALE_SECONDS = 30 * 86400
 _LOOK = 8  # rows of the second forward that is looked at where nothing is known
-_ROW = 0.05  # of a forward of one row, that each further row is taken to cost where nothing says better
+ROW = 0.05  # of a forward of one row, that each further row is taken to cost where nothing says better
 
 _WORDS = 16  # different tokens of the text, so that it repeats itself
 _SHORT_PROMPT, _LONG_PROMPT = 24, 256  # tokens
@@ -49,14 +49,14 @@ def cost_table(target: Target, name: str) -> CostTable:
     The rest are guesses, which the first requests' own steps correct; what is learnt is kept for the next process.
     """
     file = cache_file("costs", _identity(target, name))
-    kept = _read(file)
+    kept = kept_costs(file)
     known = {count: kept[count] for count in target.row_counts if count in kept}
-    keep = partial(_write, file)
+    keep = partial(keep_costs, file)
     if target.row_counts[0] in known:
-        return CostTable(_completed(known, target.row_counts), known=known, keep=keep)
+        return CostTable(completed(known, target.row_counts), known=known, keep=keep)
     looked_at = _looked_at(target)
     keep(looked_at)
-    return CostTable(_completed(looked_at, target.row_counts), known=(), keep=keep)
+    return CostTable(completed(looked_at, target.row_counts), known=(), keep=keep)
 
 
 def _looked_at(target: Target) -> dict[int, ForwardCost]:
@@ -78,7 +78,7 @@ def _looked_at(target: Target) -> dict[int, ForwardCost]:
     return found
 
 
-def _completed(known: Mapping[int, ForwardCost], counts: Sequence[int]) -> dict[int, ForwardCost]:
+def completed(known: Mapping[int, ForwardCost], counts: Sequence[int]) -> dict[int, ForwardCost]:
     """Costs of all row counts: a line through the two known ones around, or a curve beyond them."""
     return {count: known.get(count) or _guess(known, count) for count in counts}
 
@@ -94,7 +94,7 @@ def _guess(known: Mapping[int, ForwardCost], count: int) -> ForwardCost:
             below.slope + share * (known[above].slope - below.slope),
         )
     first = known[min(known)]
-    row = max((below.base - first.base) / (fewer - min(known)), 0.0) if fewer > min(known) else _ROW * first.base
+    row = max((below.base - first.base) / (fewer - min(known)), 0.0) if fewer > min(known) else ROW * first.base
     # Somewhere behind what is known arithmetic takes over from memory: dearer than the line, less than in proportion.
     turned = below.base * math.sqrt(count / fewer) if fewer > min(known) else 0.0
     return ForwardCost(max(below.base + (count - fewer) * row, turned), below.slope)
@@ -167,7 +167,7 @@ def _identity(target: Target, name: str) -> dict[str, Any]:
     return {"name": name, "release": __version__, "host": host, "numerics": target.numerics(), "weights": weights}
 
 
-def _read(path: Path) -> dict[int, ForwardCost]:
+def kept_costs(path: Path) -> dict[int, ForwardCost]:
     """What is kept of a target's costs; nothing if it makes no sense."""
     says = read_json(path, _STALE_SECONDS)
     try:
@@ -178,7 +178,8 @@ def _read(path: Path) -> dict[int, ForwardCost]:
     return costs if is_sound else {}
 
 
-def _write(path: Path, costs: Mapping[int, ForwardCost]) -> None:
+def keep_costs(path: Path, costs: Mapping[int, ForwardCost]) -> None:
+    """Keep a target's costs for the next process."""
     write_json(path, {rows: [cost.base, cost.slope] for rows, cost in costs.items()})
 
 

@@ -87,7 +87,7 @@ class AdaptivePacer(Pacer):
         allowance = self.guard.allowance(requests)
         if not any(state.may_ask(allowance) for state in states):
             return [EMPTY] * len(requests)
-        within = Budget(budget.total, tuple(min(self._budget, most) for most in budget.each))
+        within = budget._replace(each=tuple(min(self._budget, most) for most in budget.each))
         overhead, probe_seconds = self.experience.overhead.value, self._probe_seconds(requests)
         self._plan = plan = Plan(states, self.costs, self._clock, within, overhead, probe_seconds, allowance)
         for drafter in plan.by_expected_saving():
@@ -134,7 +134,7 @@ class AdaptivePacer(Pacer):
         is_studied = self._num_idle % _SELDOM == 0
         if is_studied:
             self._learn_costs(outcomes, times)
-        undrafted = times.observing - times.scoring - times.hosting
+        undrafted = times.forward + times.observing - times.committing
         own = times.scoring - times.drafting + times.hosting + self._clock() - times.observing
         overhead = self.experience.idle_overhead
         requests, estimate = [o.request for o in outcomes], undrafted + times.hosting
@@ -151,13 +151,13 @@ class AdaptivePacer(Pacer):
         """Enter a step in which drafters could be asked, and learn from it."""
         rows, emitted = _totals(outcomes)
         has_drafts = rows > len(outcomes)
-        undrafted = times.observing - times.scoring - times.hosting
+        undrafted = times.forward + times.observing - times.committing
         estimate = self.costs.forward(rows, plan.context) + emitted * self.costs.rest if has_drafts else undrafted
         estimate += times.hosting
         plain = self.costs.plain(len(outcomes), plan.context)
         self._learn_costs(outcomes, times)
         for state, candidates, outcome in zip(plan.states, plan.candidates, outcomes, strict=True):
-            self._learn(state, candidates, outcome, plain, times.committing - times.scoring - times.hosting)
+            self._learn(state, candidates, outcome, plain, times.forward)
         own = times.scoring - times.drafting + times.hosting + self._clock() - times.observing
         idle_overhead = self.experience.idle_overhead.value
         if plan.has_asked:
@@ -173,10 +173,12 @@ class AdaptivePacer(Pacer):
             self.guard.book_plain(plan.requests, undrafted, elapsed, estimate, idle_overhead)
 
     def _learn_costs(self, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
-        """Learn what a forward, and the rest of a step, take."""
+        """Learn what a forward, and the rest of a step, take; nothing of one that had more to do."""
+        if times.reading:
+            return
         rows, emitted = _totals(outcomes)
         context = max([len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes])  # as it was scored
-        self.costs.learn(rows, context, times.committing - times.scoring - times.hosting)
+        self.costs.learn(rows, context, times.forward)
         self.costs.learn_rest((times.observing - times.committing) / max(emitted, 1))
 
     def _learn(

@@ -77,6 +77,7 @@ class Plan:
             Candidates(state.counts, min(most, state.max_nodes), max_depth(state.request))
             for state, most in zip(states, budget.each, strict=True)
         ]
+        self._is_chain = budget.is_chain
         self._max_drafts = max(min(budget.total, costs.max_rows - len(states)), 0)
         self.context = max(len(request.tokens) for request in self.requests)
         self.overhead = overhead
@@ -129,7 +130,7 @@ class Plan:
 
     def trees(self) -> list[DraftTree]:
         """One for each request: as many of the likeliest nodes as are worth their rows and within the balance."""
-        nodes = ranked(self.candidates)
+        nodes = ranked(self.candidates, self._is_chain)
         size, self.stop = self._size(nodes)
         if size == 0:
             return [EMPTY] * len(self.states)

@@ -1,0 +1,99 @@
+"""vLLM's requests followed as requests of ours, so that drafters and pacer see what they see in our engine.
+
+vLLM's arrays are the truth: what stands in them is copied, whatever was foreseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.engine.request import Drafter, Hints, Request, StepOutcome
+from paceline.engine.tree import EMPTY, DraftTree
+from paceline.params import SamplingParams
+from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
+from paceline.text.stream import TextStream, no_text
+from paceline.vllm.runner import Asked, Runner
+
+_NO_LOGITS = np.empty((0, 0), np.float32)  # vLLM shows none
+
+
+@dataclass(eq=False, slots=True)
+class Followed:
+    """A request of vLLM's."""
+
+    request: Request
+    tree: DraftTree = EMPTY  # drafted for its next step
+
+    def take(self, tokens: Sequence[int]) -> StepOutcome:
+        """What its step came to, from the tokens that vLLM has appended."""
+        request, tree = self.request, self.tree
+        num_accepted = min(_agreement(tree.tokens, tokens), len(tokens) - 1)
+        accepted = tree.sources[:num_accepted]
+        sources = [*accepted, *["target"] * (len(tokens) - num_accepted)]
+        request.finish_reason = None  # if it was taken to have ended, it has not
+        emitted = request.commit([SampledToken(token, 0.0, 0.0) for token in tokens], sources)
+        request.outbox.clear()
+        outcome = StepOutcome(request, tree, tuple(range(num_accepted)), emitted, _NO_LOGITS)
+        request.stats.observe(list(tree.sources), list(accepted), len(emitted), outcome.num_evaluated_drafts)
+        return outcome
+
+
+def _agreement(drafts: Sequence[int], tokens: Sequence[int]) -> int:
+    pairs = zip(drafts, tokens, strict=False)
+    return next((i for i, (draft, token) in enumerate(pairs) if draft != token), min(len(drafts), len(tokens)))
+
+
+class Following:
+    """All requests that vLLM has.
+
+    Args:
+        runner: vLLM's.
+        drafters: of each request.
+        hints: what a request says of itself.
+        vocab_size: of the model.
+        max_length: of a request, prompt and output together.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        drafters: Sequence[Drafter],
+        hints: Callable[[Mapping[str, Any]], Hints],
+        vocab_size: int,
+        max_length: int,
+    ) -> None:
+        self._runner, self._drafters, self._hints = runner, drafters, hints
+        self._vocab_size, self._max_length = vocab_size, max_length
+        self._known: dict[str, Followed | None] = {}  # by vLLM's id; None: not to be followed
+
+    def gone(self) -> list[Request]:
+        """Forget what vLLM has no more; which requests they were."""
+        ended = [name for name in self._known if not self._runner.is_known(name)]
+        return [one.request for name in ended if (one := self._known.pop(name)) is not None]
+
+    def all(self) -> Iterable[Followed]:
+        """Those that are followed."""
+        return [one for one in self._known.values() if one is not None]
+
+    def row(self, name: str, tokens: NDArray[np.integer[Any]]) -> tuple[Followed | None, list[int]]:
+        """A row of the batch and the tokens that are new there: the request, taken up first if it is new."""
+        if name not in self._known:
+            asked = self._runner.asked(name)
+            self._known[name] = None if asked is None else Followed(self._request(asked))
+        one = self._known[name]
+        if one is None:
+            return None, []
+        return one, tokens[len(one.request.tokens) :].tolist()
+
+    def _request(self, asked: Asked) -> Request:
+        prompt = list(asked.prompt)
+        room = max(self._max_length - len(prompt), 1)
+        params = SamplingParams(max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room))
+        sampler = Sampler(params, SamplerContext(self._vocab_size), prompt, 0)
+        text = TextStream(no_text, prompt, ())
+        return Request(prompt, sampler, text, asked.end_token_ids, self._drafters, hints=self._hints(asked.extra))

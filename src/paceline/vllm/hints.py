@@ -1,0 +1,28 @@
+"""What a request tells drafters, in vLLM's words: `vllm_xargs` with `paceline_tenant` and `paceline_prediction`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from paceline.engine.request import Hints
+
+TENANT, PREDICTION = "paceline_tenant", "paceline_prediction"
+MAX_PREDICTION = 65_536  # tokens, or characters of a text for each of them
+_CHARACTERS = 16  # of a token, at most
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def read_hints(extra: Mapping[str, Any], encode: Encode | None) -> Hints:
+    """Of what a request says, that which makes sense: hints change the speed alone, so nothing is refused."""
+    tenant = extra.get(TENANT, "")
+    return Hints(_prediction(extra.get(PREDICTION), encode), str(tenant))
+
+
+def _prediction(said: Any, encode: Encode | None) -> tuple[int, ...]:
+    if isinstance(said, str) and encode is not None:
+        said = list(encode(said[: MAX_PREDICTION * _CHARACTERS]))
+    if not isinstance(said, list) or not all(type(token) is int for token in said):
+        return ()
+    return tuple(said[:MAX_PREDICTION])
