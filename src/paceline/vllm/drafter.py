@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.vllm.mending import mend_top_k
 from paceline.vllm.runner import check_version, find_runner
 from paceline.vllm.settings import read_settings
 from paceline.vllm.turn import Turns
@@ -38,6 +39,7 @@ class Drafter:
 
         check_version(vllm.__version__)
         runner = find_runner(sys._getframe(), vllm.__version__)
+        mend_top_k()
         self._turns: Turns | None = Turns(vllm_config, runner, read_settings(vllm_config.additional_config))
         atexit.register(self.close)
 
