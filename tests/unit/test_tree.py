@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder, merge
+from paceline.engine.tree import MAX_DEPTH, DraftTree, TreeBuilder, TreeUnion, merge
 from paceline.testing import chain
 
 Path = tuple[int, ...]
@@ -159,3 +159,21 @@ def test_adding_a_child_that_is_there_returns_the_old_one() -> None:
     assert len(builder) == 2
     assert builder.build() == DraftTree((4, 4), (-1, first), (0.5, 0.25), ("mine", "mine"), (3, 7))
     assert second == 1
+
+
+@given(st.lists(st.tuples(st.integers(-1, 30), st.floats(0.0, 1.0)), min_size=1, max_size=12))
+def test_the_best_chain_is_the_best_of_all(nodes: list[tuple[int, float]]) -> None:
+    parents = [min(parent, i - 1) for i, (parent, _) in enumerate(nodes)]
+    scores = tuple(score for _, score in nodes)
+    union = TreeUnion(MAX_DEPTH)
+    union.add(DraftTree(tuple(range(len(nodes))), tuple(parents), scores, ("a",) * len(nodes)), scores)
+    union.weigh(lambda sources, probability: probability)
+
+    def path(node: int) -> list[int]:
+        return [*path(union.parents[node]), node] if node >= 0 else []
+
+    worth = {node: sum(union.path_probabilities[i] for i in path(node)) for node in range(len(nodes))}
+    chain = union.best_chain()
+    assert chain == path(chain[-1])
+    assert worth[chain[-1]] == pytest.approx(max(worth.values()))
+    assert not any(parent == chain[-1] for parent in union.parents)  # to its end

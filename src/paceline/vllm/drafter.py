@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.vllm.facts import facts_of
 from paceline.vllm.mending import mend_top_k
 from paceline.vllm.runner import check_version, find_runner
 from paceline.vllm.settings import read_settings
@@ -40,7 +41,8 @@ class Drafter:
         check_version(vllm.__version__)
         runner = find_runner(sys._getframe(), vllm.__version__)
         mend_top_k()
-        self._turns: Turns | None = Turns(vllm_config, runner, read_settings(vllm_config.additional_config))
+        settings = read_settings(vllm_config.additional_config)
+        self._turns: Turns | None = Turns(facts_of(vllm_config, runner.version), runner, settings)
         atexit.register(self.close)
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:

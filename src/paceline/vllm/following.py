@@ -5,18 +5,20 @@ vLLM's arrays are the truth: what stands in them is copied, whatever was foresee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.request import Drafter, Hints, Request, StepOutcome
+from paceline.engine.request import Drafter, Request, StepOutcome
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.params import SamplingParams
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
 from paceline.text.stream import TextStream, no_text
+from paceline.vllm.facts import Facts
+from paceline.vllm.hints import read_hints
 from paceline.vllm.runner import Asked, Runner
 
 _NO_LOGITS = np.empty((0, 0), np.float32)  # vLLM shows none
@@ -52,23 +54,13 @@ class Following:
     """All requests that vLLM has.
 
     Args:
-        runner: vLLM's.
+        runner: a view of its model runner.
         drafters: of each request.
-        hints: what a request says of itself.
-        vocab_size: of the model.
-        max_length: of a request, prompt and output together.
+        facts: about the engine.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        drafters: Sequence[Drafter],
-        hints: Callable[[Mapping[str, Any]], Hints],
-        vocab_size: int,
-        max_length: int,
-    ) -> None:
-        self._runner, self._drafters, self._hints = runner, drafters, hints
-        self._vocab_size, self._max_length = vocab_size, max_length
+    def __init__(self, runner: Runner, drafters: Sequence[Drafter], facts: Facts) -> None:
+        self._runner, self._drafters, self._facts = runner, drafters, facts
         self._known: dict[str, Followed | None] = {}  # by vLLM's id; None: not to be followed
 
     def gone(self) -> list[Request]:
@@ -92,8 +84,9 @@ class Following:
 
     def _request(self, asked: Asked) -> Request:
         prompt = list(asked.prompt)
-        room = max(self._max_length - len(prompt), 1)
+        room = max(self._facts.max_length - len(prompt), 1)
         params = SamplingParams(max_tokens=room if asked.max_tokens is None else min(asked.max_tokens, room))
-        sampler = Sampler(params, SamplerContext(self._vocab_size), prompt, 0)
+        sampler = Sampler(params, SamplerContext(self._facts.vocab_size), prompt, 0)
         text = TextStream(no_text, prompt, ())
-        return Request(prompt, sampler, text, asked.end_token_ids, self._drafters, hints=self._hints(asked.extra))
+        hints = read_hints(asked.extra, self._facts.tokenizer)
+        return Request(prompt, sampler, text, asked.end_token_ids, self._drafters, hints=hints)

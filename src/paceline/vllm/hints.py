@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from paceline.engine.request import Hints
@@ -11,18 +11,16 @@ TENANT, PREDICTION = "paceline_tenant", "paceline_prediction"
 MAX_PREDICTION = 65_536  # tokens, or characters of a text for each of them
 _CHARACTERS = 16  # of a token, at most
 
-Encode = Callable[[str], Sequence[int]]
 
-
-def read_hints(extra: Mapping[str, Any], encode: Encode | None) -> Hints:
+def read_hints(extra: Mapping[str, Any], tokenizer: Any) -> Hints:
     """Of what a request says, that which makes sense: hints change the speed alone, so nothing is refused."""
     tenant = extra.get(TENANT, "")
-    return Hints(_prediction(extra.get(PREDICTION), encode), str(tenant))
+    return Hints(_prediction(extra.get(PREDICTION), tokenizer), str(tenant))
 
 
-def _prediction(said: Any, encode: Encode | None) -> tuple[int, ...]:
-    if isinstance(said, str) and encode is not None:
-        said = list(encode(said[: MAX_PREDICTION * _CHARACTERS]))
+def _prediction(said: Any, tokenizer: Any) -> tuple[int, ...]:
+    if isinstance(said, str) and tokenizer is not None:
+        said = list(tokenizer.encode(said[: MAX_PREDICTION * _CHARACTERS], add_special_tokens=False))
     if not isinstance(said, list) or not all(type(token) is int for token in said):
         return ()
     return tuple(said[:MAX_PREDICTION])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +13,11 @@ from paceline.cache import cache_file
 from paceline.engine.drafting import Drafting
 from paceline.engine.ports import Budget, StepTimes
 from paceline.engine.request import Environment, Request, StepOutcome
-from paceline.engine.tree import EMPTY, MAX_NODES
+from paceline.engine.tree import EMPTY
 from paceline.pacing import AdaptivePacer
 from paceline.vllm.costs import OpeningCosts
+from paceline.vllm.facts import Facts
 from paceline.vllm.following import Followed, Following
-from paceline.vllm.hints import read_hints
 from paceline.vllm.runner import Runner
 from paceline.vllm.settings import Settings, made
 
@@ -29,35 +28,22 @@ class Turns:
     """Drafting beside vLLM's loop.
 
     Args:
-        config: vLLM's.
+        facts: about its engine.
         runner: a view of its model runner.
         settings: the operator's.
         clock: seconds.
     """
 
     def __init__(
-        self, config: Any, runner: Runner, settings: Settings, clock: Callable[[], float] = time.perf_counter
+        self, facts: Facts, runner: Runner, settings: Settings, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._runner, self._settings, self._clock = runner, settings, clock
-        model = config.model_config
-        vocab_size = model.get_vocab_size()
-        self._num_drafts = min(config.speculative_config.num_speculative_tokens, MAX_NODES)
-        self._max_rows = min(
-            config.scheduler_config.max_num_batched_tokens,
-            config.scheduler_config.max_num_seqs * (1 + self._num_drafts),
-        )
-        tokenizer = _tokenizer(model)
+        self._facts, self._runner, self._settings, self._clock = facts, runner, settings, clock
         self._drafters = made(settings.drafters)
         for drafter in self._drafters:
-            drafter.attach(Environment(tokenizer, vocab_size, "cpu"))
-        encode = None if tokenizer is None else lambda text: tokenizer.encode(text, add_special_tokens=False)
-        self._following = Following(
-            runner, self._drafters, lambda extra: read_hints(extra, encode), vocab_size, model.max_model_len
-        )
-        self._drafting = Drafting(vocab_size, clock)
-        identity = _identity(config, runner.version)
-        self._experience = cache_file("pacing", identity)
-        self._opening = OpeningCosts(cache_file("costs", identity), self._max_rows)
+            drafter.attach(Environment(facts.tokenizer, facts.vocab_size, "cpu"))
+        self._following = Following(runner, self._drafters, facts)
+        self._drafting = Drafting(facts.vocab_size, clock)
+        self._opening = OpeningCosts(cache_file("costs", facts.identity), facts.max_rows)
         self._pacer: AdaptivePacer | None = None  # until costs are known
         self._drafted: list[Request] = []  # those that drafts were last made for, be it none
         self._began = self._returned = clock()  # when that was
@@ -129,8 +115,8 @@ class Turns:
         costs = self._opening.learn(num_rows, seconds)
         if costs is None:
             return
-        file = self._experience
-        self._pacer = AdaptivePacer(costs, self._settings.max_slowdown, self._num_drafts, self._clock, file)
+        file = cache_file("pacing", self._facts.identity)
+        self._pacer = AdaptivePacer(costs, self._settings.max_slowdown, self._facts.num_drafts, self._clock, file)
         for one in self._following.all():
             if one.request.num_output_tokens:
                 self._pacer.start(one.request, 0.0)
@@ -144,8 +130,8 @@ class Turns:
         self._drafted = [one.request for one in going]
         if self._pacer is not None and going:
             self._drafting.begin_step()
-            total = max(self._max_rows - len(going), 0)
-            budget = Budget(total, (min(total, self._num_drafts),) * len(going), is_chain=True)
+            total = max(self._facts.max_rows - len(going), 0)
+            budget = Budget(total, (min(total, self._facts.num_drafts),) * len(going), is_chain=True)
             trees = self._pacer.draft(self._drafted, budget, self._drafting.ask)
             for one, tree in zip(going, trees, strict=True):
                 one.tree = tree
@@ -157,26 +143,3 @@ class Turns:
 def _rows_and_context(outcomes: Sequence[StepOutcome]) -> tuple[int, int]:
     rows = sum(len(outcome.tree) + 1 for outcome in outcomes)
     return rows, max(len(outcome.request.tokens) - len(outcome.tokens) for outcome in outcomes)
-
-
-def _identity(config: Any, version: str) -> dict[str, Any]:
-    """What costs depend on."""
-    model, parallel = config.model_config, config.parallel_config
-    return {
-        "engine": f"vllm {version}",
-        "model": str(model.model),
-        "dtype": str(model.dtype),
-        "quantization": str(model.quantization),
-        "parallel": [parallel.tensor_parallel_size, parallel.pipeline_parallel_size],
-        "device": str(config.device_config.device_type),
-        "host": os.uname().nodename if hasattr(os, "uname") else "",
-    }
-
-
-def _tokenizer(model: Any) -> Any:
-    """The model's, as vLLM has it; None if it is run without one."""
-    if model.skip_tokenizer_init:
-        return None
-    from vllm.tokenizers import cached_tokenizer_from_config
-
-    return cached_tokenizer_from_config(model)
