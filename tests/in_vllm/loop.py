@@ -34,6 +34,7 @@ class Scripted:
     said: list[int] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
     num_steps: int = 0  # in which it decoded
+    num_drafted: int = 0  # tokens that were verified
 
     @property
     def tokens(self) -> list[int]:
@@ -57,6 +58,7 @@ class Loop:
         self.now, self._chunk = 0.0, chunk
         self.running: list[Scripted] = []
         self.waiting: list[Scripted] = []
+        self._preempted: list[Scripted] = []  # before the next step
         self._known: dict[str, Any] = {}
         self._batch = SimpleNamespace(req_ids=[])
         runner = Runner(SimpleNamespace(input_batch=self._batch, requests=self._known), "0.32.0")
@@ -80,10 +82,10 @@ class Loop:
         del self._known[one.name]
 
     def preempt(self, one: Scripted) -> None:
-        """It gives up its seat and its cache, and waits."""
+        """It gives up its seat, its cache and its drafts, and waits for a step at least."""
         self.running.remove(one)
         one.num_read, one.drafts = 0, []
-        self.waiting.insert(0, one)
+        self._preempted.append(one)
 
     def run(self) -> None:
         """Until all have ended."""
@@ -105,7 +107,9 @@ class Loop:
         for one, chain in zip(batch, drafts, strict=True):
             one.drafts = list(chain)
             assert len(chain) <= self._num_drafts
-            assert not chain or one.has_ended or len(one.said) + len(chain) < len(one.output)  # the last is no draft
+            assert not chain or len(one.said) + len(chain) < len(one.output)  # the last is no draft
+            assert not (chain and one.has_ended)
+        self.waiting[:0], self._preempted = self._preempted, []
         for one in [one for one in batch if one.has_ended]:  # vLLM finds out behind the drafter's back
             self.abort(one)
         self.now += BASE if self.running else 5.0  # an idle engine sleeps
@@ -122,6 +126,7 @@ class Loop:
         else:
             self.now += (1 + len(one.drafts)) * ROW
             one.num_steps += 1
+            one.num_drafted += len(one.drafts)
         rest = one.output[len(one.said) :]
         agreed = next((i for i, (d, t) in enumerate(zip(one.drafts, rest, strict=False)) if d != t), len(one.drafts))
         new = rest[: agreed + 1]

@@ -22,14 +22,17 @@ from paceline.vllm.settings import Settings
 PLAIN = BASE + ROW  # seconds of a plain step of one request
 
 
-def noise(draw: Random, size: int) -> list[int]:
-    return [draw.randrange(2, 1000) for _ in range(size)]
+def noise(draw: Random, size: int, words: int = 1000) -> list[int]:
+    return [draw.randrange(2, words) for _ in range(size)]
 
 
-def copying(name: str, draw: Random, length: int, size: int, **more: object) -> Scripted:
-    """A request whose output is its prompt once more."""
-    prompt = noise(draw, length)
-    return Scripted(name, prompt, (prompt * (size // length + 1))[:size], **more)  # type: ignore[arg-type]
+def copying(name: str, draw: Random, length: int, size: int, words: int = 1000) -> Scripted:
+    """A request whose output is its prompt once more; of few words an end is among them now and then."""
+    prompt = noise(draw, length, words)
+    output = (prompt * (size // length + 1))[:size]
+    if words < 1000 and draw.random() < 0.3:
+        output[draw.randrange(size)] = END
+    return Scripted(name, prompt, output)
 
 
 def seconds(loop: Loop, *requests: Scripted) -> float:
@@ -45,7 +48,7 @@ def seconds(loop: Loop, *requests: Scripted) -> float:
 def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int) -> None:
     draw = Random(seed)
     loop = Loop(Settings(), num_drafts, chunk, seats=3)
-    requests = [copying(f"r{i}", draw, draw.randrange(2, 40), draw.randrange(1, 60)) for i in range(7)]
+    requests = [copying(f"r{i}", draw, draw.randrange(2, 40), draw.randrange(1, 60), words=9) for i in range(7)]
     propose = SuffixDrafter.propose
 
     def spied(self: SuffixDrafter, asked: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
@@ -58,6 +61,8 @@ def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int)
     def checked(self: AdaptivePacer, outcomes: Sequence[StepOutcome], times: StepTimes) -> None:
         plan = self._plan
         assert plan is None or [outcome.request for outcome in outcomes] == plan.requests
+        for tree in [outcome.tree for outcome in outcomes]:
+            assert list(tree.parents) == list(range(-1, len(tree) - 1)), "vLLM verifies chains"
         observe(self, outcomes, times)
 
     late = requests[4:]
@@ -74,15 +79,21 @@ def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int)
                 loop.preempt(draw.choice(loop.running))
             draw.shuffle(loop.running)
             loop.step()
+            for one in loop.running:
+                known = loop.turns._following._known.get(one.name)
+                assert known is None or known.request.stats.num_draft_tokens == one.num_drafted
 
 
-def test_copies_take_a_fraction_of_their_steps() -> None:
+def test_copies_take_a_fraction_of_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[StepOutcome] = []
+    monkeypatch.setattr(SuffixDrafter, "observe", lambda self, outcome: told.append(outcome))
     loop, draw = Loop(Settings(("suffix",))), Random(1)
     requests = [copying(f"r{i}", draw, 40, 160) for i in range(4)]
     taken = seconds(loop, *requests)
     assert [one.said for one in requests] == [one.output for one in requests]
     assert sum(one.num_steps for one in requests) < 0.5 * 4 * 160
     assert taken < 0.6 * 160 * (BASE + 4 * ROW)
+    assert sum(outcome.num_accepted_drafts for outcome in told) > 0.4 * 4 * 160
 
 
 def test_what_nobody_foresees_costs_what_was_promised() -> None:
@@ -123,6 +134,15 @@ def test_predictions_and_tenants_are_those_of_the_request() -> None:
     again = Scripted("a's", [2, 3], said, {"paceline_tenant": "a"})
     seconds(loop, again)
     assert again.num_steps < 25
+
+
+def test_nothing_is_drafted_behind_an_end() -> None:
+    loop, draw = Loop(Settings(), num_drafts=3), Random(7)
+    seconds(loop, Scripted("warm", noise(draw, 5), noise(draw, 10)))
+    for i in range(8):
+        said = noise(draw, 30)
+        said[10 + i] = END
+        seconds(loop, Scripted(f"r{i}", noise(draw, 5), said, {"paceline_prediction": said}))  # the loop looks
 
 
 def test_a_drafter_that_fails_is_left_out_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
