@@ -15,13 +15,21 @@ import typer
 
 from paceline.cli.loading import load_grown, load_with_progress
 from paceline.cli.options import DEVICE, DRAFT_MODEL, DRAFTERS, DTYPE, HEAD, MODEL, SLOWDOWN, parse_drafters
+from paceline.cli.serve_vllm import Asked, serve_by_vllm
 from paceline.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import socket
 
     from paceline.llm import LLM
-    from paceline.server import Limits, Settings
+    from paceline.server import Settings
+
+
+class Engine(str, Enum):
+    """Whose server it is."""
+
+    PACELINE = "paceline"
+    VLLM = "vllm"
 
 
 class LogLevel(str, Enum):
@@ -38,7 +46,11 @@ _KEY_VARIABLE = "PACELINE_API_KEY"
 
 
 def serve(
+    context: typer.Context,
+    arguments: list[str] = typer.Argument(None, metavar="[MODEL] [-- VLLM'S]", show_default=False),
     model: str = MODEL,
+    engine: Engine = typer.Option(Engine.PACELINE, help="Ours, or vLLM's own server with our drafters in it."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="With vLLM: print what would be run."),
     drafters: list[str] = DRAFTERS,
     draft_model: str = DRAFT_MODEL,
     head: str = HEAD,
@@ -68,34 +80,51 @@ def serve(
     cache_tokens: int = typer.Option(None, help="Positions of the key/value cache.", show_default="from free memory"),
 ) -> None:
     """Serve a model over HTTP, as OpenAI's API has it. Ctrl-C or SIGTERM lets it finish; a second one ends it."""
+    named, further = _named(model, arguments or [])
+    keys = _keys(api_key, api_key_file)
+    if engine is Engine.VLLM:
+        return serve_by_vllm(Asked(_given(context), named, keys, further), dry_run)
+    _refuse_vllms(further, dry_run)
     _check_extra()
-    from paceline.server import Limits
     from paceline.server.observing.logs import configure
 
-    limits = replace(
-        Limits(),
-        max_open_requests=max_open_requests,
-        max_body_bytes=max_body_mb * 2**20,
-        request_seconds=request_seconds,
-    )
-    settings = _settings(served_model_name or [model or "paceline-tiny"], limits)
+    sizes = {"max_open_requests": max_open_requests, "request_seconds": request_seconds}
+    settings = _settings(served_model_name or [named or "paceline-tiny"], max_body_bytes=max_body_mb * 2**20, **sizes)
+    settings = replace(settings, keys=keys, any_model=any_model, strict=strict, log_prompts=log_prompts)
     settings = replace(
         settings,
-        keys=_keys(api_key, api_key_file),
-        any_model=any_model,
-        strict=strict,
         chat_template=_read(chat_template, "--chat-template") if chat_template else None,
         response_template=_read_json(response_template, "--response-template") if response_template else None,
         hosts=_hosts(host, allowed_host),
         origins=tuple(cors_origin),
-        log_prompts=log_prompts,
         otlp_endpoint=otlp_endpoint,
     )
     configure(log_level.value)
     loading: dict[str, Any] = {"drafters": parse_drafters(drafters), "draft_model": draft_model, "head": head}
     loading |= {"dtype": dtype, "device": device, "max_slowdown": max_slowdown, "cache_tokens": cache_tokens}
     loading |= {"num_speculative_tokens": num_speculative_tokens}
-    _run(partial(_loader(model, size), **loading), settings, _listening(host, port), drain_seconds)
+    _run(partial(_loader(named, size), **loading), settings, _listening(host, port), drain_seconds)
+
+
+def _named(model: str | None, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The model, which may stand alone, and what stands behind `--`."""
+    if not arguments or arguments[0].startswith("-"):
+        return model, arguments
+    if model:
+        raise ConfigError(f"both --model ({model}) and {arguments[0]} are given; allowed: one of them")
+    return arguments[0], arguments[1:]
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """Those options that a user has given."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def _refuse_vllms(further: list[str], is_dry: bool) -> None:
+    if further or is_dry:
+        what = further[0] if further else "--dry-run"
+        raise ConfigError(f"{what} is given; allowed with --engine vllm alone")
 
 
 def _loader(model: str | None, size: str | None) -> Callable[..., LLM]:
@@ -117,10 +146,10 @@ def _run(load: Callable[[], LLM], settings: Settings, listening: socket.socket, 
         run(create_app(llm, settings), listening, drain_seconds)
 
 
-def _settings(names: list[str], limits: Limits) -> Settings:
-    from paceline.server import Settings
+def _settings(names: list[str], **limits: Any) -> Settings:
+    from paceline.server import Limits, Settings
 
-    return Settings(tuple(names), limits=limits)
+    return Settings(tuple(names), limits=replace(Limits(), **limits))
 
 
 def _check_extra() -> None:

@@ -4,5 +4,6 @@
 """
 
 from paceline.vllm.drafter import Drafter
+from paceline.vllm.middleware import Middleware
 
-__all__ = ["Drafter"]
+__all__ = ["Drafter", "Middleware"]

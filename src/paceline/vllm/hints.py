@@ -8,8 +8,8 @@ from typing import Any
 from paceline.engine.request import Hints
 
 TENANT, PREDICTION = "paceline_tenant", "paceline_prediction"
-MAX_PREDICTION = 65_536  # tokens, or characters of a text for each of them
-_CHARACTERS = 16  # of a token, at most
+MAX_PREDICTION = 65_536  # tokens
+MAX_CHARACTERS = 16 * MAX_PREDICTION  # of a text
 
 
 def read_hints(extra: Mapping[str, Any], tokenizer: Any) -> Hints:
@@ -20,7 +20,7 @@ def read_hints(extra: Mapping[str, Any], tokenizer: Any) -> Hints:
 
 def _prediction(said: Any, tokenizer: Any) -> tuple[int, ...]:
     if isinstance(said, str) and tokenizer is not None:
-        said = list(tokenizer.encode(said[: MAX_PREDICTION * _CHARACTERS], add_special_tokens=False))
+        said = list(tokenizer.encode(said[:MAX_CHARACTERS], add_special_tokens=False))
     if not isinstance(said, list) or not all(type(token) is int for token in said):
         return ()
     return tuple(said[:MAX_PREDICTION])
