@@ -233,7 +233,7 @@ def test_every_limit_is_listed_with_its_default_and_its_option() -> None:
     assert {name: default for name, (default, _) in told.items()} == {f.name: str(f.default) for f in fields(Limits)}
     source = inspect.getsource(serve_module)
     set_here = dict(
-        re.findall(r"(\w+)=(\w+)(?: \* 2\*\*20)?,", source.split("replace(\n        Limits(),", 1)[1].split(")", 1)[0])
+        re.findall(r'"(\w+)": (\w+)(?: \* 2\*\*20)?[,}]', source.split("limits: ", 1)[1].split("_settings(", 1)[0])
     )
     options = {name: [f"--{option.replace('_', '-')}"] for name, option in set_here.items()}
     assert {name: option for name, (_, option) in told.items() if option} == options

@@ -88,8 +88,9 @@ def serve(
     _check_extra()
     from paceline.server.observing.logs import configure
 
-    sizes = {"max_open_requests": max_open_requests, "request_seconds": request_seconds}
-    settings = _settings(served_model_name or [named or "paceline-tiny"], max_body_bytes=max_body_mb * 2**20, **sizes)
+    limits: dict[str, Any] = {"max_open_requests": max_open_requests, "max_body_bytes": max_body_mb * 2**20}
+    limits |= {"request_seconds": request_seconds}
+    settings = _settings(served_model_name or [named or "paceline-tiny"], limits)
     settings = replace(settings, keys=keys, any_model=any_model, strict=strict, log_prompts=log_prompts)
     settings = replace(
         settings,
@@ -146,7 +147,7 @@ def _run(load: Callable[[], LLM], settings: Settings, listening: socket.socket, 
         run(create_app(llm, settings), listening, drain_seconds)
 
 
-def _settings(names: list[str], **limits: Any) -> Settings:
+def _settings(names: list[str], limits: dict[str, Any]) -> Settings:
     from paceline.server import Limits, Settings
 
     return Settings(tuple(names), limits=replace(Limits(), **limits))
