@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from paceline.vllm.facts import Facts
+from paceline.vllm.metrics import Metrics
 from paceline.vllm.runner import Runner
 from paceline.vllm.settings import Settings
 from paceline.vllm.turn import Turns
@@ -63,7 +64,8 @@ class Loop:
         self._batch = SimpleNamespace(req_ids=[])
         runner = Runner(SimpleNamespace(input_batch=self._batch, requests=self._known), "0.32.0")
         facts = Facts(1000, 512, num_drafts, max_rows=64, tokenizer=None, identity={"loop": next(_loops)})
-        self.turns = Turns(facts, runner, settings, lambda: self.now)
+        metrics = Metrics("a loop", is_counting=False)
+        self.turns = Turns(facts, runner, settings, metrics, lambda: self.now)
         self._seats, self._num_drafts = seats, num_drafts
 
     def add(self, *requests: Scripted) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from paceline.drafters.suffix import SuffixDrafter
 from paceline.errors import ConfigError
@@ -42,13 +43,15 @@ class GPUModelRunner:
         self.input_batch = SimpleNamespace(req_ids=[])
         model = SimpleNamespace(
             get_vocab_size=lambda: 50, max_model_len=99, skip_tokenizer_init=True, model="m", dtype="d",
-            quantization=None,
+            quantization=None, served_model_name="m",
         )  # fmt: skip
         config = SimpleNamespace(
             model_config=model,
             speculative_config=SimpleNamespace(num_speculative_tokens=5),
             scheduler_config=SimpleNamespace(max_num_batched_tokens=64, max_num_seqs=3),
-            parallel_config=SimpleNamespace(tensor_parallel_size=1, pipeline_parallel_size=1),
+            parallel_config=SimpleNamespace(
+                tensor_parallel_size=1, pipeline_parallel_size=1, rank=0, data_parallel_index=0
+            ),
             device_config=SimpleNamespace(device_type="cpu"),
             additional_config={} if additional is None else {"paceline": additional},
         )
@@ -99,6 +102,7 @@ def test_what_fails_is_logged_and_ends_drafting_alone(
         assert runner.step([3, 4, 5, 6], [2, 3, 4]) == [[], []]
     assert "vLLM goes on without drafts" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+    assert REGISTRY.get_sample_value("paceline:failures_total", {"model_name": "m", "engine": "0"}) == 1
     monkeypatch.undo()
     assert runner.step([3, 4, 5, 6, 3], [2, 3, 4, 5]) == [[], []]
 

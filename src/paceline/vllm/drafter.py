@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from paceline.vllm.facts import facts_of
 from paceline.vllm.mending import mend_top_k
+from paceline.vllm.metrics import Metrics
 from paceline.vllm.runner import check_version, find_runner
 from paceline.vllm.settings import read_settings
 from paceline.vllm.turn import Turns
@@ -42,7 +43,9 @@ class Drafter:
         runner = find_runner(sys._getframe(), vllm.__version__)
         mend_top_k()
         settings = read_settings(vllm_config.additional_config)
-        self._turns: Turns | None = Turns(facts_of(vllm_config, runner.version), runner, settings)
+        self._metrics = Metrics.of(vllm_config)
+        facts = facts_of(vllm_config, runner.version)
+        self._turns: Turns | None = Turns(facts, runner, settings, self._metrics)
         atexit.register(self.close)
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
@@ -72,6 +75,7 @@ class Drafter:
             return self._turns.take(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, called)
         except Exception:
             _log.exception("Paceline failed; vLLM goes on without drafts.")
+            self._metrics.failed()
             self.close()
             return [[] for _ in sampled_token_ids]
 

@@ -18,6 +18,7 @@ from paceline.pacing import AdaptivePacer
 from paceline.vllm.costs import OpeningCosts
 from paceline.vllm.facts import Facts
 from paceline.vllm.following import Followed, Following
+from paceline.vllm.metrics import Metrics
 from paceline.vllm.runner import Runner
 from paceline.vllm.settings import Settings, made
 
@@ -31,13 +32,20 @@ class Turns:
         facts: about its engine.
         runner: a view of its model runner.
         settings: the operator's.
+        metrics: told what was done.
         clock: seconds.
     """
 
     def __init__(
-        self, facts: Facts, runner: Runner, settings: Settings, clock: Callable[[], float] = time.perf_counter
+        self,
+        facts: Facts,
+        runner: Runner,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._facts, self._runner, self._settings, self._clock = facts, runner, settings, clock
+        self._metrics = metrics
         self._drafters = made(settings.drafters)
         for drafter in self._drafters:
             drafter.attach(Environment(facts.tokenizer, facts.vocab_size, "cpu"))
@@ -68,7 +76,9 @@ class Turns:
         came = [outcomes[request.id] for request in self._drafted if request.id in outcomes]
         if len(came) == len(self._drafted) > 0:  # else some left unforeseen: a stop string, a client that went
             self._learn(came, called, is_alone=len(came) == len(rows))
-        return self._draft(rows)
+        drafts = self._draft(rows)
+        self._metrics.observed(list(outcomes.values()), self._returned - called)
+        return drafts
 
     def close(self) -> None:
         """Keep what was learnt."""
@@ -95,6 +105,7 @@ class Turns:
         if self._pacer is not None:
             self._pacer.finish(request)
             self._pacer.rest()
+        self._metrics.finished(request)
 
     def _learn(self, outcomes: Sequence[StepOutcome], called: float, is_alone: bool) -> None:
         """Learn from a step: of those that were drafted for alone, or with prompts read beside them."""
