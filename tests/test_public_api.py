@@ -30,6 +30,8 @@ def test_all_is_the_documented_surface() -> None:
         "StateError",
         "Stats",
         "StepOutcome",
+        "Stop",
+        "Stopped",
         "Stream",
         "Token",
         "__version__",

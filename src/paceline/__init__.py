@@ -11,6 +11,7 @@ from paceline.garbage import collected_later
 if TYPE_CHECKING:
     from paceline.engine.request import Drafter, StepOutcome, Token
     from paceline.engine.stats import Stats
+    from paceline.engine.stopping import Stop, Stopped
     from paceline.engine.tree import DraftTree
     from paceline.errors import (
         ConfigError,
@@ -48,6 +49,8 @@ __all__ = [
     "StateError",
     "Stats",
     "StepOutcome",
+    "Stop",
+    "Stopped",
     "Stream",
     "Token",
     "__version__",
@@ -74,6 +77,7 @@ _HOMES = {
     "paceline.params": ("SamplingParams",),
     "paceline.sampling.logprobs": ("PromptLogprob",),
     "paceline.engine.request": ("Drafter", "StepOutcome", "Token"),
+    "paceline.engine.stopping": ("Stop", "Stopped"),
     "paceline.engine.tree": ("DraftTree",),
 }
 

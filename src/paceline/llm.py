@@ -139,6 +139,8 @@ class LLM:
                 deadline_ms: milliseconds from now; what has been decoded by then is the output, whose `stop_reason`
                     then is "deadline".
                 num_speculative_tokens: most draft tokens per step, 0 is plain decoding; it changes the speed alone.
+                stop_when: "uncertain" ends the output where the model has become unsure, a function of the last
+                    `Token`s where it returns a reason; `Output.stopped` says where and why.
 
         Raises:
             ConfigError: a parameter or drafter that does not exist or is out of range.

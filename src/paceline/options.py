@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from paceline.checks import Check, flag, integer, number, text
 from paceline.engine.ports import Pacer
 from paceline.engine.request import NO_TERMS, Drafter, Terms
+from paceline.engine.stopping import UNCERTAIN, StopWhen, uncertain
 from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
 from paceline.params import SamplingOptions, SamplingParams
@@ -34,6 +35,7 @@ class Options(SamplingOptions, total=False):
     truncate_prompt_tokens: int | None  # keep this many tokens of the prompt, the last ones
     deadline_ms: float | None  # milliseconds from now: what has been decoded by then is the output
     num_speculative_tokens: int | None  # most draft tokens per step, 0 is plain decoding; it changes the speed alone
+    stop_when: Literal["uncertain"] | StopWhen | None  # end the output where the model is unsure, or a rule says so
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def read_call(sampling_params: SamplingParams | None, options: Mapping[str, Any]
         raise ConfigError(f"sampling_params is {sampling_params!r}; allowed: a SamplingParams, or keyword arguments")
     sampling = dict(options)
     own = {name: _CHECKS[name](name, sampling.pop(name)) for name in _CHECKS if name in sampling}
-    terms = Terms(_moment(own.pop("deadline_ms", None)), own.pop("num_speculative_tokens", None))
+    terms = Terms(
+        _moment(own.pop("deadline_ms", None)), own.pop("num_speculative_tokens", None), own.pop("stop_when", None)
+    )
     return Call((sampling_params or DEFAULTS).merged(sampling), **own, terms=terms)
 
 
@@ -73,6 +77,15 @@ def _moment(milliseconds: float | None) -> float | None:
 
 def _or_none(check: Check) -> Check:
     return lambda name, value: None if value is None else check(name, value)
+
+
+def _stop_when(name: str, value: Any) -> StopWhen | None:
+    if value == UNCERTAIN:
+        return uncertain
+    if value is None or callable(value):
+        rule: StopWhen | None = value
+        return rule
+    raise ConfigError(f"{name} is {value!r}; allowed: {UNCERTAIN!r}, or a function of the last tokens")
 
 
 def _as_it_is(name: str, value: Any) -> Any:
@@ -90,4 +103,5 @@ _CHECKS: dict[str, Check] = {
     "truncate_prompt_tokens": _or_none(integer(1)),
     "deadline_ms": _or_none(number(math.ulp(0.0), _DAY, "of milliseconds above 0, up to a day")),
     "num_speculative_tokens": _or_none(integer(0, MAX_DEPTH)),
+    "stop_when": _stop_when,
 }

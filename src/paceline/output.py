@@ -8,6 +8,7 @@ from html import escape
 
 from paceline.engine.request import Token
 from paceline.engine.stats import Stats
+from paceline.engine.stopping import Stopped
 from paceline.engine.trace import StepRecord
 from paceline.params import SamplingParams
 from paceline.sampling.logprobs import PromptLogprob
@@ -38,9 +39,11 @@ class Output:
     stats: Stats
     steps: tuple[StepRecord, ...]
     origin: Origin
-    stop_reason: str | int | None = None  # what ended it: a stop string, a token of `stop_token_ids`, "deadline"
+    # What ended it: a stop string, a token of `stop_token_ids`, "deadline", "uncertain", "stop_when".
+    stop_reason: str | int | None = None
     # Of each token of the prompt what the model thought of it, the first's being None; None if nobody asked.
     prompt_logprobs: tuple[PromptLogprob | None, ...] | None = None
+    stopped: Stopped | None = None  # where and why, if `stop_when` ended it
 
     def __repr__(self) -> str:
         end = self.text if len(self.text) <= _SHOWN else "…" + self.text[1 - _SHOWN :]

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from paceline.engine.ports import Reading, Target
-from paceline.engine.request import Drafter, Hints, Request, SeenIds, Token
+from paceline.engine.request import Drafter, Hints, Request, Token
+from paceline.engine.seen import SeenIds
 from paceline.errors import ContextLengthError, RequestError
 from paceline.options import Call
 from paceline.output import Origin, Output
@@ -168,6 +169,7 @@ class RequestFactory:
             origin,
             request.stop_reason,
             thoughts,
+            request.stopped,
         )
 
     def decode(self, params: SamplingParams) -> Decode:

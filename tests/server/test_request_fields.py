@@ -305,3 +305,27 @@ def test_a_deadline_cuts_and_what_was_held_back_is_given_too(bundled: LLM) -> No
 def tilde(bundled: LLM) -> int:
     assert bundled.tokenizer is not None
     return bundled.tokenizer.encode("~", add_special_tokens=False)[-1]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_stop_when_unsure_says_where_and_why(url: str, bundled: LLM, path: str) -> None:
+    asked = {**PLAIN, "max_tokens": 60, "stop_when": "uncertain"}
+    if path == "/v1/completions":
+        alone = offline(bundled, **asked)
+        body = {"prompt": TEXT, **asked}
+    else:
+        alone = None
+        body = {"messages": [{"role": "user", "content": TEXT}], **asked}
+    choice = ask(url, path, body).json["choices"][0]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "uncertain")
+    assert "nats on average" in choice["stopped"]["reason"]
+    if alone is not None:
+        assert alone.stopped is not None
+        assert choice["stopped"] == {
+            "start": alone.stopped.start,
+            "end": alone.stopped.end,
+            "reason": alone.stopped.reason,
+        }
+        assert choice["text"] == alone.text
+    last = chunks_of(ask(url, path, {**body, "stream": True}))[-1]["choices"][0]
+    assert last["stopped"] == choice["stopped"]

@@ -10,16 +10,18 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.engine.seen import Pictures
 from paceline.engine.stats import Stats
+from paceline.engine.stopping import Stopped, StopWhen, Watch
 from paceline.engine.trace import StepRecord
 from paceline.engine.tree import MAX_DEPTH, DraftTree
-from paceline.errors import PacelineError
+from paceline.errors import PacelineError, RequestError
 from paceline.sampling.logprobs import PromptLogprob, prompt_logprobs
 from paceline.sampling.sampler import SampledToken, Sampler
 from paceline.text.stream import TextStream
@@ -49,6 +51,7 @@ class Terms:
 
     deadline: float | None = None  # seconds of the engine's clock: what has been decoded by then is all there is
     num_speculative_tokens: int | None = None  # most draft nodes of this request in a step
+    stop_when: StopWhen | None = None  # ends the output where it says so
 
 
 NO_TERMS = Terms()
@@ -66,22 +69,6 @@ class Times:
 
 # Takes the position of the first of some rows, and the logits (rows, V) float32 behind each of them.
 PromptLogits = Callable[[int, NDArray[np.float32]], None]
-
-
-class Pictures(Protocol):
-    """The pictures in a request's prompt, as its target knows them."""
-
-    @property
-    def keys(self) -> Sequence[int]:
-        """The prompt's tokens; a digest of the picture, below 0, where it stands."""
-
-
-class SeenIds(list[int]):
-    """Token ids of a prompt, and the pictures in it."""
-
-    def __init__(self, ids: Sequence[int], pictures: Pictures) -> None:
-        super().__init__(ids)
-        self.pictures = pictures
 
 
 def fresh_tenant() -> str:
@@ -136,7 +123,8 @@ class Request:
         self.times = Times()
         self.outbox: deque[Token] = deque()  # filled by commit, emptied by whoever streams
         self.finish_reason: str | None = None  # "stop", "length", "abort", or "error"
-        self.stop_reason: str | int | None = None  # what ended it: a stop string, a token, "deadline"; else None
+        self.stop_reason: str | int | None = None  # what ended it: a stop string, a token, "deadline" ...; else None
+        self.stopped: Stopped | None = None  # where and why, if `stop_when` did
         wants_prompt = self.params.prompt_logprobs is not None
         # Of each token of the prompt, the first's being None; None if nobody asked. Filled as the prompt is read.
         self.prompt_logprobs: list[PromptLogprob | None] | None = [None] * len(prompt) if wants_prompt else None
@@ -147,6 +135,7 @@ class Request:
         self._cancelled_by: PacelineError | None = None
         self.stats = Stats(num_prompt_tokens=self.num_input_tokens)
         self.trace: list[StepRecord] = []  # one per step, by the engine
+        self._watch = None if terms.stop_when is None else Watch(terms.stop_when)
         self._text = text
         self._end_token_ids = end_token_ids
 
@@ -218,10 +207,25 @@ class Request:
             self.stop_reason = sampled.token if stop is None and sampled.token in self.params.stop_token_ids else stop
         elif self.num_remaining == 0:
             reason = "length"
-        if reason is not None and stop is None:
-            text += self._text.finish()
         about = (sampled.logprob, sampled.entropy, sampled.top, sampled.margin, sampled.logit)
-        return Token(sampled.token, text, source, *about), reason
+        token = Token(sampled.token, text, source, *about)
+        if self._watch is not None:
+            reason = self._watched(token, late_enough and reason is None) or reason
+        if reason is not None and stop is None:
+            token = replace(token, text=text + self._text.finish())
+        return token, reason
+
+    def _watched(self, token: Token, may_stop: bool) -> str | None:
+        """Why the request ends with a token by its own rule, if it does; a rule that fails ends it too."""
+        assert self._watch is not None
+        try:
+            self.stopped = self._watch.see(token, may_stop)
+        except RequestError as error:
+            self.error = error
+            return "error"
+        if self.stopped is not None:
+            self.stop_reason = self._watch.name
+        return None if self.stopped is None else "stop"
 
     def _keep_prompt(self, first: int, logits: NDArray[np.float32]) -> None:
         """Note what the model thought of the prompt's tokens behind some rows; rows behind the prompt say nothing."""

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paceline.engine.stopping import HIGH, LOW, MIN_TOKENS
 from paceline.output import Output
 from paceline.report.measures import MeasuredToken, measured
 
-HIGH = 1.5  # nats: no span begins below, so that a text that is sure throughout has none
-LOW = 0.75
 HIGH_QUANTILE = 0.85  # of the text's own levels: of a text that is unsure throughout the worst is shown
 LOW_QUANTILE = 0.6
 GAP = 2
-MIN_TOKENS = 3
 _NEIGHBOURS = 1  # on either side
 
 

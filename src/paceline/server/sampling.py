@@ -28,6 +28,7 @@ _SAME = (
     "seed",
     "n",
     "truncate_prompt_tokens",
+    "stop_when",
 )
 
 

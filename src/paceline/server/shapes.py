@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from paceline.engine.request import Request, Token
@@ -22,6 +23,12 @@ def new_id(kind: str, separator: str = "-") -> str:
 def finite(logprob: float) -> float:
     """A log probability as JSON can say it."""
     return max(logprob, _LOWEST) if not math.isnan(logprob) else _LOWEST
+
+
+def stopped_of(request: Request) -> dict[str, Any]:
+    """Which tokens of an output a rule of its request ended it for, and why; nothing if none did."""
+    stopped = request.stopped
+    return {} if stopped is None else {"stopped": asdict(stopped)}
 
 
 def usage(requests: Sequence[Request], num_samples: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from paceline.engine.request import SeenIds
+from paceline.engine.seen import SeenIds
 from paceline.errors import ModelError, RequestError, first_line
 from paceline.model.decoder import Decoder
 from paceline.model.pictures.checking import check_pictures

@@ -20,7 +20,7 @@ from paceline.server.events import ALIVE, DONE, EventStream, JsonResponse, event
 from paceline.server.fields import check_extras
 from paceline.server.schemas.chat import ChatBody
 from paceline.server.service import Service
-from paceline.server.shapes import chat_logprobs, metrics_of, new_id
+from paceline.server.shapes import chat_logprobs, metrics_of, new_id, stopped_of
 from paceline.server.streaming import failed, ignored_header, stream_options
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -136,7 +136,8 @@ class _Answer:
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
         choice |= self._details.of(index, tokens, reason is not None)
         if reason is not None:
-            choice["stop_reason"] = self._conversation.requests[index].stop_reason  # vLLM's
+            request = self._conversation.requests[index]
+            choice |= {"stop_reason": request.stop_reason, **stopped_of(request)}  # the first is vLLM's
         return {**choice, "token_ids": [token.id for token in tokens]} if self._body.return_token_ids else choice
 
     def _reason(self, index: int) -> str | None:

@@ -21,7 +21,7 @@ from paceline.server.fields import check_extras
 from paceline.server.generation import Generation, Piece
 from paceline.server.schemas.completion import CompletionBody
 from paceline.server.service import Service
-from paceline.server.shapes import CompletionLogprobs, metrics_of, new_id, usage
+from paceline.server.shapes import CompletionLogprobs, metrics_of, new_id, stopped_of, usage
 from paceline.server.streaming import failed, ignored_header, stream_options
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -162,6 +162,8 @@ class _Answer:
         request = self._generation.requests[index]
         reason, stop = (request.finish_reason, request.stop_reason) if is_last else (None, None)
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason, "stop_reason": stop}
+        if is_last:
+            choice |= stopped_of(request)
         if self._body.return_token_ids:
             choice["token_ids"] = [token.id for token in tokens]
         return choice | self._details.of(index, tokens, is_last)

@@ -105,5 +105,6 @@ class SamplingBody(Body):
     truncate_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     # From the request's arrival; so says the header x-deadline-ms. Of both the earlier one holds.
     deadline_ms: Annotated[float, Field(gt=0)] | None = None
+    stop_when: Annotated[str, Field(pattern="^uncertain$")] | None = None
     return_token_ids: bool | None = None
     return_token_details: bool | None = None
