@@ -19,10 +19,11 @@ LAYERS = [
     {"sampling"},
     {"engine", "native"},
     {"formats"},
-    {"pacing", "model", "heads", "learning", "drafters", "output"},
+    {"pacing", "model", "heads", "learning", "drafters", "output", "scores"},
     {"options", "loading", "testing", "vllm"},
-    {"drafter_set", "request_factory"},
+    {"drafter_set", "request_factory", "scoring"},
     {"streams", "runtime", "mailbox"},
+    {"judging"},
     {"llm"},
     {"report"},
     {"doctor"},
@@ -51,6 +52,7 @@ TORCH_FREE = [
     "pacing",
     "report",
     "output",
+    "scores",
 ]
 
 

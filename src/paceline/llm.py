@@ -16,6 +16,7 @@ from typing_extensions import Self, Unpack
 from paceline.engine.engine import Engine
 from paceline.engine.ports import Pacer, Target
 from paceline.errors import ConfigError
+from paceline.judging import Judging
 from paceline.loading import Loaded, PacingOptions, Source, load_model
 from paceline.options import Call, Drafters, Options, read_call
 from paceline.output import Output
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Single = str | Mapping[str, Any] | Iterable[SupportsIndex]  # one prompt
 
 
-class LLM:
+class LLM(Judging):
     """A model ready to decode: a hub name, a local folder, a bundled name, or a `PreTrainedModel`.
 
     A `PreTrainedModel` is left as it is: Paceline works on a copy that shares its weights. Threads and coroutines

@@ -59,7 +59,7 @@ class Engine:
         self.listeners: list[EngineListener] = []
         self._clock = clock
         self._drafting = Drafting(target.vocab_size, clock)
-        self._reader = PromptReader(target, self.scheduler, self.rates, clock)
+        self._reader = PromptReader(target, self.scheduler, self.rates, clock, self._has_room)
         self._cares: dict[int, _Care] = {}  # by request id
         self._num_preemptions = 0
 
@@ -73,7 +73,7 @@ class Engine:
             for drafter in request.drafters:
                 pacer.attach(drafter, self.target)
         request.times.arrived = self._clock()
-        self._cares[request.id] = _Care(pacer or self.pacer, self.target.num_unread(request))
+        self._cares[request.id] = _Care(pacer or self.pacer, self._reader.num_unread(request))
         self._pacer_of(request).arrive(request)
         self.scheduler.add(request)
         self._refuse_if_late(request)
@@ -132,7 +132,7 @@ class Engine:
         if request.terms.deadline is None or request.num_output_tokens > 0:
             return False
         ahead = sum(self._cares[other.id].num_unread for other in self.scheduler.ahead_of(request))
-        needed = self.rates.first_token(ahead + self.target.num_unread(request))
+        needed = self.rates.first_token(ahead + self._reader.num_unread(request))
         try:
             check_first_token(needed, seconds_left(request, self._clock()))
         except RequestError as error:
@@ -178,7 +178,7 @@ class Engine:
         care, seconds = self._cares[request.id], self._reader.take_seconds(request)
         request.on_prompt_logits = None
         self.scheduler.has_read(request)
-        if request.max_tokens == 0:
+        if request.max_tokens == 0 or request.given is not None:
             self._cut(request, None)
         elif care.has_started:
             care.pacer.resume(request, seconds)
@@ -220,7 +220,7 @@ class Engine:
 
     def _expire(self, request: Request) -> None:
         """End a request whose deadline has come: with what it has, or refused if that is nothing."""
-        if request.num_output_tokens:
+        if request.num_output_tokens and request.given is None:
             self._cut(request, "deadline")
         else:
             self._refuse(request, missed())
@@ -228,12 +228,17 @@ class Engine:
     def _with_room(self) -> list[Request]:
         """Those that decode, each with room for its pending token; whose work is least waits again if there is none."""
         for request in list(self.scheduler.decoding):
-            while request in self.scheduler.decoding and self.target.grow(request, 1) < 1:
-                if len(self.scheduler.running) == 1:
-                    self.fail([request], RequestError("nothing else runs, and the cache has no room for another token"))
-                else:
-                    self._preempt(self.scheduler.victim(self._work))
+            self._has_room(request, 1)
         return list(self.scheduler.decoding)
+
+    def _has_room(self, request: Request, num_rows: int) -> bool:
+        """Make room for rows of a running request; False if it is the one that has to leave."""
+        while request in self.scheduler.running and self.target.grow(request, num_rows) < num_rows:
+            if len(self.scheduler.running) == 1:
+                self.fail([request], RequestError("nothing else runs, and the cache has no room for another token"))
+            else:
+                self._preempt(self.scheduler.victim(self._work))
+        return request in self.scheduler.running
 
     def _work(self, request: Request) -> int:
         """Positions that are in the cache."""

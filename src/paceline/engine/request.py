@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.engine.continuations import Continuations
 from paceline.engine.seen import Pictures
 from paceline.engine.stats import Stats
 from paceline.engine.stopping import Stopped, StopWhen, Watch
@@ -105,11 +106,13 @@ class Request:
         terms: Terms = NO_TERMS,
         source: Sequence[int] = (),
         pictures: Pictures | None = None,
+        given: Continuations | None = None,
     ) -> None:
         self.id = next(_ids)
         self.tokens = list(prompt)
         self.source = tuple(source)  # what an encoder-decoder reads beside its prompt, which then begins the output
         self.pictures = pictures  # in its prompt
+        self.given = given  # continuations to read: then nothing is decoded, and what is committed is part of one
         self.num_prompt_tokens = len(prompt)
         self.sampler = sampler
         self.params = sampler.params
@@ -158,6 +161,15 @@ class Request:
     def num_remaining(self) -> int:
         """Tokens that may still be generated."""
         return self.max_tokens - self.num_output_tokens
+
+    @property
+    def num_given(self) -> int:
+        """Rows of given continuations that are to be read behind its prompt."""
+        return 0 if self.given is None else self.given.num_unread
+
+    def stand_at(self, tokens: Sequence[int]) -> None:
+        """Have other tokens of a given continuation behind the prompt."""
+        self.tokens[self.num_prompt_tokens :] = tokens
 
     @property
     def text(self) -> str:
