@@ -19,9 +19,10 @@ LAYERS = [
     {"sampling"},
     {"engine", "native"},
     {"formats"},
-    {"pacing", "model", "heads", "learning", "drafters", "output", "scores"},
+    {"pacing", "model", "heads", "learning", "drafters", "output", "scores", "deciding"},
     {"options", "loading", "testing", "vllm"},
     {"drafter_set", "request_factory", "scoring"},
+    {"questions"},
     {"streams", "runtime", "mailbox"},
     {"judging"},
     {"llm"},
@@ -53,6 +54,7 @@ TORCH_FREE = [
     "report",
     "output",
     "scores",
+    "deciding",
 ]
 
 

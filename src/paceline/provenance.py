@@ -59,6 +59,11 @@ def fingerprint(model_digest: str, numerics: Mapping[str, Any]) -> str:
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
+def model_fingerprint(model_digest: str) -> str:
+    """16 hexadecimal digits for a model's weights and settings alone, however and wherever it is run."""
+    return hashlib.sha256(model_digest.encode()).hexdigest()[:16]
+
+
 def processor(device: torch.device) -> str:
     """The name of the GPU, or of the CPU as the system gives it."""
     if device.type == "cuda":

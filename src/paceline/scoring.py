@@ -18,7 +18,7 @@ from paceline.scores import Score
 from paceline.text.prompts import as_prompt, as_prompts
 from paceline.text.seam import Given, cut_at_seam
 from paceline.text.stream import TextStream, no_text
-from paceline.text.tokenizer import Tokenizer
+from paceline.text.tokenizer import Tokenizer, eos_ids
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -52,10 +52,24 @@ class Cut:
 
     def score(self) -> Score:
         """What the model thought of it, once the request has ended."""
-        assert self.request.given is not None
-        thoughts = self.request.given.of(self.tokens)
+        thoughts = self._given.of(self.tokens)
         logprobs = tuple(thought.logprob for thought in thoughts)
         return Score(self.text, self.tokens, logprobs, all(thought.is_likeliest for thought in thoughts))
+
+    @property
+    def logprob(self) -> float:
+        """The same as its score's."""
+        return self.score().logprob
+
+    @property
+    def end_logprob(self) -> float:
+        """The log-probability that it ends there, in nats."""
+        return self._given.end_of(self.tokens)
+
+    @property
+    def _given(self) -> Continuations:
+        assert self.request.given is not None
+        return self.request.given
 
 
 class Scoring:
@@ -69,11 +83,11 @@ class Scoring:
     def __init__(self, target: Target, tokenizer: Tokenizer | None) -> None:
         self._target, self._tokenizer = target, tokenizer
 
-    def cuts_of(self, prompts: object, continuations: Any, call: Call) -> tuple[list[list[Cut]], bool]:
-        """For each prompt its continuations, and whether there is a list of prompts.
+    def prompts(self, prompts: object) -> tuple[list[Given], bool]:
+        """Prompts as callers write them, and whether there is a list of them.
 
         Raises:
-            ContextLengthError, RequestError: as in `LLM.score`.
+            RequestError: something is no prompt, or not one that can be read here.
         """
         contents, is_batch = as_prompts(prompts)
         texts = [content for content in contents if isinstance(content, str | list)]
@@ -81,13 +95,41 @@ class Scoring:
             raise RequestError("a prompt has pictures; allowed here: text or token ids alone")
         if self._target.reads is not None:
             raise RequestError("this model reads a source; allowed here: models that go on with their prompt")
+        return texts, is_batch
+
+    def cuts_of(self, prompts: object, continuations: Any, call: Call) -> tuple[list[list[Cut]], bool]:
+        """For each prompt its continuations, and whether there is a list of prompts.
+
+        Raises:
+            ContextLengthError, RequestError: as in `LLM.score`.
+        """
+        texts, is_batch = self.prompts(prompts)
         several = _listed(continuations, "continuations") if is_batch else [continuations]
         if len(several) != len(texts):
             raise RequestError(f"there are {len(texts)} prompts and {len(several)} lists of continuations")
         return [self.cuts(*one, call) for one in zip(texts, several, strict=True)], is_batch
 
-    def cuts(self, prompt: Given, continuations: Any, call: Call) -> list[Cut]:
-        """The continuations of one prompt. Requests are as few as can be: one, but where contexts differ."""
+    def ends(self, texts: Sequence[str]) -> list[int]:
+        """The tokens that begin with one of some texts, and those that end a sequence.
+
+        Raises:
+            RequestError: there are none of a text.
+        """
+        found = set(eos_ids(self._tokenizer, getattr(self._target, "generation_config", None)))
+        for text in texts:
+            beginning = [] if self._tokenizer is None else self._tokenizer.beginning_with(text)
+            if not beginning:
+                raise RequestError(f"no token begins with {text!r}; allowed as an end: what a token begins with")
+            found.update(beginning)
+        if not found:
+            raise RequestError("the model has no token that ends a sequence; allowed: texts that end a choice")
+        return sorted(found)
+
+    def cuts(self, prompt: Given, continuations: Any, call: Call, ends: Sequence[int] = ()) -> list[Cut]:
+        """The continuations of one prompt. Requests are as few as can be: one, but where contexts differ.
+
+        `ends` are tokens whose probability behind each continuation is wanted too.
+        """
         given = [as_prompt(c, f"continuations[{i}]") for i, c in enumerate(_listed(continuations, "continuations"))]
         if not given:
             raise RequestError("continuations is empty; allowed: at least one")
@@ -96,7 +138,7 @@ class Scoring:
         keys = [(*ids, bisect_left(self._target.contexts, self._reach(ids, behind))) for ids, behind in pairs]
         for key in dict.fromkeys(keys):
             group = [pair for pair, own in zip(pairs, keys, strict=True) if own == key]
-            requests[key] = self._request(group[0][0], [behind for _, behind in group], call)
+            requests[key] = self._request(group[0][0], [behind for _, behind in group], call, ends)
         texts = [one if isinstance(one, str) else self._text(one) for one in given]
         return [
             Cut(text, tuple(behind), requests[key]) for text, (_, behind), key in zip(texts, pairs, keys, strict=True)
@@ -106,16 +148,16 @@ class Scoring:
         """Up to which length rotary positions are those of: as of a request that would say the continuation."""
         return min(len(ids) + len(behind), self._target.contexts[-1])
 
-    def _request(self, ids: list[int], continuations: list[list[int]], call: Call) -> Request:
-        self._check(ids, continuations)
+    def _request(self, ids: list[int], continuations: list[list[int]], call: Call, ends: Sequence[int]) -> Request:
+        self._check(ids, continuations, int(bool(ends)))
         params = SamplingParams(max_tokens=max(map(len, continuations)))
         sampler = Sampler(params, SamplerContext(self._target.vocab_size), ids, 0)
         text = TextStream(no_text, ids, ())
-        hints, given = Hints((), call.tenant), Continuations(continuations)
+        hints, given = Hints((), call.tenant), Continuations(continuations, ends)
         return Request(ids, sampler, text, frozenset(), (), 0, hints, call.terms, given=given)
 
-    def _check(self, ids: list[int], continuations: list[list[int]]) -> None:
-        vocab, longest = self._target.vocab_size, max(map(len, continuations))
+    def _check(self, ids: list[int], continuations: list[list[int]], num_behind: int) -> None:
+        vocab, longest = self._target.vocab_size, max(map(len, continuations)) + num_behind
         bad = [t for tokens in (ids, *continuations) for t in tokens if not 0 <= t < vocab]
         if bad:
             raise RequestError(f"token id {bad[0]} is outside the vocabulary; allowed: 0 to {vocab - 1}")

@@ -11,6 +11,7 @@ import typer
 
 from paceline import __version__
 from paceline.bench.cli import app as bench
+from paceline.cli.calibrate import calibrate
 from paceline.cli.catalogue import drafters, models
 from paceline.cli.certify import certify
 from paceline.cli.chat import chat
@@ -42,6 +43,7 @@ app.command()(drafters)
 app.command()(models)
 app.command()(convert)
 app.command()(report)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(certify)
 app.command()(train)

@@ -36,15 +36,18 @@ class Continuations:
 
     Args:
         continuations: at least one, each of at least one token.
+        ends: tokens of which one may stand behind each continuation; their probability together is wanted there.
     """
 
-    def __init__(self, continuations: Sequence[Sequence[int]]) -> None:
+    def __init__(self, continuations: Sequence[Sequence[int]], ends: Sequence[int] = ()) -> None:
         self._tokens, self._parents, self._depths = [-1], [-1], [0]
         self._children: list[dict[int, int]] = [{}]  # by token
-        for tokens in sorted(map(tuple, continuations)):  # in this order nodes are numbered depth first
-            self._add(tokens)
+        # In this order nodes are numbered depth first.
+        last = {self._add(tokens) for tokens in sorted(map(tuple, continuations))}
+        self._after = np.array(ends, np.int64)
+        self._closed: dict[int, float] = dict.fromkeys(last if len(ends) else (), 0.0)  # by node, in nats
         self._ends = self._ends_of_subtrees()
-        self._inner = [node for node, children in enumerate(self._children) if children]
+        self._inner = [node for node, below in enumerate(self._children) if below or node in self._closed]
         self._num_read = 0  # of these
         self._thoughts: dict[int, GivenLogprob] = {}  # by node
         self._at = _ROOT  # whose token is pending: those before it are in the cache
@@ -97,11 +100,17 @@ class Continuations:
 
     def of(self, continuation: Sequence[int]) -> list[GivenLogprob]:
         """What the model thought of each token of a continuation, all of which has been read."""
-        node, thoughts = _ROOT, []
+        return [self._thoughts[node] for node in self._nodes_of(continuation)]
+
+    def end_of(self, continuation: Sequence[int]) -> float:
+        """The log-probability that one of `ends` stands behind a continuation, in nats."""
+        return self._closed[self._nodes_of(continuation)[-1]]
+
+    def _nodes_of(self, continuation: Sequence[int]) -> list[int]:
+        nodes = [_ROOT]
         for token in continuation:
-            node = self._children[node][token]
-            thoughts.append(self._thoughts[node])
-        return thoughts
+            nodes.append(self._children[nodes[-1]][token])
+        return nodes[1:]
 
     @property
     def _distance(self) -> int:
@@ -138,8 +147,12 @@ class Continuations:
         thought, likeliest = thought_of(row), int(row.argmax())
         for token, child in self._children[node].items():
             self._thoughts[child] = GivenLogprob(thought.logprob(token), token == likeliest)
+        if node in self._closed:
+            shifted = row[self._after].astype(np.float64) - thought.peak
+            self._closed[node] = float(np.logaddexp.reduce(shifted)) - thought.log_total
 
-    def _add(self, tokens: Sequence[int]) -> None:
+    def _add(self, tokens: Sequence[int]) -> int:
+        """Add a path; its last node."""
         node = _ROOT
         for token in tokens:
             if token not in self._children[node]:
@@ -149,6 +162,7 @@ class Continuations:
                 self._depths.append(self._depths[node] + 1)
                 self._children.append({})
             node = self._children[node][token]
+        return node
 
     def _ends_of_subtrees(self) -> list[int]:
         """Behind each node the first that does not lie below it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ class Tokenizer:
         """The text of the ids from `start` on, as it stands behind those before."""
         near, first = ids[max(start - _CONTEXT, 0) :], min(start, _CONTEXT)
         return self._shown(near)[len(self._shown(near[:first])) :]
+
+    def beginning_with(self, text: str) -> list[int]:
+        """The tokens whose text, as it stands behind a letter, begins with `text`."""
+        return [token for token, own in enumerate(self._texts) if own.startswith(text)]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Each token's text behind a letter. Of the largest vocabularies this takes a few seconds, once."""
+        before = self._cut("a")[-1:]
+        return [self.text_behind([*before, token], len(before)) for token in range(len(self.inner))]
 
     def continued(self, ids: Sequence[int], text: str) -> list[int] | None:
         """The ids that the tokenizer gives `text` behind `ids`, as far as these make up whole characters.
