@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from paceline import LLM
 from paceline.engine.continuations import Continuations
-from paceline.errors import ContextLengthError, DeadlineError, RequestError
 from paceline.testing import ScriptedTarget
 
 VOCAB = 7

@@ -26,12 +26,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from paceline.deciding.binomial import at_most, upper_bound
+from paceline.deciding.binomial import at_most, most_errors, upper_bound
 from paceline.deciding.choices import tempered
 from paceline.errors import ConfigError
 
-_FITTED = 0.25  # of the examples
-_MOST_CANDIDATES = 64
+_FITTED = 0.1  # of the examples
+_BELIEF = 3  # examples
 _RANGE = math.log(20.0)  # of temperatures, to both sides of 1
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SEARCH_STEPS = 40
@@ -71,9 +71,9 @@ def learn(examples: Sequence[Example], error: float, confidence: float, seed: in
     temperature = fit_temperature(fitted)
     known, fresh = (_judged(part, temperature) for part in (fitted, tested))
     passed = []
-    for threshold in _candidates(known, len(tested), error):
+    for threshold in _candidates(known, len(tested), error, confidence):
         answered, wrong = _counts(fresh, threshold)
-        if at_most(wrong, answered, error) > 1.0 - confidence:
+        if wrong > most_errors(answered, error, confidence):
             break
         passed.append(threshold)
     if not passed:
@@ -117,19 +117,24 @@ def _counts(judged: Judged, threshold: float) -> tuple[int, int]:
     return len(answered), sum(answered)
 
 
-def _candidates(known: Judged, num_tested: int, error: float) -> list[float]:
-    """Thresholds in the order in which they are tested: those first that should pass most clearly."""
-    chances = sorted({chance for chance, _ in known} | {0.0})
-    stride = max(len(chances) // _MOST_CANDIDATES, 1)
+def _candidates(known: Judged, num_tested: int, error: float, confidence: float) -> list[float]:
+    """Thresholds in the order in which they are tested: those first that should pass most surely.
 
-    def expected(threshold: float) -> float:
-        """The p-value that the test should give, by what is known."""
-        answered, wrong = _counts(known, threshold)
-        rate = (wrong + 0.5) / (answered + 1)
-        count = int(num_tested * answered / max(len(known), 1))
-        return at_most(int(rate * count), count, error)
+    How many of so few examples are wrong says little. So what was believed of them, at the fitted temperature, counts
+    as much as `_BELIEF` further examples.
+    """
+    ranked = sorted(known, reverse=True)
+    chances = [chance for chance, _ in ranked]
 
-    return sorted(chances[::stride], key=expected)
+    def chance_to_fail(num_answered: int) -> float:
+        believed = 1.0 - sum(chances[:num_answered]) / num_answered
+        wrong = sum(is_wrong for _, is_wrong in ranked[:num_answered])
+        rate = (wrong + _BELIEF * believed) / (num_answered + _BELIEF)
+        count = num_tested * num_answered // len(chances)
+        return 1.0 - at_most(most_errors(count, error, confidence), count, rate)
+
+    places = sorted(range(1, len(chances) + 1), key=lambda place: (chance_to_fail(place), -place))
+    return list(dict.fromkeys(chances[place - 1] for place in places))
 
 
 def _no_threshold(fresh: Judged, error: float, confidence: float) -> str:

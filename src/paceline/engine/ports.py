@@ -105,6 +105,9 @@ class Target(Protocol):
     def commit(self, request: Request, path: Sequence[int]) -> None:
         """Keep the rows of the pending token and of the accepted nodes, drop the rest and the room for it."""
 
+    def rewind(self, request: Request, num_tokens: int) -> bool:
+        """Keep the first positions alone, at least those of its prompt; False if it has to be read again instead."""
+
     def free(self, request: Request) -> None:
         """Give back the request's cache. Freeing twice, or what was never reserved, does nothing."""
 

@@ -6,14 +6,13 @@ Knows nothing of drafts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 
 from paceline.engine.continuations import Continuations
 from paceline.engine.ports import Target
 from paceline.engine.rates import PAGE_ROWS, Rates
 from paceline.engine.request import Request
 from paceline.engine.scheduler import Scheduler
-
-_FEWEST = 8  # rows of a forward that reads given continuations, unless the next step has more
 
 HasRoom = Callable[[Request, int], bool]
 
@@ -35,10 +34,11 @@ class PromptReader:
         self._target, self._scheduler, self._rates, self._clock = target, scheduler, rates, clock
         self._has_room = has_room
         self._seconds: dict[int, float] = {}  # by request id, since they were taken
+        self._step_rows = 0  # that this step has time for
 
     def read(self) -> Iterator[tuple[Request, Exception | None]]:
         """Read a page, or what a step leaves time for; those that have been read whole, and those that failed."""
-        left = self._rates.rows_beside_a_step() if self._scheduler.decoding else PAGE_ROWS
+        self._step_rows = left = self._rates.rows_beside_a_step() if self._scheduler.decoding else PAGE_ROWS
         while left > 0 and (request := self._scheduler.next_to_read(self.num_unread)) is not None:
             try:
                 left -= self._read_on(request, left)
@@ -70,10 +70,10 @@ class PromptReader:
         return num_rows
 
     def _read_given(self, request: Request, max_rows: int) -> int:
-        """Read a part of what is given behind a prompt."""
-        given, most = request.given, min(max_rows, self._target.row_counts[-1])
+        """Read a part of what is given behind a prompt: as much as a step has time for, in this step or the next."""
+        given, most = request.given, min(self._step_rows, self._target.row_counts[-1])
         assert given is not None
-        if max_rows < _FEWEST or not self._has_room(request, given.least_rows):
+        if max_rows < self._step_rows or not self._has_room(request, given.least_rows):
             return max_rows
         tree = given.tree(self._target.grow(request, given.num_rows(most)))
         [logits] = self._target.score([(request, tree)])
@@ -82,14 +82,17 @@ class PromptReader:
         return len(logits)
 
     def _move(self, request: Request, given: Continuations, max_rows: int) -> None:
-        """Commit what the rest hangs behind, or go back to it: then the request is read again up to there."""
+        """Commit what the rest hangs behind, or go back: then the tokens up to where it does are read as a prompt's."""
         move = given.move(max_rows) if given.num_unread else None
         if move is None:
             return
         if move.rows is not None:
             request.tokens += move.tokens
             self._target.commit(request, move.rows)
-        else:
+            return
+        tokens = [*request.tokens[: request.num_prompt_tokens], *move.tokens]
+        pairs = zip(request.tokens[:-1], tokens[:-1], strict=False)
+        if not self._target.rewind(request, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))):
             self._target.free(request)
-            request.stand_at(move.tokens)
             self._scheduler.preempt(request)
+        request.tokens[:] = tokens

@@ -167,10 +167,6 @@ class Request:
         """Rows of given continuations that are to be read behind its prompt."""
         return 0 if self.given is None else self.given.num_unread
 
-    def stand_at(self, tokens: Sequence[int]) -> None:
-        """Have other tokens of a given continuation behind the prompt."""
-        self.tokens[self.num_prompt_tokens :] = tokens
-
     @property
     def text(self) -> str:
         """The text so far, without what is held back."""

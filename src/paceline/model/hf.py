@@ -156,6 +156,10 @@ class HFTarget:
         pool.keep_path(sequence, kept)
         pool.trim(sequence, sequence.length + 1)
 
+    def rewind(self, request: Request, num_tokens: int) -> bool:
+        """See `Target`."""
+        return self._caches[request.id].rewind(num_tokens)
+
     def free(self, request: Request) -> None:
         """See `Target`."""
         cache = self._caches.pop(request.id, None)

@@ -129,6 +129,15 @@ class RequestCache:
         self._before = self._source.before
         return len(self._source.tokens)
 
+    def rewind(self, length: int) -> bool:
+        """Forget all but the first positions; False where others know of them, or where states have gone on."""
+        pool = self._decoder.pool
+        if pool.states is not None or length < self._num_known * PAGE_SIZE:
+            return False
+        self.sequence.length = length
+        pool.trim(self.sequence, length + 1)
+        return True
+
     def release(self) -> None:
         """Make known what has been read, and what was decoded where it has the same bits; give the pages back."""
         if not self._num_unread_source:

@@ -145,6 +145,14 @@ class ScriptedTarget:
         cached += [pending, *(tree.tokens[node] for node in path)]
         self._reserved[request.id] = min(self._reserved[request.id], len(cached) + 1)
 
+    def rewind(self, request: Request, num_tokens: int) -> bool:
+        """See `Target`: it always can."""
+        cached = self._cached[request.id]
+        _demand(request.num_prompt_tokens - 1 <= num_tokens <= len(cached), request, "is rewound to where it never was")
+        del cached[num_tokens:]
+        self._reserved[request.id] = min(self._reserved[request.id], num_tokens + 1)
+        return True
+
     def free(self, request: Request) -> None:
         """See `Target`."""
         for table in (self._reserved, self._cached, self._scored):

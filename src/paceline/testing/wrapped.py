@@ -75,6 +75,10 @@ class WrappedTarget:
         """See `Target`."""
         self.inner.commit(request, path)
 
+    def rewind(self, request: Request, num_tokens: int) -> bool:
+        """See `Target`."""
+        return self.inner.rewind(request, num_tokens)
+
     def free(self, request: Request) -> None:
         """See `Target`."""
         self.inner.free(request)
