@@ -93,7 +93,6 @@ def _calibration(
         learnt.num_tested,
         learnt.num_answered,
         learnt.num_wrong,
-        learnt.bound,
         names,
         None if ends is None else tuple(ends),
     )

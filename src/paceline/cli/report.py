@@ -41,10 +41,14 @@ def report(
     out: Path = typer.Option(None, help="Where the page goes.", show_default="report.html, if there are prompts"),
     evaluate: bool = typer.Option(False, "--evaluate", help="Measure how well uncertainty foretells error."),
     commands: Path = typer.Option(COMMANDS, help="What to evaluate on.", show_default="bundled held-out commands"),
+    decisions: Path = typer.Option(None, help="Show decisions on one page, as `paceline calibrate` writes them."),
     dtype: str = DTYPE,
     device: str = DEVICE,
 ) -> None:
     """Continue PROMPTS and show on one page where the model was unsure, who drafted what, and what it took."""
+    if decisions is not None:
+        _report_decisions(decisions, out or Path("report.html"), is_alone=not prompts and not evaluate)
+        return
     if not prompts and not evaluate:
         raise ConfigError("there is nothing to report on; allowed: prompts, --evaluate, or both")
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or []]
@@ -60,6 +64,27 @@ def report(
     _write(path, outputs, evaluation)
     if evaluation is not None:
         _show(evaluation)
+
+
+def _report_decisions(decisions: Path, out: Path, is_alone: bool) -> None:
+    """Another page, for which no model is needed."""
+    from paceline.deciding.labelled import read_decided
+    from paceline.report.decided import decisions_page, facts
+
+    if not is_alone:
+        raise ConfigError("--decisions is given with prompts or --evaluate; allowed: alone, with --out")
+    decided = read_decided(decisions)
+    _write_text(_writable(out), decisions_page(decided))
+    for name, value in facts(decided):
+        print(f"{name}: {value}")
+    print(out)
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out is {str(path)!r}: {error}; allowed: a file that can be written") from error
 
 
 def _decode(llm: LLM, texts: Sequence[str], sampling: dict[str, Any]) -> list[Output]:
@@ -99,10 +124,7 @@ def _write(path: Path | None, outputs: Sequence[Output], evaluation: Evaluation 
 
     if path is None:
         return
-    try:
-        path.write_text(page(outputs, evaluation), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--out is {str(path)!r}: {error}; allowed: a file that can be written") from error
+    _write_text(path, page(outputs, evaluation))
     for output in outputs:
         spans = uncertain_spans(output)
         inside = sum(map(len, spans))

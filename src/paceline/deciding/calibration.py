@@ -27,7 +27,6 @@ class Calibration:
         num_tested: other ones, that the threshold was put to the test with.
         num_answered: of those.
         num_wrong: of those answered.
-        bound: the highest share of errors that these numbers do not rule out at that confidence.
         choices: the names of the choices, if they were the same in all examples: then no other may be decided.
         end: what stood behind a choice, as in `decide`.
     """
@@ -42,7 +41,6 @@ class Calibration:
     num_tested: int
     num_answered: int
     num_wrong: int
-    bound: float
     choices: tuple[str, ...] | None = None
     end: tuple[str, ...] | None = None
 
@@ -58,8 +56,7 @@ class Calibration:
         share = 100 * self.num_answered / self.num_tested
         return (
             f"at a threshold of {self.threshold:.4g} and a temperature of {self.temperature:.3g}, "
-            f"{self.num_answered} of {self.num_tested} examples ({share:.1f} %) were answered, {self.num_wrong} wrong: "
-            f"no more than {100 * self.bound:.2f} %"
+            f"{self.num_answered} of {self.num_tested} examples ({share:.1f} %) were answered, {self.num_wrong} of them wrong"
         )
 
     def write(self, path: Path) -> None:

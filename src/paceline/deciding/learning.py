@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from paceline.deciding.binomial import at_most, most_errors, upper_bound
+from paceline.deciding.binomial import at_most, most_errors
 from paceline.deciding.choices import tempered
 from paceline.errors import ConfigError
 
@@ -55,7 +55,6 @@ class Learnt:
     num_tested: int
     num_answered: int
     num_wrong: int
-    bound: float
 
 
 def learn(examples: Sequence[Example], error: float, confidence: float, seed: int = 0) -> Learnt:
@@ -80,8 +79,7 @@ def learn(examples: Sequence[Example], error: float, confidence: float, seed: in
         raise ConfigError(_no_threshold(fresh, error, confidence))
     threshold = min(passed)
     answered, wrong = _counts(fresh, threshold)
-    bound = upper_bound(wrong, answered, confidence)
-    return Learnt(temperature, threshold, num_fitted, len(tested), answered, wrong, bound)
+    return Learnt(temperature, threshold, num_fitted, len(tested), answered, wrong)
 
 
 def fit_temperature(examples: Sequence[Example]) -> float:

@@ -113,6 +113,10 @@ class Chart:
         """Add a polyline in shares of the axes."""
         self.lines.append(Line(" ".join(f"{self.x(x)},{self.y(y)}" for x, y in points), style))
 
+    def dot(self, x: float, y: float, share: float, title: str) -> None:
+        """Add a circle in shares of the axes; its area is a share of the largest's."""
+        self.dots.append(Dot(self.x(x), self.y(y), round(2.5 + 8 * math.sqrt(share), 1), title))
+
     def mark_y(self, top: float, text: Callable[[float], str]) -> None:
         """Label the y axis, which runs from 0 to `top`."""
         self.y_marks = [Mark(_LEFT, self.y(tick / top), text(tick)) for tick in ticks(top)]
@@ -173,8 +177,7 @@ def reliability_chart(bins: Sequence[Bin]) -> Chart:
     chart.line([(entry.believed, entry.right) for entry in bins], "plain-line")
     for entry in bins:
         title = f"{entry.count} drafts believed {percent(entry.believed)}: {percent(entry.right)} right"
-        radius = round(2.5 + 8 * math.sqrt(entry.count / max_count), 1)
-        chart.dots.append(Dot(chart.x(entry.believed), chart.y(entry.right), radius, title))
+        chart.dot(entry.believed, entry.right, entry.count / max_count, title)
     chart.mark_x(1.0, percent)
     chart.mark_y(1.0, percent)
     return chart

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from paceline._version import __version__
 from paceline.output import Output
@@ -25,7 +24,7 @@ def page(outputs: Output | Sequence[Output], evaluation: Evaluation | None = Non
     outputs = [outputs] if isinstance(outputs, Output) else outputs
     found = [place for output in outputs for place in places(output.steps, output.token_ids)]
     drafters = sorted({source for place in found for source in place.tree.sources})
-    return _template().render(
+    return template("template.html").render(
         version=__version__,
         about=_about(outputs, evaluation),
         outputs=[view(output, drafters) for output in outputs],
@@ -38,10 +37,15 @@ def page(outputs: Output | Sequence[Output], evaluation: Evaluation | None = Non
 
 
 @cache
-def _template() -> Template:
-    """Everything is escaped where it is inserted: texts and tokens may hold any markup."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("paceline.report").joinpath("template.html").read_text("utf-8"))
+def template(name: str) -> Template:
+    """A page to be filled in. Everything is escaped where it is inserted: texts and tokens may hold any markup."""
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("paceline.report", "."),
+    ).get_template(name)
 
 
 def _about(outputs: Sequence[Output], evaluation: Evaluation | None) -> dict[str, Any]:
