@@ -55,8 +55,8 @@ class Calibration:
         """What that rests on, in a sentence."""
         share = 100 * self.num_answered / self.num_tested
         return (
-            f"at a threshold of {self.threshold:.4g} and a temperature of {self.temperature:.3g}, "
-            f"{self.num_answered} of {self.num_tested} examples ({share:.1f} %) were answered, {self.num_wrong} of them wrong"
+            f"at a threshold of {self.threshold:.4g} and a temperature of {self.temperature:.3g}, {self.num_answered} "
+            f"of {self.num_tested} examples ({share:.1f} %) were answered, {self.num_wrong} of them wrong"
         )
 
     def write(self, path: Path) -> None:
