@@ -56,10 +56,16 @@ def entry(name: str, thing: Any) -> Iterator[str]:
     if inspect.isclass(thing):
         if dataclasses.is_dataclass(thing):
             yield f"Fields: {', '.join(f'`{field.name}`' for field in dataclasses.fields(thing))}.\n"
-        for member, what in sorted(vars(thing).items()):
+        for member, what in sorted(members(thing).items()):
             if not member.startswith("_") and _is_documented(what):
                 yield f"- **`{member}{signature(what)}`**: {first(what)}"
         yield ""
+
+
+def members(thing: type) -> dict[str, Any]:
+    """What a class has of its own, and of a private half of it."""
+    halves = [half for half in thing.__bases__ if half.__module__ == "paceline.judging"]
+    return {name: what for one in (*halves, thing) for name, what in vars(one).items()}
 
 
 def signature(what: Any) -> str:

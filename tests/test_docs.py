@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -119,6 +120,15 @@ def test_the_python_of_the_page_on_reports_runs(
     for block in code_blocks(ROOT / "docs" / "report.md"):
         exec(block, {})
         assert "entropy" in capsys.readouterr().out
+
+
+def test_the_python_of_the_page_on_decisions_runs(
+    bundled: paceline.LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paceline, "load", lambda: nullcontext(bundled), raising=False)
+    for block in code_blocks(ROOT / "docs" / "decide.md"):
+        exec(block, {})
+    assert "PlayMusic: " in capsys.readouterr().out
 
 
 def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:

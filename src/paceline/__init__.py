@@ -9,6 +9,8 @@ from paceline._version import __version__
 from paceline.garbage import collected_later
 
 if TYPE_CHECKING:
+    from paceline.deciding.calibration import Calibration
+    from paceline.deciding.decision import Decision
     from paceline.engine.request import Drafter, StepOutcome, Token
     from paceline.engine.stats import Stats
     from paceline.engine.stopping import Stop, Stopped
@@ -28,14 +30,17 @@ if TYPE_CHECKING:
     from paceline.output import Output
     from paceline.params import SamplingParams
     from paceline.sampling.logprobs import PromptLogprob
+    from paceline.scores import Score
     from paceline.streams import AsyncStream, Stream
 
 __all__ = [
     "LLM",
     "AsyncStream",
+    "Calibration",
     "ConfigError",
     "ContextLengthError",
     "DeadlineError",
+    "Decision",
     "DraftTree",
     "Drafter",
     "DrafterError",
@@ -46,6 +51,7 @@ __all__ = [
     "PromptLogprob",
     "RequestError",
     "SamplingParams",
+    "Score",
     "StateError",
     "Stats",
     "StepOutcome",
@@ -79,6 +85,9 @@ _HOMES = {
     "paceline.engine.request": ("Drafter", "StepOutcome", "Token"),
     "paceline.engine.stopping": ("Stop", "Stopped"),
     "paceline.engine.tree": ("DraftTree",),
+    "paceline.deciding.calibration": ("Calibration",),
+    "paceline.deciding.decision": ("Decision",),
+    "paceline.scores": ("Score",),
 }
 
 

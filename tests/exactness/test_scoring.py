@@ -71,7 +71,9 @@ def test_a_planted_fault_is_found(subject: Subject, fault: str, monkeypatch: pyt
         monkeypatch.setattr(Continuations, "take", lambda self, rows: take(self, np.roll(rows, 1, axis=0)))
     else:
         # The node's elder brother is committed in its place: as long a path, with another token.
-        monkeypatch.setattr(Continuations, "_path", lambda self, above, node: [max(n - 1, 1) for n in path(self, above, node)])
+        monkeypatch.setattr(
+            Continuations, "_path", lambda self, above, node: [max(n - 1, 1) for n in path(self, above, node)]
+        )
     try:
         found = subject.llm.score(prompt, given_ones, tenant=fault)
     except Exception:

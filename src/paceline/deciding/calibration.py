@@ -102,7 +102,7 @@ def as_calibration(value: Any) -> Calibration:
         lists = {name: tuple(told[name]) for name in ("choices", "end") if told.get(name) is not None}
         found = Calibration(**{**told, **lists})
         checked = [float(getattr(found, field.name)) for field in fields(found) if field.type in ("float", "int")]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"cannot read a calibration from {str(value)!r} ({error}); allowed: a file that `paceline calibrate` wrote"
         ) from error
