@@ -137,8 +137,7 @@ class LLM(Judging):
                 pacer: in place of the one given at load; requests with different pacers are not decoded together.
                 add_special_tokens: whether a text is read with those that its tokenizer adds; True is the default.
                 truncate_prompt_tokens: keep this many tokens of a prompt, the last ones.
-                deadline_ms: milliseconds from now; what has been decoded by then is the output, whose `stop_reason`
-                    then is "deadline".
+                deadline_ms: milliseconds from now; what there is by then is the output (`stop_reason` "deadline").
                 num_speculative_tokens: most draft tokens per step, 0 is plain decoding; it changes the speed alone.
                 stop_when: "uncertain" ends the output where the model has become unsure, a function of the last
                     `Token`s where it returns a reason; `Output.stopped` says where and why.
