@@ -26,6 +26,7 @@ LAYERS = [
     {"streams", "runtime", "mailbox"},
     {"judging"},
     {"llm"},
+    {"accelerating"},
     {"report"},
     {"doctor"},
     {"training"},
@@ -110,6 +111,7 @@ def test_the_host_side_imports_no_torch(part: str) -> None:
 def test_only_models_and_what_measures_them_import_torch() -> None:
     users = {part_of(p) for p in MODULES if any(n.split(".")[0] == "torch" for n in imports_of(p))}
     assert users <= {
+        "accelerating",
         "bundled",
         "formats",
         "heads",

@@ -23,6 +23,7 @@ def test_all_is_the_documented_surface() -> None:
         "Drafter",
         "DrafterError",
         "EngineError",
+        "HandedOverWarning",
         "ModelError",
         "Output",
         "PacelineError",
@@ -38,7 +39,9 @@ def test_all_is_the_documented_surface() -> None:
         "Stream",
         "Token",
         "__version__",
+        "accelerate",
         "load",
+        "unaccelerate",
     ]
 
 

@@ -9,6 +9,7 @@ from paceline._version import __version__
 from paceline.garbage import collected_later
 
 if TYPE_CHECKING:
+    from paceline.accelerating import HandedOverWarning, accelerate, unaccelerate
     from paceline.deciding.calibration import Calibration
     from paceline.deciding.decision import Decision
     from paceline.engine.request import Drafter, StepOutcome, Token
@@ -45,6 +46,7 @@ __all__ = [
     "Drafter",
     "DrafterError",
     "EngineError",
+    "HandedOverWarning",
     "ModelError",
     "Output",
     "PacelineError",
@@ -60,7 +62,9 @@ __all__ = [
     "Stream",
     "Token",
     "__version__",
+    "accelerate",
     "load",
+    "unaccelerate",
 ]
 
 # Importing torch and transformers takes seconds, so names are looked up when they are first used.
@@ -77,6 +81,7 @@ _HOMES = {
         "StateError",
     ),
     "paceline.llm": ("LLM", "load"),
+    "paceline.accelerating": ("HandedOverWarning", "accelerate", "unaccelerate"),
     "paceline.streams": ("AsyncStream", "Stream"),
     "paceline.engine.stats": ("Stats",),
     "paceline.output": ("Output",),

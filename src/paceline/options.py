@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from paceline.engine.stopping import UNCERTAIN, StopWhen, uncertain
 from paceline.engine.tree import MAX_DEPTH
 from paceline.errors import ConfigError
 from paceline.params import SamplingOptions, SamplingParams
+from paceline.sampling.sampler import Sampler
 from paceline.text.prompts import Prompt
 
 Drafters = str | Sequence[str | Drafter]  # "auto", "none", an option string, or several of names and objects
@@ -52,6 +53,7 @@ class Call:
     add_special_tokens: bool = True
     truncate_prompt_tokens: int | None = None
     terms: Terms = NO_TERMS
+    sampler: Callable[..., Sampler] = Sampler  # what makes a request's, given what `Sampler` is
 
 
 def read_call(sampling_params: SamplingParams | None, options: Mapping[str, Any]) -> Call:

@@ -15,7 +15,7 @@ from paceline.options import Call
 from paceline.output import Origin, Output
 from paceline.params import SamplingParams
 from paceline.sampling.grammar import Compiler, Grammar
-from paceline.sampling.sampler import Sampler, SamplerContext
+from paceline.sampling.sampler import SamplerContext
 from paceline.text.pictures import Pictured
 from paceline.text.prompts import Content, as_prompt
 from paceline.text.source import expected_ids, forbidden_ids, output_start, source_ids
@@ -90,7 +90,7 @@ class RequestFactory:
         return [
             Request(
                 ids,
-                Sampler(params, context, ids, seed, sample, self._grammar(params, eos, max_tokens)),
+                call.sampler(params, context, ids, seed, sample, self._grammar(params, eos, max_tokens)),
                 TextStream(self.decode(params), ids, params.stop, params.include_stop_str_in_output),
                 ends,
                 drafters,

@@ -1,0 +1,55 @@
+"""The `LLM` behind an accelerated model, loaded anew when the model's weights are others."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from paceline.accelerating.watching import state_of
+from paceline.llm import LLM
+from paceline.options import Drafters
+
+if TYPE_CHECKING:
+    import os
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from paceline.heads.block import BlockHead
+
+
+class EngineOptions(TypedDict, total=False):
+    """Options of `accelerate`: those of `LLM` that a loaded model leaves open."""
+
+    tokenizer: str | PreTrainedTokenizerBase | None
+    drafters: Drafters
+    draft_model: str | PreTrainedModel | None
+    head: str | os.PathLike[str] | BlockHead | None
+    cache_tokens: int | None
+    max_slowdown: float
+    num_speculative_tokens: int | None
+
+
+class Engines:
+    """One `LLM` for a model as it is; threads may share it."""
+
+    def __init__(self, model: PreTrainedModel, options: EngineOptions) -> None:
+        self._model, self._options = weakref.ref(model), options
+        self._lock = threading.Lock()
+        self._state = state_of(model)
+        self._llm: LLM = LLM(model, **options)
+
+    def current(self) -> LLM:
+        """The `LLM` of the weights that the model has now."""
+        model: Any = self._model()
+        with self._lock:
+            state = state_of(model)
+            if state != self._state:
+                self._llm.close()
+                self._llm, self._state = LLM(model, **self._options), state
+            return self._llm
+
+    def close(self) -> None:
+        """Free what decodes."""
+        with self._lock:
+            self._llm.close()

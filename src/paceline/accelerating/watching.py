@@ -1,0 +1,35 @@
+"""Whether a model is still the one that was loaded: its tensors, their places, versions and some of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SAMPLES = 4  # values of each tensor, for writes through `.data`, which count no version
+
+
+def state_of(model: PreTrainedModel) -> Hashable:
+    """What tells a model from itself after a change of weights, in place or not, dtype, device, modules or hooks."""
+    tensors = [*model.parameters(), *model.buffers()]
+    hooks = [(id(module), *map(len, (module._forward_hooks, module._forward_pre_hooks))) for module in model.modules()]
+    return (tuple(map(_place, tensors)), _values(tensors), tuple(hooks))
+
+
+def _place(tensor: torch.Tensor) -> Hashable:
+    return (id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tensor.shape)
+
+
+@torch.no_grad()
+def _values(tensors: list[torch.Tensor]) -> Hashable:
+    return tuple(float(sample) for tensor in tensors for sample in _sampled(tensor))
+
+
+def _sampled(tensor: torch.Tensor) -> list[float]:
+    flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach()[:1].reshape(-1)
+    step = max(1, flat.numel() // _SAMPLES)
+    return flat[::step][:_SAMPLES].tolist()
