@@ -23,6 +23,7 @@ class DrafterSet:
     def __init__(self, environment: Environment, on_attached: Callable[[Drafter], None]) -> None:
         self._environment, self._on_attached = environment, on_attached
         self._made: dict[str, Drafter] = {}
+        self._of_models: dict[int, tuple[object, DrafterSet]] = {}  # draft models of single calls, by their ids
 
     def resolve(self, drafters: Drafters) -> tuple[Drafter, ...]:
         """Drafter objects for "auto", "none", a name, or a list."""
@@ -45,17 +46,32 @@ class DrafterSet:
     def joined(self, drafters: Drafters) -> Drafters:
         """Those that are asked for, and those that are automatic only since there is a draft model, or a head."""
         asked = [spec for spec in _listed(drafters) if spec != "none"]
-        without = automatic(replace(self._environment, draft_model=None, head_kind=""))
-        known = [name for name in automatic(self._environment) if name not in without]
+        known = self._of_companions()
         return asked if "auto" in asked else [*asked, *(name for name in known if name not in _kinds(asked))]
+
+    def of_draft_model(self, model: object) -> tuple[Drafter, ...]:
+        """Those that are automatic only since there is a draft model, made for this one."""
+        if id(model) not in self._of_models:
+            environment = replace(self._environment, draft_model=model, head=None, head_kind="")
+            self._of_models[id(model)] = (model, DrafterSet(environment, self._on_attached))
+        _, own = self._of_models[id(model)]
+        return own.resolve(own._of_companions())
 
     def close(self) -> None:
         """Release what the drafters hold; nothing is made any more."""
+        for _, own in self._of_models.values():
+            own.close()
+        self._of_models.clear()
         for drafter in self._made.values():
             drafter.close()
         self._made.clear()
         self._environment = replace(self._environment, host=None)  # it holds the model, as the other does
         del self._on_attached
+
+    def _of_companions(self) -> list[str]:
+        """The drafters that are automatic only since there is a draft model, or a head."""
+        without = automatic(replace(self._environment, draft_model=None, head_kind=""))
+        return [name for name in automatic(self._environment) if name not in without]
 
     def _drafter(self, spec: str | Drafter, taken: Collection[str]) -> Drafter:
         """A drafter that has been attached, by a name that none of its companions has."""

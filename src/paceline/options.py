@@ -53,6 +53,7 @@ class Call:
     add_special_tokens: bool = True
     truncate_prompt_tokens: int | None = None
     terms: Terms = NO_TERMS
+    output_start: tuple[int, ...] | None = None  # of an encoder-decoder's output, in place of its own
     sampler: Callable[..., Sampler] = Sampler  # what makes a request's, given what `Sampler` is
 
 

@@ -124,6 +124,8 @@ class RequestFactory:
             prompt = source_ids(self.tokenizer, prompt, call.source_language, call.add_special_tokens)
         source = prompt[last]
         self._check_source(source, reads)
+        if call.output_start is not None:
+            return source, list(call.output_start)
         generation = getattr(self._target, "generation_config", None)
         return source, output_start(generation, self._tokenizer, call.target_language)
 

@@ -143,6 +143,10 @@ class Runtime:
         """Drafter objects. Made in the engine's thread: to be made may take files, and forwards for their time."""
         return self.thread.call(partial(self._drafters.resolve, drafters))
 
+    def of_draft_model(self, model: object) -> tuple[Drafter, ...]:
+        """Drafters that ask a draft model of single calls, and are kept; made in the engine's thread too."""
+        return self.thread.call(partial(self._drafters.of_draft_model, model))
+
     def request(self, content: Content, call: Call) -> Request:
         """The request of a stream."""
         [request] = self.requests_of([content], call)

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from paceline.accelerating.asked import check_arguments, check_settings
-from paceline.accelerating.decoding import Manner, Row, requests_of, run
-from paceline.accelerating.ends import ends_of
+from paceline.accelerating.decoding import Manner, drafters_for, requests_of, run
 from paceline.accelerating.engines import Engines
-from paceline.accelerating.law import RowLaw
-from paceline.accelerating.processors import check_processors, of_row
 from paceline.accelerating.returning import Ended, returned
-from paceline.accelerating.rows import prompts_of
+from paceline.accelerating.rows import Prepared
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
-_DRAFTING = ("assistant_model", "assistant_tokenizer")  # arguments that transformers need not know of
-_NO_SETTINGS = (*_DRAFTING, "streamer", "tokenizer", "trust_remote_code", "inputs", "generation_config")
+_OURS = ("assistant_model", "assistant_tokenizer", "streamer")  # arguments that transformers need not know of
+_NO_SETTINGS = (*_OURS, "tokenizer", "trust_remote_code")
 
 
 class Call:
@@ -40,6 +37,7 @@ class Call:
         self._settings = bound.pop("kwargs", {})  # and what goes to the model's forward
         del bound["self"]
         self._given = {**self._settings, **bound}
+        self._streamer = self._given.get("streamer")
 
     def decoded(self) -> Any:
         """What `generate` returns.
@@ -51,9 +49,10 @@ class Call:
         config, inputs = self._model._prepare_generation_config(self._given.get("generation_config"), **settings)
         check_arguments(self._model, self._given, inputs)
         check_settings(config, self._given.get("assistant_model"))
-        given = {name: value for name, value in self._given.items() if name not in (*_DRAFTING, "streamer")}
+        given = {name: value for name, value in self._given.items() if name not in _OURS}
         self._take_stop_strings(given, config)
-        return type(self._model).generate(self._model, **given, custom_generate=self._decode)
+        given["custom_generate"] = self._decode
+        return type(self._model).generate(self._model, **given)
 
     def _take_stop_strings(self, given: dict[str, Any], config: GenerationConfig) -> None:
         """Make their criterion here: transformers keeps the tokenizer that it needs from foreign decoding methods."""
@@ -72,54 +71,29 @@ class Call:
         logits_processor: Sequence[Any],
         stopping_criteria: Sequence[Any],
         generation_config: GenerationConfig,
+        inputs_tensor: torch.Tensor | None = None,
         **inputs: Any,
     ) -> Any:
         """The decoding method, as transformers calls it with what it has prepared."""
-        rows = _rows(input_ids, inputs, logits_processor, stopping_criteria, generation_config)
-        ends = ends_of(stopping_criteria, len(rows))
-        manner = Manner.of(generation_config, None)
-        llm = self._engines.current()
-        requests = requests_of(llm, rows, manner)
-        streamer = self._given.get("streamer")
-        if streamer is not None:
-            streamer.put(input_ids.cpu())
-        pad = _pad_of(generation_config)
-        run(llm, requests, streamer, pad)
-        for row in rows:
-            if row.law.error is not None:
-                raise row.law.error
-        if streamer is not None:
-            streamer.end()
+        source = inputs_tensor if model.config.is_encoder_decoder else None
+        prepared = Prepared(input_ids, logits_processor, stopping_criteria, generation_config, inputs, source)
+        return returned(model, self._ended(prepared), generation_config, inputs)
+
+    def _ended(self, prepared: Prepared) -> Ended:
+        """A prepared batch, gone on with; nothing is handed over once the streamer has been told of it."""
+        rows, llm = prepared.rows(), self._engines.current()
+        drafters = drafters_for(llm, self._given.get("assistant_model"))
+        requests = requests_of(llm, rows, Manner.of(prepared.config, drafters))
+        if self._streamer is not None:
+            self._streamer.put(prepared.input_ids.cpu())
+        run(llm, requests, self._streamer, prepared.pad)
+        errors = [row.law.error for row in rows if row.law.error is not None]
+        if errors:
+            raise errors[0]
+        if self._streamer is not None:
+            self._streamer.end()
         outputs = [request.tokens[request.num_prompt_tokens :] for request in requests]
-        if not ends.pads:
+        if not prepared.ends().pads:  # transformers stops all rows at once
             shortest = min(map(len, outputs))
             outputs = [tokens[:shortest] for tokens in outputs]
-        return returned(model, Ended(input_ids, rows, outputs, pad), generation_config, inputs)
-
-
-def _rows(
-    input_ids: torch.Tensor,
-    inputs: dict[str, Any],
-    processors: Sequence[Any],
-    criteria: Sequence[Any],
-    config: GenerationConfig,
-) -> list[Row]:
-    """The rows of a prepared batch, and the law of each."""
-    prompts, num_rows = prompts_of(input_ids, inputs.get("attention_mask")), len(input_ids)
-    check_processors(processors, num_rows)
-    ends = ends_of(criteria, num_rows)
-    keeps = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
-    num_new = max(1, ends.max_length - input_ids.shape[1])
-    return [
-        Row(
-            prompt,
-            RowLaw(input_ids[i], num_new, ends.tokens, of_row(processors, i, num_rows), ends.asked, keeps, i),
-        )
-        for i, prompt in enumerate(prompts)
-    ]
-
-
-def _pad_of(config: GenerationConfig) -> int:
-    """What ended rows are filled with."""
-    pad = config._pad_token_tensor
-    return 0 if pad is None else int(pad)
+        return Ended(prepared.input_ids, rows, outputs, prepared.pad)

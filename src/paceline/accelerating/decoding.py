@@ -10,23 +10,15 @@ import torch
 
 from paceline.accelerating.following import follow
 from paceline.accelerating.handing_over import HandOver
-from paceline.accelerating.law import RowLaw
-from paceline.engine.request import Request
-from paceline.errors import ContextLengthError, RequestError
+from paceline.accelerating.rows import Row
+from paceline.engine.request import Drafter, Request
+from paceline.errors import ContextLengthError, PacelineError, RequestError
 from paceline.llm import LLM
-from paceline.options import Drafters, read_call
+from paceline.options import read_call
 from paceline.streams import decode
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a batch: its tokens without padding, and how they go on."""
-
-    prompt: list[int]
-    law: RowLaw
+    from transformers import GenerationConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -35,15 +27,31 @@ class Manner:
 
     temperature: float
     seed: int
-    drafters: Drafters | None
+    drafters: Sequence[Drafter]
 
     @classmethod
-    def of(cls, config: GenerationConfig, drafters: Drafters | None) -> Manner:
+    def of(cls, config: GenerationConfig, drafters: Sequence[Drafter]) -> Manner:
         """As settings have it; the seed is drawn as `torch.manual_seed` has it."""
         if not config.do_sample:
             return cls(0.0, 0, drafters)
         temperature = 1.0 if config.temperature is None else float(config.temperature)
         return cls(min(max(temperature, 1e-4), 1e4), int(torch.randint(2**63 - 1, ()).item()), drafters)
+
+
+def drafters_for(llm: LLM, assistant: PreTrainedModel | None) -> Sequence[Drafter]:
+    """Those of the `LLM`; the assistant of a call takes the place of its draft model.
+
+    Raises:
+        HandOver: the assistant cannot draft.
+    """
+    if assistant is None:
+        return llm.runtime.drafters
+    try:
+        own = llm.runtime.of_draft_model(assistant)
+    except PacelineError as error:
+        raise HandOver("assistant_model", str(error)) from error
+    names = {drafter.name for drafter in own}
+    return [*(drafter for drafter in llm.runtime.drafters if drafter.name not in names), *own]
 
 
 def requests_of(llm: LLM, rows: Sequence[Row], manner: Manner) -> list[Request]:
@@ -65,10 +73,12 @@ def _request(llm: LLM, row: Row, manner: Manner) -> Request:
         "stop_token_ids": sorted(row.law.end_tokens),
         "ignore_eos": True,
         "seed": manner.seed,
-        "drafters": manner.drafters,
     }
-    call = replace(read_call(None, options), sampler=row.law.sampler)
-    [request] = llm.runtime.requests_of([row.prompt], call)
+    call, factory = replace(read_call(None, options), sampler=row.law.sampler), llm.runtime.factory
+    if row.source is not None:
+        call = replace(call, output_start=tuple(row.prompt))
+    read = row.prompt if row.source is None else row.source
+    [request] = factory.requests(read, call, manner.drafters, factory.hints(call))
     return request
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from paceline.accelerating.decoding import Row
+from paceline.accelerating.rows import Row
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -51,14 +51,14 @@ class Ended:
 
 def returned(model: PreTrainedModel, ended: Ended, config: GenerationConfig, inputs: dict[str, Any]) -> Any:
     """Sequences, or a `ModelOutput` with what the settings ask for beside them."""
-    from transformers.generation.utils import GenerateDecoderOnlyOutput
+    from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
     sequences = ended.sequences()
     if not config.return_dict_in_generate:
         return sequences
     kept = {"scores": config.output_scores, "logits": config.output_logits}
     parts = {name: ended.kept(name) for name, is_asked in kept.items() if is_asked}
-    kind = GenerateDecoderOnlyOutput
+    kind = GenerateEncoderDecoderOutput if model.config.is_encoder_decoder else GenerateDecoderOnlyOutput
     if config.use_cache:
         named = next(name for name in _CACHES if name in {field.name for field in fields(kind)})
         parts[named] = _cache(model, ended, config, inputs)
