@@ -5,7 +5,7 @@ In place of its loop stands a decoding method of ours (its own mechanism, `custo
 what is asked, its own again.
 """
 
-from paceline.accelerating.binding import accelerate, unaccelerate
+from paceline.accelerating.binding import accelerate, generate, unaccelerate
 from paceline.accelerating.handing_over import HandedOverWarning
 
-__all__ = ["HandedOverWarning", "accelerate", "unaccelerate"]
+__all__ = ["HandedOverWarning", "accelerate", "generate", "unaccelerate"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import weakref
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +46,24 @@ class Generate:
 
     def __reduce__(self) -> Any:
         return getattr, (self._model(), "generate")  # a model that is read back has its class's own by then
+
+
+_kept: weakref.WeakKeyDictionary[PreTrainedModel, Generate] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def generate(model: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+    """One call decoded by Paceline, as a decoding method of transformers (`custom_generate`); nothing is bound.
+
+    What it takes to decode for a model is made at the first call, and kept as long as the model is there.
+    """
+    bound = vars(model).get("generate")
+    if isinstance(bound, Generate):
+        return bound(*args, **kwargs)
+    with _making:
+        if model not in _kept:
+            _kept[model] = Generate(model, Engines(model, {}))
+    return _kept[model](*args, **kwargs)
 
 
 def accelerate(model: Model, **options: Unpack[EngineOptions]) -> Model:

@@ -16,8 +16,14 @@ _SAMPLES = 4  # values of each tensor, for writes through `.data`, which count n
 def state_of(model: PreTrainedModel) -> Hashable:
     """What tells a model from itself after a change of weights, in place or not, dtype, device, modules or hooks."""
     tensors = [*model.parameters(), *model.buffers()]
-    hooks = [(id(module), *map(len, (module._forward_hooks, module._forward_pre_hooks))) for module in model.modules()]
-    return (tuple(map(_place, tensors)), _values(tensors), tuple(hooks))
+    modules = [(id(module), _hooks(module)) for module in model.modules()]
+    return (tuple(map(_place, tensors)), _values(tensors), tuple(modules))
+
+
+def _hooks(module: torch.nn.Module) -> Hashable:
+    """The hooks of a module but those that transformers leaves there once hidden states were asked for."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return tuple(id(hook) for hook in hooks if not str(getattr(hook, "__module__", "")).startswith("transformers."))
 
 
 def _place(tensor: torch.Tensor) -> Hashable:
