@@ -40,7 +40,7 @@ def pair() -> Iterator[Pair]:
     """A Llama of two layers, which always drafts as much as it is offered."""
     told, model = Told(VOCAB), tiny("llama")
     paceline.accelerate(model, drafters=[told], cache_tokens=4096)
-    model.generate.engines.current().engine.pacer = FixedPacer(8)  # type: ignore[attr-defined]
+    model.generate.llm.engine.pacer = FixedPacer(8)  # type: ignore[attr-defined]
     yield Pair(model, told)
     paceline.unaccelerate(model)
 

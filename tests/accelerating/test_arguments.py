@@ -230,7 +230,7 @@ def test_an_assistant_and_lookup_draft(pair: Pair) -> None:
     wanted = own(pair.model, **inputs, max_new_tokens=10, pad_token_id=0)
     found = pair.model.generate(**inputs, max_new_tokens=10, pad_token_id=0, assistant_model=assistant)
     assert torch.equal(found, wanted)  # of several rows, which transformers does not assist
-    made = pair.model.generate.engines.current().runtime.of_draft_model(assistant)  # type: ignore[attr-defined]
+    made = pair.model.generate.llm.runtime.of_draft_model(assistant)  # type: ignore[attr-defined]
     assert [drafter.name for drafter in made] == ["model"]
     found = pair.model.generate(**inputs, max_new_tokens=10, pad_token_id=0, prompt_lookup_num_tokens=3)
     assert torch.equal(found, wanted)
@@ -257,4 +257,4 @@ def test_several_threads_share_a_model(pair: Pair) -> None:
     for thread in threads:
         thread.join()
     assert all(torch.equal(found[i], wanted[i]) for i in range(3))
-    assert isinstance(pair.model.generate.engines.current(), paceline.LLM)  # type: ignore[attr-defined]
+    assert isinstance(pair.model.generate.llm, paceline.LLM)  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ def test_twice_and_back() -> None:
     model = tiny("llama")
     first = paceline.accelerate(model, drafters="none", cache_tokens=1024)
     assert first is model
-    llm = model.generate.engines.current()  # type: ignore[attr-defined]
+    llm = model.generate.llm  # type: ignore[attr-defined]
     paceline.accelerate(model, drafters="none", cache_tokens=1024)
     with pytest.raises(paceline.StateError):
         llm.generate([1, 2])

@@ -14,6 +14,7 @@ from paceline.accelerating.calls import Call
 from paceline.accelerating.engines import EngineOptions, Engines
 from paceline.accelerating.handing_over import HandOver, tell
 from paceline.errors import ModelError
+from paceline.llm import LLM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +30,11 @@ class Generate:
         self.engines = engines
         self.__doc__ = type(model).generate.__doc__
         self.__signature__ = inspect.signature(MethodType(type(model).generate, model))
+
+    @property
+    def llm(self) -> LLM:
+        """What decodes: loaded anew where the model has changed."""
+        return self.engines.current()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `generate` of the model's class returns."""
