@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from transformers.generation.streamers import BaseStreamer
 import paceline
 from accelerating.conftest import ENDS, Pair, batch
 from accelerating.same import own
+from exactness import translators
 from models.families import VOCAB, tiny
 from paceline.bundled import bundled_path
 
@@ -105,6 +107,40 @@ def test_a_dictionary_holds_scores_logits_and_a_cache(pair: Pair) -> None:
         torch.testing.assert_close(one.keys[:, :, 5:], other.keys[:, :, 5:], atol=1e-4, rtol=1e-4)
     gone_on = pair.model.generate(**inputs, **{**call, "use_cache": False})
     assert gone_on.cache is None
+
+
+def assert_close(one: Any, other: Any, first: int) -> None:
+    """Nested tuples of tensors; of what padding's rows hold a forward makes anything."""
+    if isinstance(one, tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_close(a, b, first)
+    elif one is not None:
+        assert one.shape == other.shape
+        row = slice(first if one.shape[-2] > first else 0, None)
+        torch.testing.assert_close(one[..., row, :], other[..., row, :], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_attentions_and_hidden_states_are_those_of_each_step(pair: Pair, use_cache: bool) -> None:
+    inputs, told = batch(6, 4), {"output_attentions": True, "output_hidden_states": True}
+    call = {**told, "max_new_tokens": 5, "return_dict_in_generate": True, "use_cache": use_cache, "pad_token_id": 0}
+    ours, theirs = pair.model.generate(**inputs, **call), own(pair.model, **inputs, **call)
+    assert_close(ours.attentions, theirs.attentions, 2)
+    assert_close(ours.hidden_states, theirs.hidden_states, 2)
+
+
+def test_those_of_an_encoder_decoder() -> None:
+    model = paceline.accelerate(translators.build("bart"), cache_tokens=1024)
+    model.set_attn_implementation("eager")
+    ids = torch.randint(3, 110, (2, 7), generator=torch.Generator().manual_seed(1))
+    asked = {"output_attentions": True, "output_hidden_states": True, "return_dict_in_generate": True}
+    ours, theirs = (generate(ids, max_new_tokens=4, **asked) for generate in (model.generate, partial(own, model)))
+    parts = ("encoder_attentions", "decoder_attentions", "cross_attentions", "encoder_hidden_states")
+    for part in (*parts, "decoder_hidden_states"):
+        assert ours[part] is not None
+        assert_close(ours[part], theirs[part], 0)
+    paceline.unaccelerate(model)
 
 
 def test_draws_follow_torchs_seed_and_no_draft(pair: Pair) -> None:

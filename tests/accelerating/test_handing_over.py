@@ -30,8 +30,6 @@ class Together(StoppingCriteria):
 ASKED: list[tuple[str, dict[str, Any]]] = [
     ("num_beams", {"num_beams": 2}),
     ("num_beams", {"num_beams": 2, "do_sample": True}),
-    ("output_attentions", {"output_attentions": True, "return_dict_in_generate": True}),
-    ("output_hidden_states", {"output_hidden_states": True, "return_dict_in_generate": True}),
     ("logits_processor Louder", {"logits_processor": [Louder()]}),
     ("stopping_criteria Together", {"stopping_criteria": [Together()]}),
     ("custom_generate", {"custom_generate": lambda model, input_ids, **_: input_ids}),
@@ -40,7 +38,6 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:.*output_attentions")
 @pytest.mark.parametrize(("match", "asked"), ASKED, ids=[match for match, _ in ASKED])
 def test_an_argument(pair: Pair, match: str, asked: dict[str, Any]) -> None:
     assert_handed_over(pair.model, batch(6, 6), match, **{"max_new_tokens": 5, "pad_token_id": 0, **asked})
@@ -63,6 +60,11 @@ def test_embeddings_masks_with_holes_and_padding_on_the_right(pair: Pair) -> Non
     assert_handed_over(pair.model, {**inputs, "attention_mask": mask}, "attention_mask", **call)
     mask[0] = torch.tensor([1, 1, 1, 1, 0, 0])
     assert_handed_over(pair.model, {**inputs, "attention_mask": mask}, "attention_mask", **call)
+
+
+def test_attentions_of_a_window(pair: Pair) -> None:
+    asked = {"output_attentions": True, "return_dict_in_generate": True, "cache_implementation": "static"}
+    assert_handed_over(pair.model, batch(5), "output_attentions", max_new_tokens=3, **asked)
 
 
 def test_a_model_in_training_mode(pair: Pair) -> None:

@@ -40,7 +40,7 @@ def check_arguments(model: PreTrainedModel, given: Mapping[str, Any], inputs: Ma
             raise HandOver(name, "Paceline reads token ids alone")
 
 
-def check_settings(config: GenerationConfig, assistant: PreTrainedModel | None) -> None:
+def check_settings(model: PreTrainedModel, config: GenerationConfig, assistant: PreTrainedModel | None) -> None:
     """Refuse settings.
 
     Raises:
@@ -54,6 +54,14 @@ def check_settings(config: GenerationConfig, assistant: PreTrainedModel | None) 
         raise HandOver("token_healing", "it changes the prompt")
     if config.cache_implementation in ("paged", "quantized"):
         raise HandOver(f"cache_implementation={config.cache_implementation!r}", "Paceline has a cache of its own")
-    for name in ("output_attentions", "output_hidden_states"):
-        if config.return_dict_in_generate and getattr(config, name):
-            raise HandOver(name, "Paceline keeps none of them")
+    if config.return_dict_in_generate and config.output_attentions:
+        _check_attentions(model, config)
+
+
+def _check_attentions(model: PreTrainedModel, config: GenerationConfig) -> None:
+    """Those of a finished text are cut as each step had them: where all keys are kept, and no others."""
+    text = model.config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None) or ()
+    has_windows = getattr(text, "sliding_window", None) is not None or any(k != "full_attention" for k in kinds)
+    if has_windows or config.cache_implementation is not None:
+        raise HandOver("output_attentions", "a cache of fixed length or of a window has others")

@@ -48,7 +48,7 @@ class Call:
         settings = {name: value for name, value in self._settings.items() if name not in _NO_SETTINGS}
         config, inputs = self._model._prepare_generation_config(self._given.get("generation_config"), **settings)
         check_arguments(self._model, self._given, inputs)
-        check_settings(config, self._given.get("assistant_model"))
+        check_settings(self._model, config, self._given.get("assistant_model"))
         given = {name: value for name, value in self._given.items() if name not in _OURS}
         self._take_stop_strings(given, config)
         given["custom_generate"] = self._decode

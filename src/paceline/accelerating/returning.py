@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from paceline.accelerating.derived import derived, is_wanted, named
 from paceline.accelerating.rows import Row
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
-
-_CACHES = ("cache", "past_key_values", "cache_params")  # what releases of transformers call it
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,8 @@ def returned(model: PreTrainedModel, ended: Ended, config: GenerationConfig, inp
     if not config.return_dict_in_generate:
         return sequences
     kept = {"scores": config.output_scores, "logits": config.output_logits}
-    parts = {name: ended.kept(name) for name, is_asked in kept.items() if is_asked}
+    parts: dict[str, Any] = {name: ended.kept(name) for name, is_asked in kept.items() if is_asked}
+    if is_wanted(config):
+        parts |= derived(model, sequences, ended.input_ids.shape[1], config, inputs)
     kind = GenerateEncoderDecoderOutput if model.config.is_encoder_decoder else GenerateDecoderOnlyOutput
-    if config.use_cache:
-        named = next(name for name in _CACHES if name in {field.name for field in fields(kind)})
-        parts[named] = _cache(model, ended, config, inputs)
-    return kind(sequences=sequences, **parts)
-
-
-def _cache(model: PreTrainedModel, ended: Ended, config: GenerationConfig, inputs: dict[str, Any]) -> Any:
-    """The cache of the sequences but their last tokens, as transformers leaves it: by one forward of the model."""
-    behind = model._update_model_kwargs_for_generation({}, inputs, model.config.is_encoder_decoder, ended.length - 1)
-    found = model._prefill(ended.sequences()[:, :-1], config, behind)
-    return next((found[name] for name in _CACHES if found.get(name) is not None), None)
+    return kind(sequences=sequences, **named(kind, parts))
