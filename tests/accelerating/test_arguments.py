@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from functools import partial
 from typing import Any
 
@@ -294,3 +295,49 @@ def test_several_threads_share_a_model(pair: Pair) -> None:
         thread.join()
     assert all(torch.equal(found[i], wanted[i]) for i in range(3))
     assert isinstance(pair.model.generate.llm, paceline.LLM)  # type: ignore[attr-defined]
+
+
+def test_embeddings_of_tokens_are_read_as_these(pair: Pair) -> None:
+    ids = batch(6, 4)
+    told = {"inputs_embeds": pair.model.get_input_embeddings()(ids["input_ids"]).detach()}
+    told["attention_mask"] = ids["attention_mask"]
+    call = {"max_new_tokens": 5, "pad_token_id": 0, "return_dict_in_generate": True, "output_hidden_states": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (told, {**ids, **told}):
+            ours, theirs = pair.model.generate(**given, **call), own(pair.model, **given, **call)
+            assert torch.equal(ours.sequences, theirs.sequences)
+            assert_close(ours.hidden_states, theirs.hidden_states, 2)
+
+
+def test_a_returned_cache_is_gone_on_behind_and_with(pair: Pair) -> None:
+    """As a chat does: the cache of the first turn, and the whole text of the second."""
+    inputs, call = batch(6, 4), {"max_new_tokens": 5, "pad_token_id": 0}
+    later = torch.tensor([[7, 8], [9, 10]])
+
+    def turns(generate: Any) -> list[torch.Tensor]:
+        first = generate(**inputs, **call, return_dict_in_generate=True)
+        ids = torch.cat([first.sequences, later], -1)
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 7), value=1)
+        second = generate(input_ids=ids, attention_mask=mask, **call, cache=first.cache)
+        return [second, *(layer.keys[:, :, 2:] for layer in first.cache.layers)]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = turns(pair.model.generate)
+    theirs = turns(partial(own, pair.model))
+    assert torch.equal(ours[0], theirs[0])
+    for one, other in zip(ours[1:], theirs[1:], strict=True):  # the caller's, grown in place
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cache_that_was_changed_or_holds_another_text_is_handed_over(pair: Pair) -> None:
+    inputs, call = batch(6), {"max_new_tokens": 3, "pad_token_id": 0}
+    kept = pair.model.generate(**inputs, **call, return_dict_in_generate=True)
+    other = torch.cat([kept.sequences[:, :-1] * 0 + 5, kept.sequences], -1)
+    with pytest.warns(paceline.HandedOverWarning, match="does not begin with the text"):
+        pair.model.generate(other, **call, cache=kept.cache)
+    kept = pair.model.generate(**inputs, **call, return_dict_in_generate=True)
+    kept.cache.layers[0].keys.mul_(2.0)
+    with pytest.warns(paceline.HandedOverWarning, match="as they were"):
+        pair.model.generate(kept.sequences, **call, cache=kept.cache)

@@ -79,7 +79,7 @@ SETTINGS: dict[str, st.SearchStrategy[Any]] = {
 def test_settings_that_make_scores_and_ends(
     pair: Pair, lengths: list[int], drawn: dict[str, Any], has_end: bool, num_new: int
 ) -> None:
-    ends: dict[str, Any] = {"eos_token_id": ENDS, "pad_token_id": 3} if has_end else {"pad_token_id": 3}
+    ends: dict[str, Any] = {"eos_token_id": [-1, *ENDS], "pad_token_id": 3} if has_end else {"pad_token_id": 3}
     if not has_end and "exponential_decay_length_penalty" in drawn:
         del drawn["exponential_decay_length_penalty"]
     pair.assert_same(batch(*lengths, seed=sum(lengths)), **ends, **drawn, max_new_tokens=num_new)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paceline.accelerating.asked import check_arguments, check_settings
+from paceline.accelerating.asked import check_arguments, check_attentions, check_inputs, check_settings
 from paceline.accelerating.decoding import Manner, drafters_for, requests_of, run
+from paceline.accelerating.derived import CACHES
 from paceline.accelerating.engines import Engines
 from paceline.accelerating.returning import Ended, returned
 from paceline.accelerating.rows import Prepared
@@ -38,6 +39,7 @@ class Call:
         del bound["self"]
         self._given = {**self._settings, **bound}
         self._streamer = self._given.get("streamer")
+        self._cache: Any = None  # that the caller goes on behind
 
     def decoded(self) -> Any:
         """What `generate` returns.
@@ -47,8 +49,10 @@ class Call:
         """
         settings = {name: value for name, value in self._settings.items() if name not in _NO_SETTINGS}
         config, inputs = self._model._prepare_generation_config(self._given.get("generation_config"), **settings)
-        check_arguments(self._model, self._given, inputs)
-        check_settings(self._model, config, self._given.get("assistant_model"))
+        self._cache = next((inputs[name] for name in CACHES if inputs.get(name) is not None), None)
+        check_arguments(self._model, self._given)
+        check_inputs(self._model, inputs, self._engines.remembered)
+        check_settings(config, self._given.get("assistant_model"))
         given = {name: value for name, value in self._given.items() if name not in _OURS}
         self._take_stop_strings(given, config)
         given["custom_generate"] = self._decode
@@ -76,12 +80,18 @@ class Call:
     ) -> Any:
         """The decoding method, as transformers calls it with what it has prepared."""
         source = inputs_tensor if model.config.is_encoder_decoder else None
-        prepared = Prepared(input_ids, logits_processor, stopping_criteria, generation_config, inputs, source)
-        return returned(model, self._ended(prepared), generation_config, inputs)
+        embeddings = inputs.get("inputs_embeds")
+        embedded = None if embeddings is None or source is not None else self._engines.embedded().tokens(embeddings)
+        law = (logits_processor, stopping_criteria, generation_config)
+        prepared = Prepared(input_ids, *law, inputs, source, embedded, self._cache is not None)
+        if self._cache is not None:
+            self._engines.remembered.check(self._cache, prepared.prompts, inputs.get("attention_mask"))
+        return returned(model, self._ended(prepared), prepared, self._engines.remembered)
 
     def _ended(self, prepared: Prepared) -> Ended:
         """A prepared batch, gone on with; nothing is handed over once the streamer has been told of it."""
         rows, llm = prepared.rows(), self._engines.current()
+        check_attentions(self._model, prepared.config, prepared.prompts.shape[1] + rows[0].law.num_new)
         drafters = drafters_for(llm, self._given.get("assistant_model"))
         requests = requests_of(llm, rows, Manner.of(prepared.config, drafters))
         if self._streamer is not None:
@@ -96,4 +106,4 @@ class Call:
         if not prepared.ends().pads:  # transformers stops all rows at once
             shortest = min(map(len, outputs))
             outputs = [tokens[:shortest] for tokens in outputs]
-        return Ended(prepared.input_ids, rows, outputs, prepared.pad)
+        return Ended(rows, outputs, prepared.pad)

@@ -63,14 +63,14 @@ def requests_of(llm: LLM, rows: Sequence[Row], manner: Manner) -> list[Request]:
     try:
         return [_request(llm, row, manner) for row in rows]
     except (ContextLengthError, RequestError) as error:
-        raise HandOver("max_length", str(error)) from error
+        raise HandOver("the prompt with max_length", str(error)) from error
 
 
 def _request(llm: LLM, row: Row, manner: Manner) -> Request:
     options = {
         "max_tokens": row.law.num_new,
         "temperature": manner.temperature,
-        "stop_token_ids": sorted(row.law.end_tokens),
+        "stop_token_ids": [token for token in row.law.end_tokens if 0 <= token < llm.target.vocab_size],
         "ignore_eos": True,
         "seed": manner.seed,
     }

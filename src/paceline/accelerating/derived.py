@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from paceline.accelerating.rows import Prepared
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
@@ -36,19 +38,22 @@ class Steps:
         )
 
 
-def is_wanted(config: GenerationConfig) -> bool:
-    """Whether the settings ask for anything of this."""
-    return bool(config.use_cache or config.output_attentions or config.output_hidden_states)
+def is_wanted(prepared: Prepared) -> bool:
+    """Whether anything of this is asked for; a cache that the caller brought is gone on with in any case."""
+    config = prepared.config
+    asked = (config.use_cache, config.output_attentions, config.output_hidden_states)
+    return bool(config.return_dict_in_generate and any(asked)) or prepared.has_own_cache
 
 
-def derived(
-    model: PreTrainedModel, sequences: torch.Tensor, start: int, config: GenerationConfig, inputs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The parts of `ModelOutput` by name, for sequences (B, L + n) that began with `start` tokens."""
-    is_pair, num_new = model.config.is_encoder_decoder, sequences.shape[1] - start
-    behind = model._update_model_kwargs_for_generation({}, dict(inputs), is_pair, num_new - 1)
-    outputs = model._prefill(sequences[:, :-1], config, behind)
-    steps = Steps(start, sequences.shape[1] - 1, bool(config.use_cache))
+def derived(model: PreTrainedModel, text: torch.Tensor, prepared: Prepared) -> dict[str, Any]:
+    """The parts of `ModelOutput` by name, for prompts gone on with: the whole text (B, S + n)."""
+    config, is_pair, read = prepared.config, model.config.is_encoder_decoder, text[:, :-1]
+    start = prepared.prompts.shape[1]
+    inputs = {name: value for name, value in prepared.inputs.items() if name != "inputs_embeds"}
+    inputs = model._update_model_kwargs_for_generation({}, inputs, is_pair, read.shape[1] - start)
+    config._mask_length = read.shape[1]  # where all is seen: so much, of which a cache may hold the beginning
+    outputs = model._prefill(read, config, inputs)
+    steps = Steps(start, read.shape[1], bool(config.use_cache))
     found: dict[str, Any] = {}
     prefix = "decoder_" if is_pair else ""
     if config.output_attentions:

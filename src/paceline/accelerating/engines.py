@@ -6,6 +6,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from paceline.accelerating.embedded import Embedded
+from paceline.accelerating.remembered import Remembered
 from paceline.accelerating.watching import state_of
 from paceline.llm import LLM
 from paceline.options import Drafters
@@ -38,6 +40,8 @@ class Engines:
         self._lock = threading.Lock()
         self._state = state_of(model)
         self._llm: LLM = LLM(model, **options)
+        self.remembered = Remembered()
+        self._embedded: Embedded | None = None
 
     def current(self) -> LLM:
         """The `LLM` of the weights that the model has now."""
@@ -47,7 +51,16 @@ class Engines:
             if state != self._state:
                 self._llm.close()
                 self._llm, self._state = LLM(model, **self._options), state
+                self.remembered, self._embedded = Remembered(), None
             return self._llm
+
+    def embedded(self) -> Embedded:
+        """The tokens of the model by their embeddings; read at the first call that needs them."""
+        model: Any = self._model()
+        with self._lock:
+            if self._embedded is None:
+                self._embedded = Embedded(model)
+            return self._embedded
 
     def close(self) -> None:
         """Free what decodes."""

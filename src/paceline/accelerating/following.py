@@ -17,10 +17,10 @@ def follow(thread: EngineThread, requests: Sequence[Request], put: Put, pad: int
     news: SimpleQueue[None] = SimpleQueue()
     jobs = [Job(request, partial(news.put, None), every_step=True) for request in requests]
     rows: list[list[int]] = [[] for _ in requests]
-    place = 0
+    place, are_done = 0, [False] * len(jobs)
     try:
         thread.submit(jobs)
-        while place < max(map(len, rows)) or not all(job.is_done for job in jobs):
+        while not all(are_done):
             news.get()
             are_done = [_taken(job, row) for job, row in zip(jobs, rows, strict=True)]
             while _is_full(rows, are_done, place):

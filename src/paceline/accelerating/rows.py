@@ -45,6 +45,13 @@ class Prepared:
     config: GenerationConfig
     inputs: dict[str, Any]
     source: torch.Tensor | None
+    embedded: torch.Tensor | None = None  # (B, S) the tokens whose embeddings stand for the prompts, if they do
+    has_own_cache: bool = False  # the caller's, which holds a beginning of the prompts
+
+    @property
+    def prompts(self) -> torch.Tensor:
+        """The tokens that are read, (B, S): `input_ids`, but where embeddings are given."""
+        return self.input_ids if self.embedded is None else self.embedded
 
     @property
     def pad(self) -> int:
@@ -72,7 +79,7 @@ class Prepared:
         ]
         mask = self.inputs.get("attention_mask")
         if self.source is None:
-            return [Row(*one) for one in zip(prompts_of(self.input_ids, mask), laws, strict=True)]
+            return [Row(*one) for one in zip(prompts_of(self.prompts, mask), laws, strict=True)]
         prompts = prompts_of(self.input_ids, self.inputs.get("decoder_attention_mask"))
         sources = sources_of(self.source.repeat_interleave(count // len(self.source), 0), mask)
         return [Row(*one) for one in zip(prompts, laws, sources, strict=True)]
