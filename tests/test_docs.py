@@ -113,6 +113,12 @@ def test_the_readmes_python_runs() -> None:
         exec(block, {})
 
 
+def test_the_python_of_the_page_on_transformers_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "transformers.md")
+    exec(block, {})
+    assert "Once upon a time, there was" in capsys.readouterr().out
+
+
 def test_the_python_of_the_page_on_reports_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 import paceline
 from accelerating.conftest import ENDS, Pair, batch
-from accelerating.same import assert_same
+from accelerating.same import assert_handed_over, assert_same
 from accelerating.told import Told
 from exactness import translators
 from models.families import VOCAB, tiny
@@ -79,7 +79,7 @@ SETTINGS: dict[str, st.SearchStrategy[Any]] = {
 def test_settings_that_make_scores_and_ends(
     pair: Pair, lengths: list[int], drawn: dict[str, Any], has_end: bool, num_new: int
 ) -> None:
-    ends: dict[str, Any] = {"eos_token_id": [-1, *ENDS], "pad_token_id": 3} if has_end else {"pad_token_id": 3}
+    ends: dict[str, Any] = {"eos_token_id": ENDS, "pad_token_id": 3} if has_end else {"pad_token_id": 3}
     if not has_end and "exponential_decay_length_penalty" in drawn:
         del drawn["exponential_decay_length_penalty"]
     pair.assert_same(batch(*lengths, seed=sum(lengths)), **ends, **drawn, max_new_tokens=num_new)
@@ -158,6 +158,17 @@ def test_changed_weights_are_noticed(pair: Pair) -> None:
             with pytest.raises(AssertionError):
                 assert_same(model, inputs, max_new_tokens=8)
         assert_same(model, inputs, max_new_tokens=8)
+
+
+def test_a_change_that_cannot_be_decoded_is_handed_over() -> None:
+    class Doubling(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x.mean(1, keepdim=True)  # of all rows: no causal model any more
+
+    model, inputs = tiny("llama", seed=4), batch(6)
+    with accelerated(model):
+        model.model.layers[0].mlp.act_fn = Doubling()
+        assert_handed_over(model, inputs, "a model that has changed", max_new_tokens=4)
 
 
 def test_drafts_are_taken(pair: Pair) -> None:

@@ -51,8 +51,10 @@ class Call:
         config, inputs = self._model._prepare_generation_config(self._given.get("generation_config"), **settings)
         self._cache = next((inputs[name] for name in CACHES if inputs.get(name) is not None), None)
         check_arguments(self._model, self._given)
+        self._llm = self._engines.current()
         check_inputs(self._model, inputs, self._engines.remembered)
         check_settings(config, self._given.get("assistant_model"))
+        self._drafters = drafters_for(self._llm, self._given.get("assistant_model"))
         given = {name: value for name, value in self._given.items() if name not in _OURS}
         self._take_stop_strings(given, config)
         given["custom_generate"] = self._decode
@@ -90,10 +92,9 @@ class Call:
 
     def _ended(self, prepared: Prepared) -> Ended:
         """A prepared batch, gone on with; nothing is handed over once the streamer has been told of it."""
-        rows, llm = prepared.rows(), self._engines.current()
+        rows, llm = prepared.rows(), self._llm
         check_attentions(self._model, prepared.config, prepared.prompts.shape[1] + rows[0].law.num_new)
-        drafters = drafters_for(llm, self._given.get("assistant_model"))
-        requests = requests_of(llm, rows, Manner.of(prepared.config, drafters))
+        requests = requests_of(llm, rows, Manner.of(prepared.config, self._drafters))
         if self._streamer is not None:
             self._streamer.put(prepared.input_ids.cpu())
         run(llm, requests, self._streamer, prepared.pad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -41,15 +42,15 @@ class Manner:
 def drafters_for(llm: LLM, assistant: PreTrainedModel | None) -> Sequence[Drafter]:
     """Those of the `LLM`; the assistant of a call takes the place of its draft model.
 
-    Raises:
-        HandOver: the assistant cannot draft.
+    One that cannot draft is left out, with a warning: it could have changed the speed alone.
     """
     if assistant is None:
         return llm.runtime.drafters
     try:
         own = llm.runtime.of_draft_model(assistant)
     except PacelineError as error:
-        raise HandOver("assistant_model", str(error)) from error
+        warnings.warn(f"assistant_model drafts nothing here: {error}", UserWarning, stacklevel=4)
+        return llm.runtime.drafters
     names = {drafter.name for drafter in own}
     return [*(drafter for drafter in llm.runtime.drafters if drafter.name not in names), *own]
 

@@ -7,8 +7,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from paceline.accelerating.embedded import Embedded
+from paceline.accelerating.handing_over import HandOver
 from paceline.accelerating.remembered import Remembered
 from paceline.accelerating.watching import state_of
+from paceline.errors import ModelError
 from paceline.llm import LLM
 from paceline.options import Drafters
 
@@ -39,19 +41,22 @@ class Engines:
         self._model, self._options = weakref.ref(model), options
         self._lock = threading.Lock()
         self._state = state_of(model)
-        self._llm: LLM = LLM(model, **options)
+        self._llm: LLM | None = LLM(model, **options)
         self.remembered = Remembered()
         self._embedded: Embedded | None = None
 
     def current(self) -> LLM:
-        """The `LLM` of the weights that the model has now."""
+        """The `LLM` of the weights that the model has now.
+
+        Raises:
+            HandOver: as it is now it cannot be decoded exactly.
+        """
         model: Any = self._model()
         with self._lock:
             state = state_of(model)
-            if state != self._state:
-                self._llm.close()
-                self._llm, self._state = LLM(model, **self._options), state
-                self.remembered, self._embedded = Remembered(), None
+            if state != self._state or self._llm is None:
+                self._forget()
+                self._llm, self._state = _loaded(model, self._options), state
             return self._llm
 
     def embedded(self) -> Embedded:
@@ -65,4 +70,16 @@ class Engines:
     def close(self) -> None:
         """Free what decodes."""
         with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._llm is not None:
             self._llm.close()
+        self._llm, self._embedded, self.remembered = None, None, Remembered()
+
+
+def _loaded(model: PreTrainedModel, options: EngineOptions) -> LLM:
+    try:
+        return LLM(model, **options)
+    except ModelError as error:
+        raise HandOver("a model that has changed", str(error)) from error

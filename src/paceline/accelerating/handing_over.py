@@ -18,4 +18,4 @@ class HandOver(Exception):
 
 def tell(reason: HandOver) -> None:
     """Warn the caller of `generate`."""
-    warnings.warn(str(reason), HandedOverWarning, stacklevel=4)
+    warnings.warn(str(reason), HandedOverWarning, stacklevel=3)

@@ -63,7 +63,7 @@ class LawSampler(Sampler):
         super().__init__(params, context, prompt, seed, law.index)
         self._law = law
         self._num_padded = law.ids.shape[0]
-        self._ids = torch.cat([law.ids, law.ids.new_zeros(law.num_new + 1)])[None]
+        self._ids = np.pad(law.ids.cpu().numpy(), (0, law.num_new))[None]
         self._num_left = law.num_new
 
     def sample(self, logits: NDArray[np.float32]) -> SampledToken:
@@ -97,7 +97,7 @@ class LawSampler(Sampler):
         scores = torch.from_numpy(np.array(logits, np.float32))[None].to(self._law.ids.device)
         try:
             for processor in self._law.processors:
-                scores = processor(self._ids[:, : self._num_padded], scores)
+                scores = processor(self._prefix(), scores)
         except Exception as error:
             self._fail(error)
             return logits
@@ -106,13 +106,17 @@ class LawSampler(Sampler):
     @torch.no_grad()
     def _is_over(self) -> bool:
         try:
-            ids = self._ids[:, : self._num_padded]
+            ids = self._prefix()
             scores = self._scores() if self._law.criteria else None
             answers = [bool(torch.as_tensor(over(ids, scores)).all()) for over in self._law.criteria]  # all are asked
             return any(answers)
         except Exception as error:
             self._fail(error)
             return True
+
+    def _prefix(self) -> torch.Tensor:
+        """The row so far, (1, n); made in this thread, whatever mode the caller's is in."""
+        return torch.from_numpy(self._ids[:, : self._num_padded]).to(self._law.ids.device)
 
     def _scores(self) -> tuple[torch.Tensor, ...] | None:
         return tuple(torch.from_numpy(kept)[None] for kept in self._law.scores) if self._law.keeps else None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from paceline.accelerating.handing_over import HandOver
+from paceline.accelerating.watching import version_of
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,4 @@ def _state(cache: Any) -> Hashable | None:
     keys: list[Any] = [getattr(layer, "keys", None) for layer in layers or ()]
     if not keys or not all(isinstance(key, torch.Tensor) for key in keys):
         return None
-    return tuple((id(key), key.data_ptr(), key._version, tuple(key.shape)) for key in keys)
+    return tuple((id(key), key.data_ptr(), version_of(key), tuple(key.shape)) for key in keys)

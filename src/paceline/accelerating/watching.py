@@ -27,7 +27,12 @@ def _hooks(module: torch.nn.Module) -> Hashable:
 
 
 def _place(tensor: torch.Tensor) -> Hashable:
-    return (id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tensor.shape)
+    return (id(tensor), tensor.data_ptr(), version_of(tensor), tensor.dtype, tensor.device, tensor.shape)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to in place; one made in inference mode does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @torch.no_grad()
