@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import threading
 from collections.abc import Sequence
@@ -106,15 +107,22 @@ def scratch(num_bytes: int) -> torch.Tensor:
 class Runner:
     """Operations that run in order, as often as it is called. Results do not depend on the number of threads."""
 
-    def __init__(self, library: Library, ops: Sequence[Op]) -> None:
+    def __init__(self, library: Library, ops: Sequence[Op] | ctypes.Array[Op]) -> None:
         self._library = library
-        self._kept = list(ops)
-        self._ops = (Op * len(ops))(*ops)
-        self.scratch_bytes = max(library.scratch_bytes(op) for op in ops)  # that each worker needs
+        self._kept = ops
+        self._ops = ops if isinstance(ops, ctypes.Array) else (Op * len(ops))(*ops)
+        self._count = len(ops)
+        self.scratch_bytes = max(map(library.scratch_bytes, ops))  # that each worker needs
+
+    def first(self, count: int) -> Runner:
+        """What runs the first of them alone."""
+        begun = copy.copy(self)
+        begun._count = count
+        return begun
 
     def __call__(self) -> None:
         """Run them."""
-        self._library.run(self._ops, len(self._ops), self.scratch_bytes, scratch)
+        self._library.run(self._ops, self._count, self.scratch_bytes, scratch)
 
     @property
     def ops(self) -> ctypes.Array[Op]:

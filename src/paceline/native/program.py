@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,8 +17,8 @@ from paceline.native.library import Library
 from paceline.native.ops import Runner
 from paceline.native.recording import Recording, Step, storage_of
 
-_SERIAL = 8192  # elements: sharing less among workers costs more than it saves
-_SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE, Kind.CONVOLVE, Kind.SCAN)
+SERIAL = 8192  # elements: sharing less among workers costs more than it saves
+SHARED = (Kind.LINEAR, Kind.ATTEND, Kind.COMBINE, Kind.CONVOLVE, Kind.SCAN)
 _SMALLEST = 256  # bytes of a block
 _MANY = -1  # not a stretch: several workers, or several stretches
 
@@ -40,7 +40,7 @@ class Program:
         for index, step in enumerate(recording.steps):
             if index == prefix:
                 self._prefix = [*self._segments, *([Runner(library, native)] if native else [])]
-            made = step.make(*(layout.place(tensor) for tensor in (*step.writes, *step.reads)))
+            made = step.make(*layout.placed(step))
             if not isinstance(made, Op):
                 self._close(library, native)
                 self._segments.append(made)
@@ -79,7 +79,7 @@ class Program:
 
 def share(op: Op) -> None:
     """Have one worker do an operation alone where sharing it would cost more."""
-    op.is_serial = op.kind not in _SHARED and math.prod(op.shape[: op.ndim]) <= _SERIAL
+    op.is_serial = op.kind not in SHARED and math.prod(op.shape[: op.ndim]) <= SERIAL
 
 
 class Layout:
@@ -92,30 +92,41 @@ class Layout:
         free: dict[int, list[int]] = {}
         end = 0
         for index, step in enumerate(recording.steps):
-            for tensor in step.writes:
-                storage = storage_of(tensor)
-                if recording.is_moved(tensor) and storage not in self._offsets:
+            for storage, tensor in zip(step.written, step.writes, strict=True):
+                if storage not in self._offsets and recording.is_moved(storage):
                     size = _block_size(tensor)
                     if free.get(size):
                         self._offsets[storage] = free[size].pop()
                     else:
                         self._offsets[storage], end = end, end + size
-            for storage, tensor in {storage_of(t): t for t in (*step.writes, *step.reads)}.items():
+            touched = zip((*step.written, *step.read), (*step.writes, *step.reads), strict=True)
+            for storage, tensor in dict(touched).items():
                 if last[storage] == index and storage in self._offsets:
                     free.setdefault(_block_size(tensor), []).append(self._offsets[storage])
         self.arena = torch.zeros(end, dtype=torch.uint8)
+        self._arenas = {torch.uint8: self.arena}  # by dtype: the same memory
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor where it will be when the program runs."""
-        offset = self._offsets.get(storage_of(tensor))
+        return self._placed(tensor, storage_of(tensor))
+
+    def placed(self, step: Step) -> list[torch.Tensor]:
+        """What a step writes and reads, where it will be when the program runs."""
+        return [*map(self._placed, (*step.writes, *step.reads), (*step.written, *step.read))]
+
+    def _placed(self, tensor: torch.Tensor, storage: int) -> torch.Tensor:
+        offset = self._offsets.get(storage)
         if offset is None:
             return tensor
-        block = self.arena[offset : offset + tensor.untyped_storage().nbytes()].view(tensor.dtype)
-        return block.as_strided(tensor.shape, tensor.stride(), block.storage_offset() + tensor.storage_offset())
+        dtype = tensor.dtype
+        if dtype not in self._arenas:
+            self._arenas[dtype] = self.arena.view(dtype)
+        first = offset // dtype.itemsize + tensor.storage_offset()
+        return self._arenas[dtype].as_strided(tensor.shape, tensor.stride(), first)
 
-    def offset(self, tensor: torch.Tensor) -> int | None:
-        """Where the tensor's block begins; None if it lives outside the arena."""
-        return self._offsets.get(storage_of(tensor))
+    def offset(self, storage: int) -> int | None:
+        """Where the block of a storage begins; None if it lives outside the arena."""
+        return self._offsets.get(storage)
 
     def moved(self, offsets: dict[int, int]) -> Layout:
         """The same arena for the storages of another recording."""
@@ -123,17 +134,16 @@ class Layout:
         other._offsets = offsets
         return other
 
-    def touched(self, step: Step) -> tuple[set[Hashable], set[Hashable]]:
+    def touched(self, step: Step) -> tuple[set[int], set[int]]:
         """The memory that a step reads and that it writes: blocks, or storages outside the arena."""
-        return {self._key(tensor) for tensor in step.reads}, {self._key(tensor) for tensor in step.writes}
+        return set(map(self._key, step.read)), set(map(self._key, step.written))
 
-    def _key(self, tensor: torch.Tensor) -> Hashable:
-        storage = storage_of(tensor)
-        return ("block", self._offsets[storage]) if storage in self._offsets else storage
+    def _key(self, storage: int) -> int:
+        return ~self._offsets[storage] if storage in self._offsets else storage  # addresses are positive
 
 
 def _last_uses(steps: Sequence[Step]) -> dict[int, int]:
-    return {storage_of(t): index for index, step in enumerate(steps) for t in (*step.writes, *step.reads)}
+    return {storage: index for index, step in enumerate(steps) for storage in (*step.written, *step.read)}
 
 
 def _block_size(tensor: torch.Tensor) -> int:
@@ -148,10 +158,10 @@ class Waits:
 
     def __init__(self) -> None:
         self._stretch = 0  # of small operations without a wait between them
-        self._read: dict[Hashable, int] = {}  # memory -> the stretch that did it, or _MANY
-        self._written: dict[Hashable, int] = {}
+        self._read: dict[int, int] = {}  # memory -> the stretch that did it, or _MANY
+        self._written: dict[int, int] = {}
 
-    def must_wait(self, reads: set[Hashable], writes: set[Hashable], is_serial: bool) -> bool:
+    def must_wait(self, reads: set[int], writes: set[int], is_serial: bool) -> bool:
         """True if a step that reads and writes these must wait for all before it; notes it."""
         found = [self._written[k] for k in reads | writes if k in self._written]
         found += [self._read[k] for k in writes if k in self._read]

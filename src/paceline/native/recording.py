@@ -9,14 +9,14 @@ but shapes and weights is a constant. Views are not operations: an operand is re
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from paceline.native.complexes import complex_calls
 from paceline.native.elementwise import elementwise_calls
@@ -53,6 +53,8 @@ class Step:
     make: Callable[..., Op | Callable[[], None]]
     writes: tuple[torch.Tensor, ...]
     reads: tuple[torch.Tensor, ...]
+    written: tuple[int, ...]  # the storages of `writes`: to ask a tensor takes long
+    read: tuple[int, ...]
 
 
 _open: ContextVar[Recording | None] = ContextVar("paceline_recording", default=None)
@@ -132,28 +134,30 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def add(self, make: Callable[..., Op | Callable[[], None]], writes: Tensors, reads: Tensors) -> None:
         """Note a step; what it writes is dynamic from now on."""
-        self.steps.append(Step(make, tuple(writes), tuple(reads)))
-        self._dynamic.update(storage_of(tensor) for tensor in writes)
+        written, read = tuple(map(storage_of, writes)), tuple(map(storage_of, reads))
+        self.steps.append(Step(make, tuple(writes), tuple(reads), written, read))
+        self._dynamic.update(written)
         self._kept += [*writes, *reads]
 
     def is_dynamic(self, tensor: torch.Tensor) -> bool:
         """True if the tensor's values depend on the inputs."""
         return storage_of(tensor) in self._dynamic
 
-    def is_moved(self, tensor: torch.Tensor) -> bool:
-        """True if a program keeps the tensor in memory of its own."""
-        return self.is_dynamic(tensor) and storage_of(tensor) not in self._fixed
+    def is_moved(self, storage: int) -> bool:
+        """True if a program keeps a storage in memory of its own."""
+        return storage in self._dynamic and storage not in self._fixed
 
     def is_constant(self, tensor: torch.Tensor) -> bool:
         """True if a tensor's values depend on nothing but shapes and weights."""
-        return storage_of(tensor) not in self._dynamic | self._fixed
+        storage = storage_of(tensor)
+        return storage not in self._dynamic and storage not in self._fixed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if func in _EMPTY:
             out.zero_()  # what a native operation would fill: PyTorch's own may take it for an index
-        reads = _tensors((args, kwargs))
+        reads = _tensors((*args, *kwargs.values()))
         if func not in _SHAPED and any(self.is_dynamic(tensor) for tensor in reads):
             self._note(func, args, kwargs, out, reads)
         else:
@@ -168,7 +172,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _begin_writing(self, func: Any, tensor: torch.Tensor) -> None:
         """Have a constant that came about on the way be filled anew at each run, since it is written to."""
         storage = storage_of(tensor)
-        if storage not in self._made or any(storage == storage_of(read) for step in self.steps for read in step.reads):
+        if storage not in self._made or any(storage in step.read for step in self.steps):
             raise NotRecordableError(f"{func} writes into a constant")
         whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
         is_even = bool((whole == whole[:1]).all())  # then it may have any size
@@ -230,5 +234,8 @@ def storage_of(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _tensors(tree: Iterable[Any]) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _tensors(given: Any) -> list[torch.Tensor]:
+    """The tensors of an argument or a result, which are no more than lists of lists."""
+    if isinstance(given, torch.Tensor):
+        return [given]
+    return [tensor for part in given for tensor in _tensors(part)] if isinstance(given, (tuple, list)) else []

@@ -8,7 +8,6 @@ line, and what lies between costs no run of the model. Whatever is no such line 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from paceline.native.layout import Op, View
 from paceline.native.library import Library
 from paceline.native.ops import Runner
-from paceline.native.program import Layout, Waits, share
+from paceline.native.program import SERIAL, SHARED, Layout, Waits
 from paceline.native.recording import Recording, storage_of
 
 _WORD = 8  # bytes; an operation is made of integers and floats of this size
@@ -27,6 +26,7 @@ _SHAPE = range(Op.shape.offset // _WORD, _VIEWS)
 _DATA = range(_VIEWS, Op.size.offset // _WORD, ctypes.sizeof(View) // _WORD)  # the words that hold addresses
 _STRIDES = [word for data in _DATA for word in range(data + 2, data + ctypes.sizeof(View) // _WORD)]
 _GROWING = [*_SHAPE, *_DATA, *_STRIDES]
+_KIND, _IS_SERIAL, _BARRIER, _NDIM = (field.offset // _WORD for field in (Op.kind, Op.is_serial, Op.barrier, Op.ndim))
 
 
 class NotScalableError(Exception):
@@ -45,11 +45,11 @@ class Recorded(NamedTuple):
 class ScaledProgram:
     """A program worked out for a number of rows; see `Program`."""
 
-    def __init__(self, library: Library, ops: list[Op], prefix: int, result: torch.Tensor, kept: object) -> None:
+    def __init__(self, runner: Runner, prefix: int, result: torch.Tensor, kept: object) -> None:
         self.result = result
         self._kept = kept  # what the operations hold addresses of
-        self.run = self.runner = Runner(library, ops)
-        self.run_prefix = Runner(library, ops[:prefix])
+        self.run = self.runner = runner
+        self.run_prefix = runner.first(prefix)
 
 
 class ProgramFamily:
@@ -64,9 +64,8 @@ class ProgramFamily:
         layout = Layout(many.recording, many.result)
         smaller = _matched(few, many, layout)
         self._ops = [_made(few, smaller), _made(many, layout)]
-        self._touched: list[tuple[set[Hashable], set[Hashable]]] = [
-            layout.touched(step) for step in many.recording.steps
-        ]
+        self._touched = [layout.touched(step) for step in many.recording.steps]
+        self._barriers: dict[bytes, list[bool]] = {}  # by the operations that one worker does alone
         _share_constants(self._ops, few.recording, many.recording, layout.arena)
         self._words, grown = (_words(ops) for ops in self._ops)
         self._slopes = _slopes(grown - self._words, many.num_rows - few.num_rows)
@@ -75,14 +74,21 @@ class ProgramFamily:
     def program(self, num_rows: int) -> ScaledProgram:
         """The program for so many rows. Two do not run at once: they share memory."""
         words = self._words + self._slopes * (num_rows - self._first)
-        ops = list((Op * len(words)).from_buffer_copy(words.tobytes()))
-        waits = Waits()
-        for op, (reads, writes) in zip(ops, self._touched, strict=True):
-            share(op)
-            op.barrier = waits.must_wait(reads, writes, bool(op.is_serial))
+        words[:, _IS_SERIAL] = serial = _are_serial(words)
+        words[:, _BARRIER] = self._waiting(serial)
+        runner = Runner(self._library, (Op * len(words)).from_buffer_copy(words.data))
         few, many = self._results
         result = many.as_strided((num_rows, *few.shape[1:]), few.stride(), few.storage_offset())
-        return ScaledProgram(self._library, ops, self._prefix, result, (self._ops, many))
+        return ScaledProgram(runner, self._prefix, result, (self._ops, many))
+
+    def _waiting(self, serial: NDArray[np.bool_]) -> list[bool]:
+        """Which operations wait for all before them."""
+        key = serial.tobytes()
+        if key not in self._barriers:
+            waits = Waits()
+            pairs = zip(self._touched, serial.tolist(), strict=True)
+            self._barriers[key] = [waits.must_wait(*touched, alone) for touched, alone in pairs]
+        return self._barriers[key]
 
 
 def _matched(few: Recorded, many: Recorded, layout: Layout) -> Layout:
@@ -93,19 +99,22 @@ def _matched(few: Recorded, many: Recorded, layout: Layout) -> Layout:
             raise NotScalableError("the layers end elsewhere")
         for one, other in zip(few.recording.steps, many.recording.steps, strict=True):
             pairs = zip((*one.writes, *one.reads), (*other.writes, *other.reads), strict=True)
-            for small, large in pairs:
-                _match(offsets, small, large, layout)
+            storages = zip((*one.written, *one.read), (*other.written, *other.read), strict=True)
+            for (small, large), (mine, theirs) in zip(pairs, storages, strict=True):
+                _match(offsets, small, large, mine, layout.offset(theirs))
     except ValueError as error:
         raise NotScalableError("another number of operations or operands") from error
-    _match(offsets, few.result, many.result, layout)
+    _match(offsets, few.result, many.result, storage_of(few.result), layout.offset(storage_of(many.result)))
     if few.result.stride() != many.result.stride() or few.result.shape[1:] != many.result.shape[1:]:
         raise NotScalableError("a result that is laid out anew")
     return layout.moved({storage: offset for storage, offset in offsets.items() if offset is not None})
 
 
-def _match(offsets: dict[int, int | None], small: torch.Tensor, large: torch.Tensor, layout: Layout) -> None:
-    offset = layout.offset(large)
-    if offsets.setdefault(storage_of(small), offset) != offset:
+def _match(
+    offsets: dict[int, int | None], small: torch.Tensor, large: torch.Tensor, storage: int, offset: int | None
+) -> None:
+    """Have the storage of `small` live at the offset of that of `large`."""
+    if offsets.setdefault(storage, offset) != offset:
         raise NotScalableError("values that share memory at one number of rows alone")
     if small.untyped_storage().nbytes() > large.untyped_storage().nbytes():
         raise NotScalableError("a value that grows as rows become fewer")
@@ -114,7 +123,7 @@ def _match(offsets: dict[int, int | None], small: torch.Tensor, large: torch.Ten
 def _made(recorded: Recorded, layout: Layout) -> list[Op]:
     found = []
     for step in recorded.recording.steps:
-        op = step.make(*(layout.place(tensor) for tensor in (*step.writes, *step.reads)))
+        op = step.make(*layout.placed(step))
         if not isinstance(op, Op):
             raise NotScalableError("work that is not the kernels'")
         found.append(op)
@@ -152,8 +161,16 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 def _words(ops: list[Op]) -> NDArray[np.int64]:
     """(operations, words) what operations are made of, but for how workers share them."""
     words: NDArray[np.int64] = np.frombuffer(bytes((Op * len(ops))(*ops)), np.int64).reshape(len(ops), -1).copy()
-    words[:, [Op.is_serial.offset // _WORD, Op.barrier.offset // _WORD]] = 0
+    words[:, [_IS_SERIAL, _BARRIER]] = 0
     return words
+
+
+def _are_serial(words: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(operations,) what `share` says of each."""
+    shapes = words[:, _SHAPE.start : _SHAPE.stop]
+    sizes = np.where(np.arange(len(_SHAPE)) < words[:, _NDIM, None], shapes, 1).prod(axis=1)
+    serial: NDArray[np.bool_] = ~np.isin(words[:, _KIND], SHARED) & (sizes <= SERIAL)
+    return serial
 
 
 def _slopes(growth: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
