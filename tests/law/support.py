@@ -21,17 +21,26 @@ from paceline.params import SamplingParams
 from paceline.sampling.grammar import Compiler
 from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.testing import ScriptedDrafter, ScriptedTarget
+from paceline.testing.fakes import Logits
 from paceline.text.stream import TextStream
 
 
 def target_of(vocab_size: int, seed: int = 0, scale: float = 1.5, max_rows: int = 8192) -> ScriptedTarget:
     """A target whose logits are random, but a function of the whole history."""
+    return ScriptedTarget(_random_logits(vocab_size, seed, scale), vocab_size, max_rows=max_rows)
+
+
+@functools.cache
+def _random_logits(vocab_size: int, seed: int, scale: float) -> Logits:
+    """The same histories come again in many tests; what is read of one by another cannot be written to."""
 
     @functools.cache
     def logits(history: tuple[int, ...]) -> np.ndarray:
-        return np.random.default_rng([seed, *history]).normal(scale=scale, size=vocab_size).astype(np.float32)
+        row = np.random.default_rng([seed, *history]).normal(scale=scale, size=vocab_size).astype(np.float32)
+        row.setflags(write=False)
+        return row
 
-    return ScriptedTarget(logits, vocab_size, max_rows=max_rows)
+    return logits
 
 
 # Tokens that spell something, for grammars; ids above are padding, as models have it.

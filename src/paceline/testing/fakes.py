@@ -245,7 +245,8 @@ def chain(tokens: Sequence[int], source: str = "scripted") -> DraftTree:
 
 def _foretold(target: ScriptedTarget, request: Request, count: int) -> list[int]:
     """The next `count` tokens that the target will choose, up to the request's limit; stops are not seen."""
-    law = copy.deepcopy(request.sampler)
+    params = request.sampler.params
+    law = copy.deepcopy(request.sampler, {id(params): params})  # frozen: most of what there is to copy
     history = list(request.tokens)
     for _ in range(min(count, request.num_remaining)):
         history.append(law.sample(target.logits(history)).token)
