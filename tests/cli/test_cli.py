@@ -22,7 +22,7 @@ from paceline.drafters.base import options_of
 from paceline.errors import ConfigError
 
 ANY = next(iter(available()))  # some drafter
-PACELINE = [sys.executable, "-m", "paceline"]
+PLAIN = ("--drafters", "none")  # where drafters are not in question: to load them takes as long as the model
 
 
 def test_the_command_runs_as_a_process_of_its_own(python: str) -> None:
@@ -47,7 +47,7 @@ def test_generate_prints_the_text_and_one_line_of_facts(run) -> None:
 
 @pytest.mark.parametrize("asked", [["--regex", "(yes|no) *"], ["--choice", "yes", "--choice", "no"]], ids=str)
 def test_generate_follows_a_grammar(run, asked: list[str]) -> None:
-    done = run("generate", "Well?", "--quiet", *asked)
+    done = run("generate", "Well?", "--quiet", *PLAIN, *asked)
     assert done.returncode == 0
     assert done.stdout.strip() in ("yes", "no")
 
@@ -56,7 +56,7 @@ def test_generate_follows_a_schema_given_as_itself_or_as_a_file(run, tmp_path: P
     schema = json.dumps({"enum": [{"answer": "yes"}, {"answer": "no"}], "x-guidance": {"whitespace_flexible": False}})
     (tmp_path / "schema.json").write_text(schema)
     texts = {
-        run("generate", "Well?", "--quiet", "--json-schema", given).stdout
+        run("generate", "Well?", "--quiet", *PLAIN, "--json-schema", given).stdout
         for given in (schema, str(tmp_path / "schema.json"))
     }
     assert len(texts) == 1
@@ -114,15 +114,16 @@ def test_json_has_the_promised_fields_and_reads_standard_input(run) -> None:
 
 
 def test_quiet_prints_the_continuation_alone(run) -> None:
-    done = run("generate", "Once", "--max-tokens", "3", "--quiet")
+    done = run("generate", "Once", "--max-tokens", "3", "--quiet", *PLAIN)
     assert done.returncode == 0
     assert done.stderr == ""
 
 
 def test_a_stop_string_ends_the_text_before_it(run) -> None:
-    whole = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json").stdout)
+    asked = ["generate", "Once upon a time", "--max-tokens", "30", "--json", *PLAIN]
+    whole = json.loads(run(*asked).stdout)
     stop = whole["text"][8:11]
-    cut = json.loads(run("generate", "Once upon a time", "--max-tokens", "30", "--json", "--stop", stop).stdout)
+    cut = json.loads(run(*asked, "--stop", stop).stdout)
     assert cut["text"] == whole["text"][: whole["text"].index(stop)]
     assert cut["finish_reason"] == "stop"
 
@@ -154,7 +155,7 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["generate", ""], "the prompt is empty"),
+        (["generate", "", *PLAIN], "the prompt is empty"),
         (["generate", "Once", "--top-p", "0"], "top_p is 0.0; allowed"),
         (["generate", "Once", "--temperature", "nan"], "temperature is nan; allowed"),
         (["generate", "Once", "--max-tokens", "0"], "greater than or equal to 1"),
@@ -178,7 +179,7 @@ def test_a_broken_folder_is_refused_in_one_line(run, tmp_path: Path, edit: str) 
         (["generate", "Once", "--model", "./nowhere"], "no model in the folder './nowhere'"),
         (["generate", "Once", "--dtype", "int3"], "dtype is 'int3'; allowed"),
         (["generate", "Once", "--device", "tpu"], "device is 'tpu'"),
-        (["generate", "Once " * 3000], "maximum context length is 2048 tokens"),
+        (["generate", "Once " * 3000, *PLAIN], "maximum context length is 2048 tokens"),
         (["generate", "Once", "--no-such-option"], "No such option"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
@@ -254,10 +255,12 @@ def test_certify_hands_on_what_it_was_given(run, monkeypatch: pytest.MonkeyPatch
     assert asked["draft_model"] == "a,b=c/draft"
 
 
-def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130() -> None:
+def test_ctrl_c_keeps_the_tokens_prints_the_facts_and_exits_with_130(python: str) -> None:
     process = subprocess.Popen(
         [
-            *PACELINE,
+            python,
+            "-m",
+            "paceline",
             "generate",
             "Once upon a time",
             "--max-tokens",
@@ -303,8 +306,8 @@ main()
     assert (process.returncode, said) == (130, "")
 
 
-def test_a_closed_pipe_is_no_traceback() -> None:
-    command = f"{sys.executable} -m paceline generate 'Once upon a time' --max-tokens 300 --quiet | head -c 5"
+def test_a_closed_pipe_is_no_traceback(python: str) -> None:
+    command = f"{python} -m paceline generate 'Once upon a time' --max-tokens 300 --quiet | head -c 5"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert len(done.stdout) == 5
     assert "Traceback" not in done.stderr

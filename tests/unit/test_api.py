@@ -7,7 +7,6 @@ import copy
 import gc
 import os
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,17 +47,26 @@ def test_a_model_is_loaded_by_name_by_folder_and_as_it_is(tmp_path: Path, bundle
             assert llm.generate(PROMPT, max_tokens=9).text == expected
 
 
-@pytest.mark.parametrize("drafters", ["auto", "none", ["suffix", "model:width=1"], ["suffix"]])
-def test_a_draft_model_joins_the_drafters(tmp_path: Path, drafters) -> None:
-    small = AutoModelForCausalLM.from_pretrained(bundled_path(DEFAULT_DRAFT))
-    folder = copied(tmp_path / "mine")
-    for draft_model in (DEFAULT_DRAFT, bundled_path(DEFAULT_DRAFT), small):
-        with LLM(folder, draft_model=draft_model, drafters=drafters, cache_tokens=640) as llm:
-            names = [drafter.name for drafter in llm._runtime._chosen]
-            assert [name for name in names if name.startswith("model")] == ["model"]
-            assert ("suffix" in names) == (drafters != "none")
-            out = llm.generate(PROMPT, max_tokens=30, pacer=FixedPacer(5))
-            assert out.stats.drafters["model"].num_accepted_draft_tokens > 0
+@pytest.mark.parametrize(
+    ("drafters", "given"),
+    [
+        ("auto", "name"),
+        ("auto", "folder"),
+        ("auto", "model"),
+        ("none", "folder"),
+        (["suffix", "model:width=1"], "model"),
+        (["suffix"], "name"),
+    ],
+)
+def test_a_draft_model_joins_the_drafters(tmp_path: Path, drafters, given: str) -> None:
+    folder, small = copied(tmp_path / "mine"), bundled_path(DEFAULT_DRAFT)
+    draft_model = {"name": DEFAULT_DRAFT, "folder": small}.get(given) or AutoModelForCausalLM.from_pretrained(small)
+    with LLM(folder, draft_model=draft_model, drafters=drafters, cache_tokens=640) as llm:
+        names = [drafter.name for drafter in llm._runtime._chosen]
+        assert [name for name in names if name.startswith("model")] == ["model"]
+        assert ("suffix" in names) == (drafters != "none")
+        out = llm.generate(PROMPT, max_tokens=30, pacer=FixedPacer(5))
+        assert out.stats.drafters["model"].num_accepted_draft_tokens > 0
 
 
 def test_a_folder_without_a_tokenizer_takes_ids_and_gives_ids(tmp_path: Path, bundled: LLM) -> None:
@@ -211,7 +219,8 @@ def num_threads() -> int:
 
 
 OWN_PROCESS = """
-import os, threading, time, warnings, paceline
+import os, threading, time, warnings, torch, paceline
+torch.set_num_threads(2)
 def count(): return len(os.listdir("/proc/self/task"))
 llm = paceline.LLM(drafters="none")
 llm.generate("Once", max_tokens=5)
@@ -242,7 +251,7 @@ def model(num_layers):
 with paceline.LLM(model(1), cache_tokens=640, drafters="none") as warm: warm.generate([1], max_tokens=2)
 del warm
 before = resident()
-llm = paceline.LLM(model(6), cache_tokens=6400, drafters="none")
+llm = paceline.LLM(model(4), cache_tokens=6400, drafters="none")
 stream = llm.stream([1, 2], max_tokens=3)
 list(stream)
 held = resident() - before
@@ -253,13 +262,11 @@ os._exit(0)
 
 
 @pytest.fixture(scope="module")
-def said_by_a_process_of_its_own() -> list[str]:
+def said_by_a_process_of_its_own(python: str) -> list[str]:
     """Where nobody else starts threads, forks or takes memory: what is said of each, a line for each test below."""
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("needs Linux's list of threads and its account of memory")
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", OWN_PROCESS]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run([python, "-c", OWN_PROCESS], capture_output=True, text=True, timeout=120)
     assert len(done.stdout.splitlines()) == 4, done.stderr
     return done.stdout.splitlines()
 
