@@ -77,8 +77,8 @@ def map_op(
     given = [out, left, right, choice]
     operands = [t for t in given if t is not None]
     shape, strides = _collapsed(out.shape, [t.stride() for t in operands])
-    placed = iter([t.as_strided(shape, s) for t, s in zip(operands, strides, strict=True)])
-    op = make(Kind.MAP, shape, [None if t is None else next(placed) for t in given])
+    found = iter(strides)
+    op = make(Kind.MAP, shape, given, [None if t is None else next(found) for t in given])
     op.function = function
     op.number[0], op.number[1] = number, scale
     op.size[0] = in_integers
@@ -106,7 +106,7 @@ def map_calls(
         assert left is not None
         return map_op(function, number, float(alpha), result, left, right, choice, in_integers)
 
-    return [(build, [out], [t.expand(out.shape) for t in reads])]
+    return [(build, [out], [t if t.shape == out.shape else t.expand(out.shape) for t in reads])]
 
 
 def _collapsed(shape: Sequence[int], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 
 import torch
 
-from paceline.native.layout import MAX_DIMS, PANEL, Kind, Op, View
+from paceline.native.layout import MAX_DIMS, MAX_VIEWS, PANEL, Kind, Op, View
 from paceline.native.library import Library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2, torch.uint8: 3, torch.bool: 3}
 FLOATS = (torch.float32, torch.bfloat16)
 
 
-def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None]) -> Op:
-    """An operation over tensors on the CPU, of dtypes that the kernels know.
+def make(
+    kind: Kind,
+    shape: Sequence[int],
+    tensors: Sequence[torch.Tensor | None],
+    strides: Sequence[Sequence[int] | None] = (None,) * MAX_VIEWS,
+) -> Op:
+    """An operation over tensors on the CPU, of dtypes that the kernels know; `strides` stand for tensors' own.
 
     Raises:
         ValueError: a tensor that a kernel must not be given.
@@ -25,20 +30,20 @@ def make(kind: Kind, shape: Sequence[int], tensors: Sequence[torch.Tensor | None
     op = Op(kind=kind, barrier=1, ndim=len(shape))
     op.tensors = tuple(tensors)  # the struct holds addresses: they must not go away before it does
     op.shape[: len(shape)] = list(shape)
-    for view, tensor in zip(op.views, tensors, strict=False):
+    for view, tensor, others in zip(op.views, tensors, strides, strict=False):
         if tensor is not None:
-            _fill(view, tensor)
+            _fill(view, tensor, tensor.stride() if others is None else others)
     return op
 
 
-def _fill(view: View, tensor: torch.Tensor) -> None:
-    if tensor.device.type != "cpu" or tensor.dtype not in DTYPES or tensor.ndim > MAX_DIMS:
+def _fill(view: View, tensor: torch.Tensor, strides: Sequence[int]) -> None:
+    if tensor.device.type != "cpu" or tensor.dtype not in DTYPES or len(strides) > MAX_DIMS:
         raise ValueError(f"a kernel was given {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}")
     if tensor.data_ptr() % tensor.element_size():
         raise ValueError("a kernel was given a tensor that is not aligned to its elements")
     view.data = tensor.data_ptr()
     view.dtype = DTYPES[tensor.dtype]
-    view.strides[: tensor.ndim] = list(tensor.stride())
+    view.strides[: len(strides)] = list(strides)
 
 
 def require(condition: bool, message: str) -> None:
@@ -107,12 +112,16 @@ def scratch(num_bytes: int) -> torch.Tensor:
 class Runner:
     """Operations that run in order, as often as it is called. Results do not depend on the number of threads."""
 
-    def __init__(self, library: Library, ops: Sequence[Op] | ctypes.Array[Op]) -> None:
+    def __init__(
+        self, library: Library, ops: Sequence[Op] | ctypes.Array[Op], needing: Sequence[int] | None = None
+    ) -> None:
+        """`needing` are the places of those that need scratch, where it is known."""
         self._library = library
         self._kept = ops
         self._ops = ops if isinstance(ops, ctypes.Array) else (Op * len(ops))(*ops)
         self._count = len(ops)
-        self.scratch_bytes = max(map(library.scratch_bytes, ops))  # that each worker needs
+        places = range(len(ops)) if needing is None else needing
+        self.scratch_bytes = max((library.scratch_bytes(ops[i]) for i in places), default=0)  # that each worker needs
 
     def first(self, count: int) -> Runner:
         """What runs the first of them alone."""

@@ -64,6 +64,8 @@ class ProgramFamily:
         layout = Layout(many.recording, many.result)
         smaller = _matched(few, many, layout)
         self._ops = [_made(few, smaller), _made(many, layout)]
+        pairs = enumerate(zip(*self._ops, strict=True))
+        self._needing = [place for place, pair in pairs if any(map(library.scratch_bytes, pair))]
         self._touched = [layout.touched(step) for step in many.recording.steps]
         self._barriers: dict[bytes, list[bool]] = {}  # by the operations that one worker does alone
         _share_constants(self._ops, few.recording, many.recording, layout.arena)
@@ -76,7 +78,7 @@ class ProgramFamily:
         words = self._words + self._slopes * (num_rows - self._first)
         words[:, _IS_SERIAL] = serial = _are_serial(words)
         words[:, _BARRIER] = self._waiting(serial)
-        runner = Runner(self._library, (Op * len(words)).from_buffer_copy(words.data))
+        runner = Runner(self._library, (Op * len(words)).from_buffer_copy(words.data), self._needing)
         few, many = self._results
         result = many.as_strided((num_rows, *few.shape[1:]), few.stride(), few.storage_offset())
         return ScaledProgram(runner, self._prefix, result, (self._ops, many))
