@@ -92,16 +92,13 @@ def test_another_release_is_refused(vllm: ModuleType, version: str) -> None:
         check_version(fine)
 
 
-def test_what_fails_is_logged_and_ends_drafting_alone(
-    vllm: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    runner = GPUModelRunner()
+def test_what_fails_is_logged_and_ends_drafting_alone(vllm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, logged = GPUModelRunner(), []
+    monkeypatch.setattr(logging.getLogger("vllm.paceline"), "exception", lambda text: logged.append(text))
     runner.step([3, 4, 5], [2, 3])
     monkeypatch.setattr(runner.drafter._turns, "take", lambda *_: 1 / 0)
-    with caplog.at_level(logging.ERROR):
-        assert runner.step([3, 4, 5, 6], [2, 3, 4]) == [[], []]
-    assert "vLLM goes on without drafts" in caplog.text
-    assert "ZeroDivisionError" in caplog.text
+    assert runner.step([3, 4, 5, 6], [2, 3, 4]) == [[], []]
+    assert logged == ["Paceline failed; vLLM goes on without drafts."]
     assert REGISTRY.get_sample_value("paceline:failures_total", {"model_name": "m", "engine": "0"}) == 1
     monkeypatch.undo()
     assert runner.step([3, 4, 5, 6, 3], [2, 3, 4, 5]) == [[], []]
