@@ -29,19 +29,8 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 def test_a_calibration_is_learnt_taken_by_decide_and_reported(run, bundled: paceline.LLM, labelled: list[dict]) -> None:
-    done = run(
-        *[
-            "calibrate",
-            "--labelled",
-            "labelled.jsonl",
-            "--error",
-            "0.2",
-            "--confidence",
-            "0.9",
-            "--decisions",
-            "decisions.jsonl",
-        ]
-    )
+    promised = ("--error", "0.2", "--confidence", "0.9")
+    done = run("calibrate", "--labelled", "labelled.jsonl", *promised, "--decisions", "decisions.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Of what is answered at most 20 % is wrong, with a confidence of 90 %:\n")
     assert done.stdout.endswith("calibration.json\n")
