@@ -27,7 +27,7 @@ LAYERS = [
     {"judging"},
     {"llm"},
     {"accelerating"},
-    {"report"},
+    {"report", "lmeval"},
     {"doctor"},
     {"training"},
     {"certify"},

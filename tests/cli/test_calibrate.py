@@ -11,7 +11,7 @@ import paceline
 from paceline.bundled import COMMANDS
 from paceline.report.fields import read_commands
 
-EVERY = 2  # of the bundled commands
+EVERY = 4  # of the bundled commands
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 def test_a_calibration_is_learnt_taken_by_decide_and_reported(run, bundled: paceline.LLM, labelled: list[dict]) -> None:
-    promised = ("--error", "0.2", "--confidence", "0.9")
+    promised = ("--error", "0.25", "--confidence", "0.8")
     done = run("calibrate", "--labelled", "labelled.jsonl", *promised, "--decisions", "decisions.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Of what is answered at most 20 % is wrong, with a confidence of 90 %:\n")
+    assert done.stdout.startswith("Of what is answered at most 25 % is wrong, with a confidence of 80 %:\n")
     assert done.stdout.endswith("calibration.json\n")
     told = json.loads(Path("calibration.json").read_text())
     assert told["choices"] == labelled[0]["choices"]
