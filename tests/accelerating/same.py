@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 import paceline
 
+TOLD = {"return_dict_in_generate": True, "output_scores": True}
 TIE = 2e-4  # of scores in float32: what two ways of rounding may part at
 
 
@@ -23,10 +24,14 @@ def assert_same(model: PreTrainedModel, inputs: dict[str, Any], **kwargs: Any) -
     with warnings.catch_warnings():
         warnings.simplefilter("error", paceline.HandedOverWarning)
         found: torch.Tensor = model.generate(**inputs, **kwargs)
-    told = {**kwargs, "return_dict_in_generate": True, "output_scores": True}
-    wanted = own(model, **inputs, **told)
+    assert_up_to_ties(found, own(model, **{**inputs, **kwargs, **TOLD}))
+    return found
+
+
+def assert_up_to_ties(found: torch.Tensor, wanted: Any) -> None:
+    """See that sequences are those of a `ModelOutput` with scores, but where two of its scores are as good as equal."""
     if torch.equal(found, wanted.sequences):
-        return found
+        return
     assert found.shape[0] == wanted.sequences.shape[0]
     start = wanted.sequences.shape[1] - len(wanted.scores)
     for row, (ours, theirs) in enumerate(zip(found, wanted.sequences, strict=True)):
@@ -39,7 +44,6 @@ def assert_same(model: PreTrainedModel, inputs: dict[str, Any], **kwargs: Any) -
         scores = wanted.scores[place - start][row]
         gap = float((scores[ours[place]] - scores[theirs[place]]).abs())
         assert gap <= TIE, f"row {row} parts at {place}: {int(ours[place])}, not {int(theirs[place])}, by {gap}"
-    return found
 
 
 def assert_handed_over(model: PreTrainedModel, inputs: dict[str, Any], match: str, **kwargs: Any) -> Any:
