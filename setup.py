@@ -22,7 +22,6 @@ kernels = Extension(
 )
 
 
-
 class ParallelBuild(build_ext):
     """Compiles the files of an extension side by side: one for each instruction set takes long."""
 
