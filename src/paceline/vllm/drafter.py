@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.vllm.facts import facts_of
-from paceline.vllm.mending import mend_top_k
+from paceline.vllm.mending import mend
 from paceline.vllm.metrics import Metrics
 from paceline.vllm.runner import check_version, find_runner
 from paceline.vllm.settings import read_settings
@@ -41,7 +41,7 @@ class Drafter:
 
         check_version(vllm.__version__)
         runner = find_runner(sys._getframe(), vllm.__version__)
-        mend_top_k()
+        mend(str(vllm_config.device_config.device_type))
         settings = read_settings(vllm_config.additional_config)
         self._metrics = Metrics.of(vllm_config)
         facts = facts_of(vllm_config, runner.version)
