@@ -1,4 +1,4 @@
-"""`python benchmarks/in_vllm/soak.py [--requests 500]`: mixed traffic against vLLM's server with Paceline in it.
+"""`python benchmarks/vllm_soak.py [--requests 500]`: mixed traffic against vLLM's server with Paceline in it.
 
 The same requests go to vLLM alone, twice, to vLLM with its own `ngram`, and to vLLM with Paceline. No request may fail,
 and greedy texts have to be those of vLLM alone wherever `ngram`'s are. What vLLM itself says otherwise the second
@@ -12,12 +12,13 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-from mixed import Asked, mixed
+from vllm_requests import Asked, mixed
 
 from paceline.bench.serve.process import running
 
@@ -86,12 +87,19 @@ def _follow(answer: httpx.Response, leaves_after: int | None) -> Answer:
     return Answer("200" if is_done else "left" if leaves_after is not None else "cut off", (text,))
 
 
-def served(name: str, model: str, further: Sequence[str], asked: Sequence[Asked], passes: int) -> list[list[Answer]]:
-    """The answers of a server, started for it, in each pass."""
+@contextmanager
+def started(name: str, model: str, further: Sequence[str]) -> Iterator[str]:
+    """The URL of one of `SERVERS`, with further arguments for vLLM."""
     own = SERVERS[name]
     options = [*own, *(() if "--" in own else ("--",)), *further]
     command = [sys.executable, "-m", "paceline", "serve", "--engine", "vllm", model, "--served-model-name", NAME]
     with running([*command, *options]) as url:
+        yield url
+
+
+def served(name: str, model: str, further: Sequence[str], asked: Sequence[Asked], passes: int) -> list[list[Answer]]:
+    """The answers of a server, started for it, in each pass."""
+    with started(name, model, further) as url:
         traffic = Traffic(url)
         found = [traffic.answers(asked) for _ in range(passes)]
         print(f"\n{name}:", *traffic.counters(), sep="\n  ", flush=True)
