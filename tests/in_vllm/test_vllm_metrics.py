@@ -41,10 +41,10 @@ def test_a_step_counts_drafts_by_drafter_and_seconds() -> None:
     asked = config()
     metrics = Metrics.of(asked)
     metrics.observed([outcome(["suffix", "suffix", "history"], 2, 3), outcome([], 0, 1)], 0.25)
-    metrics.observed([outcome(["history"], 1, 1)], 0.5)  # an end token that was drafted
+    metrics.observed([outcome(["history", "history"], 2, 1)], 0.5)  # the first one was an end token
     assert value(asked, "drafter_draft_tokens", drafter="suffix") == 2
     assert value(asked, "drafter_accepted_tokens", drafter="suffix") == 2
-    assert value(asked, "drafter_draft_tokens", drafter="history") == 2
+    assert value(asked, "drafter_draft_tokens", drafter="history") == 3
     assert value(asked, "drafter_accepted_tokens", drafter="history") == 1
     assert value(asked, "drafting_seconds") == 0.75
     assert value(asked, "failures") == 0

@@ -217,8 +217,8 @@ def test_defaults_write_no_settings() -> None:
 def test_a_folder_is_removed_once_nobody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACELINE_CACHE", str(tmp_path))
     mine = held_folder()
-    code = "from paceline.vllm.metrics_folder import held_folder; import os; f = held_folder(); print(f); " + (
-        "os.execvp('sh', ['sh', '-c', 'read line'])"  # a program that it becomes holds it too
+    code = "from paceline.vllm.metrics_folder import held_folder; import os; f = held_folder(); " + (
+        "os.execvp('sh', ['sh', '-c', f'echo {f}; read line'])"  # what it becomes holds it too
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
