@@ -197,17 +197,34 @@ def test_a_users_environment_is_left_as_it_is(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "lib").mkdir()
     library = tmp_path / "lib" / "libiomp5.so"
     library.touch()
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
     for name in ("LD_PRELOAD", "KMP_BLOCKTIME", "VLLM_NO_USAGE_STATS"):
         monkeypatch.delenv(name, raising=False)
     cpu = Installed("0.32.0", is_cpu=True)
     wanted = {"LD_PRELOAD": str(library), "KMP_BLOCKTIME": "0", "VLLM_NO_USAGE_STATS": "1"}
-    assert environment(cpu, None, None) == wanted
-    assert environment(Installed("0.32.0", is_cpu=False), None, None) == {"VLLM_NO_USAGE_STATS": "1"}
+    assert environment(cpu, [], None, None) == wanted
+    assert environment(Installed("0.32.0", is_cpu=False), [], None, None) == {"VLLM_NO_USAGE_STATS": "1"}
     monkeypatch.setenv("KMP_BLOCKTIME", "1")
     monkeypatch.setenv("LD_PRELOAD", "other.so")
-    assert environment(cpu, None, None) == {"LD_PRELOAD": f"other.so:{library}", "VLLM_NO_USAGE_STATS": "1"}
+    assert environment(cpu, [], None, None) == {"LD_PRELOAD": f"other.so:{library}", "VLLM_NO_USAGE_STATS": "1"}
     monkeypatch.setenv("LD_PRELOAD", "libgomp.so")
-    assert "LD_PRELOAD" not in environment(cpu, None, None)
+    assert "LD_PRELOAD" not in environment(cpu, [], None, None)
+
+
+def test_a_cpu_is_not_asked_for_all_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    cpu = Installed("0.32.0", is_cpu=True)
+    assert environment(cpu, ["--max-model-len", "5"], None, None)["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment(cpu, ["--gpu_memory_utilization=0.5"], None, None)
+
+
+def test_a_torchvision_for_another_torch_is_refused(installed: dict[str, str]) -> None:
+    installed.update({"torch": "2.13.0+cpu", "torchvision": "0.28.0"})
+    with pytest.raises(ConfigError, match=r"torchvision is 0\.28\.0, which is not for torch 2\.13\.0\+cpu"):
+        installed_vllm()
+    for fine in ({"torchvision": "0.28.0+cpu"}, {"torch": "2.13.0", "torchvision": "0.28.0"}):
+        installed.update(fine)
+        assert installed_vllm().version == "0.32.0"
 
 
 def test_defaults_write_no_settings() -> None:

@@ -79,10 +79,10 @@ def serve_by_vllm(asked: Asked, is_dry: bool) -> None:
     own = _own(asked)
     words = command(_model(asked.model), _drafting(asked.given), own, asked.further)
     if is_dry:
-        _show(words, environment(installed_vllm(), None, _HIDDEN if asked.keys else None))
+        _show(words, environment(installed_vllm(), asked.further, None, _HIDDEN if asked.keys else None))
         return
     installed = installed_vllm()
-    variables = environment(installed, _metrics_folder(), _key(asked.keys))
+    variables = environment(installed, asked.further, _metrics_folder(), _key(asked.keys))
     _say(asked, own, installed.version)
     if level := asked.given.get("log_level"):
         variables["VLLM_LOGGING_LEVEL"] = _LEVELS[level.value]

