@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from in_vllm.loop import BASE, END, ROW, Loop, Scripted
 from paceline.cache import cache_file
-from paceline.drafters.suffix import SuffixDrafter
 from paceline.engine.ports import StepTimes
-from paceline.engine.request import DraftLimits, Request, StepOutcome
+from paceline.engine.request import Drafter, DraftLimits, Request, StepOutcome
 from paceline.engine.tree import DraftTree
 from paceline.pacing import AdaptivePacer
-from paceline.vllm.settings import Settings
+from paceline.vllm.settings import Settings, made
 
+Copier = type(made(["suffix"])[0])
 PLAIN = BASE + ROW  # seconds of a plain step of one request
 
 
@@ -49,9 +49,9 @@ def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int)
     draw = Random(seed)
     loop = Loop(Settings(), num_drafts, chunk, seats=3)
     requests = [copying(f"r{i}", draw, draw.randrange(2, 40), draw.randrange(1, 60), words=9) for i in range(7)]
-    propose = SuffixDrafter.propose
+    propose = Copier.propose
 
-    def spied(self: SuffixDrafter, asked: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
+    def spied(self: Drafter, asked: Sequence[Request], limits: Sequence[DraftLimits]) -> list[DraftTree]:
         known = [one.tokens for one in requests]
         assert all(one.tokens in known for one in asked), "its tokens are none of vLLM's"
         return propose(self, asked, limits)
@@ -68,7 +68,7 @@ def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int)
     late = requests[4:]
     loop.add(*requests[:4])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SuffixDrafter, "propose", spied)
+        patch.setattr(Copier, "propose", spied)
         patch.setattr(AdaptivePacer, "observe", checked)
         while loop.running or loop.waiting or late:
             if late and draw.random() < 0.2:
@@ -86,7 +86,7 @@ def test_no_request_is_taken_for_another(seed: int, num_drafts: int, chunk: int)
 
 def test_copies_take_a_fraction_of_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[StepOutcome] = []
-    monkeypatch.setattr(SuffixDrafter, "observe", lambda self, outcome: told.append(outcome))
+    monkeypatch.setattr(Copier, "observe", lambda self, outcome: told.append(outcome))
     loop, draw = Loop(Settings(("suffix",))), Random(1)
     requests = [copying(f"r{i}", draw, 40, 160) for i in range(4)]
     taken = seconds(loop, *requests)
@@ -151,7 +151,7 @@ def test_a_drafter_that_fails_is_left_out_and_no_more(monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(SuffixDrafter, "propose", fail)
+    monkeypatch.setattr(Copier, "propose", fail)
     with pytest.warns(UserWarning, match="the disk is full"):
         seconds(loop, copying("r", draw, 20, 60))
     monkeypatch.undo()

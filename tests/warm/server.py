@@ -48,7 +48,7 @@ class Server:
                 elif ready is self._woken:
                     self._woken.recv(4096)
                     self._reap()
-                else:
+                elif ready.fileno() >= 0:  # else it was told that its fork has ended, just now
                     self._forget(ready)
 
     def _accept(self) -> Asked | None:
@@ -66,7 +66,8 @@ class Server:
         for file in files:
             os.close(file)
         self._children[connection] = pid
-        connection.sendall(pid.to_bytes(4, "big"))
+        with suppress(OSError):  # gone already: that is seen next
+            connection.sendall(pid.to_bytes(4, "big"))
         return None
 
     def _leave(self, connection: socket.socket, files: list[int]) -> None:

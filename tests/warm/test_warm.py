@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -61,3 +63,21 @@ def test_signals_end_it(python: str, sign: signal.Signals) -> None:
 def test_options_of_pythons_own_are_obeyed(python: str) -> None:
     code = "import sys; print(sys.flags.no_site, 'torch' in sys.modules)"
     assert subprocess.run([python, "-S", "-c", code], capture_output=True, text=True).stdout == "1 False\n"
+
+
+def test_a_client_may_go_at_the_moment_its_fork_ends(python: str) -> None:
+    asked = json.dumps([["-c", "pass"], dict(os.environ), os.getcwd()]).encode()
+    client = subprocess.Popen(
+        [python, "-c", "print(1, flush=True); import time; time.sleep(0.2)"], stdout=subprocess.PIPE
+    )
+    assert client.stdout is not None
+    client.stdout.readline()
+    with socket.socket(socket.AF_UNIX) as slow, open(os.devnull) as nothing:
+        slow.connect(f"{python}.socket")
+        socket.send_fds(slow, [len(asked).to_bytes(4, "big")], [nothing.fileno()] * 3)
+        time.sleep(0.4)  # meanwhile the server waits for the rest, and then hears of both at once
+        client.kill()
+        client.communicate()
+        slow.sendall(asked)
+        assert slow.recv(4)
+    assert subprocess.run([python, "-c", "print(1)"], capture_output=True, text=True).stdout == "1\n"
