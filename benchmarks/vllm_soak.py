@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
+from typing_extensions import Self
 from vllm_requests import Asked, mixed
 
 from paceline.bench.serve.process import running
@@ -46,6 +47,12 @@ class Traffic:
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=300, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.close()
 
     def answers(self, asked: Sequence[Asked]) -> list[Answer]:
         """In the order of the requests."""
@@ -99,8 +106,7 @@ def started(name: str, model: str, further: Sequence[str]) -> Iterator[str]:
 
 def served(name: str, model: str, further: Sequence[str], asked: Sequence[Asked], passes: int) -> list[list[Answer]]:
     """The answers of a server, started for it, in each pass."""
-    with started(name, model, further) as url:
-        traffic = Traffic(url)
+    with started(name, model, further) as url, Traffic(url) as traffic:
         found = [traffic.answers(asked) for _ in range(passes)]
         print(f"\n{name}:", *traffic.counters(), sep="\n  ", flush=True)
     return found

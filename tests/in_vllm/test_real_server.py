@@ -31,8 +31,8 @@ def found() -> dict[str, Any]:
     """By server, the answers of two passes and what /metrics says then."""
     shown: dict[str, Any] = {}
     for name in ("vllm", "paceline"):
-        with vllm_soak.started(name, "paceline-tiny", OPTIONS) as url:
-            answers = [vllm_soak.Traffic(url).answers(ASKED) for _ in range(2)]
+        with vllm_soak.started(name, "paceline-tiny", OPTIONS) as url, vllm_soak.Traffic(url) as traffic:
+            answers = [traffic.answers(ASKED) for _ in range(2)]
             metrics = httpx.get(f"{url}/metrics", trust_env=False).text
             shown[name] = (*answers, _samples(metrics))
     return shown
