@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -97,14 +98,22 @@ class Decoder:
 
     def beginning(self, request: Request) -> Before:
         """What stands before the first page of a request that reads no source."""
-        pin, tenant, has_guests = self.pin(request), request.hints.tenant, self.has_guests(request)
-        return (tenant, pin, has_guests) if pin or has_guests else tenant
+        return self._beginning(request, self.has_guests(request))
 
     def has_guests(self, request: Request) -> bool:
         """True if a request's forwards keep what heads read."""
         if self._hosting is None or not request.reads_hidden_states or request.pictures is not None:
             return False
-        return self.interest.decide(request.id)
+        return self.interest.decide(request.id, partial(self._share_known, request))
+
+    def _beginning(self, request: Request, has_guests: bool) -> Before:
+        pin, tenant = self.pin(request), request.hints.tenant
+        return (tenant, pin, has_guests) if pin or has_guests else tenant
+
+    def _share_known(self, request: Request, has_guests: bool) -> float:
+        """Of a request's tokens, those that the prefix cache has in pages with what heads read, or without it."""
+        found = self.pool.prefixes.search(self._beginning(request, has_guests), request.tokens)
+        return PAGE_SIZE * len(found) / len(request.tokens)
 
     @property
     def max_rows(self) -> int:

@@ -9,7 +9,7 @@ from paceline.engine.request import Hints
 
 TENANT, PREDICTION = "paceline_tenant", "paceline_prediction"
 MAX_PREDICTION = 65_536  # tokens
-MAX_CHARACTERS = 16 * MAX_PREDICTION  # of a text
+MAX_CHARACTERS = 65_536  # of a text, which is cut into tokens between two steps of vLLM: all requests wait for it
 
 
 def read_hints(extra: Mapping[str, Any], tokenizer: Any) -> Hints:
