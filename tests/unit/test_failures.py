@@ -97,8 +97,13 @@ def test_an_interrupted_stream_has_what_was_read_as_its_output() -> None:
     request = stream._reader._job.request
 
     def interrupt() -> None:
-        interrupt_main()
-        until(lambda: request.is_cancelled)  # else a step more may have begun, which nobody lets go
+        for _ in range(60):  # a signal just before the main thread waits is noticed with the next one
+            interrupt_main()
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                if request.is_cancelled:  # else a step more may have begun, which nobody lets go
+                    return
+                time.sleep(0.001)
 
     target.before = interrupt
     target.let()
