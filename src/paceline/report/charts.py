@@ -172,15 +172,20 @@ def reliability_chart(bins: Sequence[Bin]) -> Chart:
     )
     if not bins:
         return chart
+    draw_reliability(chart, bins, "drafts believed")
+    return chart
+
+
+def draw_reliability(chart: Chart, bins: Sequence[Bin], what: str) -> None:
+    """Bins, at least one, as dots on and off the diagonal; `what` says of what each counts so many."""
     max_count = max(entry.count for entry in bins)
     chart.line([(0, 0), (1, 1)], "guide")
     chart.line([(entry.believed, entry.right) for entry in bins], "plain-line")
     for entry in bins:
-        title = f"{entry.count} drafts believed {percent(entry.believed)}: {percent(entry.right)} right"
+        title = f"{entry.count} {what} {percent(entry.believed)}: {percent(entry.right)} right"
         chart.dot(entry.believed, entry.right, entry.count / max_count, title)
     chart.mark_x(1.0, percent)
     chart.mark_y(1.0, percent)
-    return chart
 
 
 def time_chart(seconds: Sequence[tuple[str, float]]) -> Chart:

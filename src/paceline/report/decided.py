@@ -15,8 +15,9 @@ import numpy as np
 from paceline._version import __version__
 from paceline.deciding.binomial import upper_bound
 from paceline.deciding.labelled import Decided
-from paceline.report.charts import Chart, percent
+from paceline.report.charts import Chart, draw_reliability, percent
 from paceline.report.page import template
+from paceline.report.places import Bin
 from paceline.report.scoring import auroc, risk
 
 _CONFIDENCE = 0.95
@@ -41,15 +42,6 @@ class Area:
     def bound(self) -> float:
         """The highest rate that the counts do not rule out (95 %)."""
         return upper_bound(self.wrong, self.count, _CONFIDENCE)
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Decisions of about the same probability: its mean, and the share that was right."""
-
-    believed: float
-    right: float
-    count: int
 
 
 def decisions_page(decided: Sequence[Decided]) -> str:
@@ -127,14 +119,7 @@ def reliability_chart(found: Sequence[Bin]) -> Chart:
         "probability",
         "right",
     )
-    most = max(one.count for one in found)
-    chart.line([(0, 0), (1, 1)], "guide")
-    chart.line([(one.believed, one.right) for one in found], "plain-line")
-    for one in found:
-        title = f"{one.count} decisions of {percent(one.believed)}: {percent(one.right)} right"
-        chart.dot(one.believed, one.right, one.count / most, title)
-    chart.mark_x(1.0, percent)
-    chart.mark_y(1.0, percent)
+    draw_reliability(chart, found, "decisions of")
     return chart
 
 

@@ -97,7 +97,7 @@ def acceptance(found: Iterable[Place]) -> list[Acceptance]:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Nodes that were believed about equally: what they were believed, and what came of them."""
+    """Nodes or decisions that were believed about equally: what they were believed, and what came of them."""
 
     believed: float  # mean
     right: float  # share

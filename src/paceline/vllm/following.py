@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.request import Drafter, Request, StepOutcome
+from paceline.engine.request import Drafter, Request, StepOutcome, Terms
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.params import SamplingParams
 from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
@@ -89,4 +89,5 @@ class Following:
         sampler = Sampler(params, SamplerContext(self._facts.vocab_size), prompt, 0)
         text = TextStream(no_text, prompt, ())
         hints = read_hints(asked.extra, self._facts.tokenizer)
-        return Request(prompt, sampler, text, asked.end_token_ids, self._drafters, hints=hints)
+        terms = Terms(num_speculative_tokens=self._facts.num_drafts)
+        return Request(prompt, sampler, text, asked.end_token_ids, self._drafters, hints=hints, terms=terms)

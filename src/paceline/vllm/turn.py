@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.cache import cache_file
-from paceline.engine.drafting import Drafting
-from paceline.engine.ports import Budget, StepTimes
+from paceline.engine.drafting import Drafting, budget_of
+from paceline.engine.ports import StepTimes
 from paceline.engine.request import Environment, Request, StepOutcome
 from paceline.engine.tree import EMPTY
 from paceline.pacing import AdaptivePacer
@@ -141,8 +141,7 @@ class Turns:
         self._drafted = [one.request for one in going]
         if self._pacer is not None and going:
             self._drafting.begin_step()
-            total = max(self._facts.max_rows - len(going), 0)
-            budget = Budget(total, (min(total, self._facts.num_drafts),) * len(going), is_chain=True)
+            budget = budget_of(self._drafted, self._facts.max_rows)._replace(is_chain=True)
             trees = self._pacer.draft(self._drafted, budget, self._drafting.ask)
             for one, tree in zip(going, trees, strict=True):
                 one.tree = tree
