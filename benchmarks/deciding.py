@@ -25,7 +25,7 @@ from goal import Goal, print_goals
 
 import paceline
 from paceline.console import Table, show, write_json
-from paceline.deciding.choices import tempered
+from paceline.deciding.choices import likeliest, tempered
 from paceline.deciding.learning import Example, learn
 from paceline.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Split:
         judged = []
         for example in shuffled[count:]:
             chances = tempered(example.logprobs, learnt.temperature)
-            best = max(chances, key=lambda name: chances[name])
+            best = likeliest(chances)
             if chances[best] >= learnt.threshold:
                 judged.append(best != example.label)
         return cls(len(judged) / (len(shuffled) - count), mean(judged) if judged else 0.0)
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     examples = asked(args.corpora)
-    wrong = mean(max(one.logprobs, key=lambda name, of=one.logprobs: of[name]) != one.label for one in examples)
+    wrong = mean(likeliest(one.logprobs) != one.label for one in examples)
     title = f"{len(examples)} commands, {100 * wrong:.1f} % wrong if all are answered; {args.splits} splits each"
     columns = ("promised", "calibrated on", "held", "coverage, mean", "median", "error, mean", "no threshold")
     table, goals, results = Table(title, columns), [], []

@@ -78,6 +78,11 @@ def masses(owners: Mapping[Path, str], logprobs: Mapping[Path, float], names: Se
     return {name: longest + math.log(total) if total > 0.0 else -math.inf for name, total in totals.items()}
 
 
+def likeliest(values: Mapping[str, float]) -> str:
+    """The choice of the largest probability, or log-probability; of equals the first."""
+    return max(values, key=lambda name: values[name])
+
+
 def tempered(logprobs: Mapping[str, float], temperature: float) -> dict[str, float]:
     """Probabilities of choices, given that one of them is said, at a temperature.
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from paceline.deciding.choices import likeliest
+
 _BAR = 24  # characters
 
 
@@ -32,7 +34,7 @@ class Decision:
     @property
     def best(self) -> str:
         """The likeliest choice, whether it was chosen or not."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
+        return likeliest(self.probabilities)
 
     @property
     def probability(self) -> float:

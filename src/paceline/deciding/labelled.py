@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paceline.deciding.choices import Choice, read_choices
+from paceline.deciding.choices import Choice, likeliest, read_choices
 from paceline.errors import ConfigError, RequestError
 from paceline.jsonl import check_keys, read_jsonl
 
@@ -42,7 +42,7 @@ class Decided:
     @property
     def best(self) -> str:
         """The likeliest choice."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
+        return likeliest(self.probabilities)
 
     @property
     def probability(self) -> float:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from random import Random
 
 from paceline.deciding.binomial import at_most, most_errors
-from paceline.deciding.choices import tempered
+from paceline.deciding.choices import likeliest, tempered
 from paceline.errors import ConfigError
 
 _FITTED = 0.1  # of the examples
@@ -104,7 +104,7 @@ def _judged(examples: Sequence[Example], temperature: float) -> Judged:
     judged = []
     for example in examples:
         chances = tempered(example.logprobs, temperature)
-        best = max(chances, key=lambda name: chances[name])
+        best = likeliest(chances)
         judged.append((chances[best], best != example.label))
     return judged
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from paceline.checks import number, string_or_strings
 from paceline.deciding.calibration import Calibration, as_calibration
-from paceline.deciding.choices import Choice, read_choices, tempered
+from paceline.deciding.choices import Choice, likeliest, read_choices, tempered
 from paceline.deciding.decision import Decision
 from paceline.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Rule:
             RequestError: all of them are impossible.
         """
         probabilities = tempered(logprobs, self.calibration.temperature if self.calibration else 1.0)
-        best = max(probabilities, key=lambda name: probabilities[name])
+        best = likeliest(probabilities)
         is_chosen = probabilities[best] >= self.threshold
         reason = self._reason(best, probabilities[best], is_chosen)
         return Decision(best if is_chosen else None, probabilities, logprobs, self.threshold, reason)
