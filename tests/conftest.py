@@ -62,12 +62,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure() -> None:
+    """Garbage is looked for at the end of each file: amid all that is imported it takes a second each time."""
+    gc.disable()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """To look through all that is imported meanwhile, again and again, takes seconds."""
-    gc.disable()
+    """What is imported for all files stays."""
     result = yield
-    gc.enable()
     forget_what_stays()
     return result
 
@@ -82,7 +86,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def forget_what_stays() -> None:
-    """What is there now is no garbage: to look through it whenever a model is closed takes a second."""
+    """What is there now is no garbage, and need not be looked through again."""
     gc.collect()
     gc.freeze()
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
 from paceline.garbage import collected_later
+
+
+@pytest.fixture(autouse=True)
+def _as_a_program_has_it() -> Iterator[None]:
+    """The collector on, and nothing frozen: neither is so among the tests."""
+    gc.unfreeze()
+    gc.enable()
+    yield
+    gc.disable()
+    gc.freeze()
 
 
 def test_the_collector_is_off_within_and_on_again_afterwards() -> None:

@@ -134,12 +134,11 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()
+    gc.disable()  # in the processes too, which are short: amid all that is imported it takes a second each time
     for name in READ:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    gc.enable()
     PATH = sys.argv[1]
     arguments, environment, folder = Server(PATH).fork()
     become(environment, folder)
