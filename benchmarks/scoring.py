@@ -2,9 +2,8 @@
 
 usage: python benchmarks/scoring.py [--prompt 501] [--continuations 4] [--tokens 20] [--rounds 15] [--json FILE]
 
-A prompt of 501 tokens is one of 500 cached ones and the pending one. The prefix cache keeps whole pages, so of these
-448 are found and 52 read anew; behind a prompt of 513 tokens nothing is. A row is read for each token that another
-one follows. Variants take turns, in an order drawn anew; medians. A forward's time is that of `Target.dry_run` behind
+A prompt of 501 tokens is one of 500 cached ones and the pending one: seven pages, and 52 positions that are copied from
+an eighth; 512 fill theirs. A row is read for each token that another one follows. Variants take turns, in an order drawn anew; medians. A forward's time is that of `Target.dry_run` behind
 as many positions.
 """
 

@@ -89,6 +89,7 @@ def test_whoever_comes_and_goes_has_the_bits_of_plain_decoding(
 ) -> None:
     if caching == "uncached":
         monkeypatch.setattr(PrefixCache, "known", lambda own, before, part: None)
+        monkeypatch.setattr(PrefixCache, "begun", lambda own, before, tokens: (0, 0))
     num_preemptions = 0
     for seed in range(5, 8 if subject.decoder.is_exact_by_construction else 6):
         jobs = jobs_of(seed, 6, temperature)

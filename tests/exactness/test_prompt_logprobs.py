@@ -93,5 +93,6 @@ def test_a_prompt_is_read_into_the_prefix_cache_where_nothing_is_decoded(subject
     assert list(llm.stream(prompt, max_tokens=0, tenant="warmed")) == []
     assert llm.target.cache_usage == free
     cold, warm = (llm.generate(prompt, max_tokens=9, tenant=name) for name in ("cold", "warmed"))
-    assert (cold.stats.num_cached_tokens, warm.stats.num_cached_tokens) == (0, 192)
+    known = 199 if llm.target.decoder.is_exact_by_construction else 192
+    assert (cold.stats.num_cached_tokens, warm.stats.num_cached_tokens) == (0, known)
     assert [(t.id, t.logprob) for t in cold.tokens] == [(t.id, t.logprob) for t in warm.tokens]

@@ -68,6 +68,53 @@ def test_a_page_offered_again_leaves_nothing_behind() -> None:
     assert not cache._pages
 
 
+def test_a_page_that_parts_or_is_not_full_is_known_as_far_as_it_agrees() -> None:
+    cache = PrefixCache()
+    full, rest = text(1, PAGE_SIZE), text(2, 23)
+    cache.offer("a", full, [4])
+    behind = cache.enter("a", tuple(full), 4)[1]
+    assert cache.enter(behind, tuple(rest), 9) == (9, behind + 1)
+    assert cache.begun(behind, [*rest, 1, 2]) == (9, 23)
+    assert cache.begun(behind, rest[:11]) == (9, 11)
+    assert cache.begun(behind, [*rest[:5], 99, *rest[6:]]) == (9, 5)
+    assert cache.begun("a", [*full[:40], 99]) == (4, 40)
+    for before, tokens in ((behind, [99, *rest]), ("b", full), ("a", []), (behind + 1, rest)):
+        assert cache.begun(before, tokens) == (0, 0)
+    assert cache.find("a", full + rest) == [4]
+    cache.forget(9)
+    assert cache.begun(behind, rest) == (0, 0)
+    cache.forget_all()
+    assert cache.begun("a", full) == (0, 0)
+    assert not cache._behind
+
+
+def test_of_pages_that_begin_alike_the_one_that_agrees_longest_is_found_among_the_newest() -> None:
+    cache = PrefixCache()
+    for page in range(1, 40):
+        cache.enter("", tuple([7] * page), page)
+    assert cache.begun("", [7] * 30 + [8] * 30)[1] == 30
+    assert cache.begun("", [7] * 60) == (39, 39)
+    for page in range(40, 60):
+        cache.enter("", (7, page), page)
+    assert cache.begun("", [7] * 60)[1] == 1  # the long ones are too far back
+
+
+def test_the_first_positions_of_a_page_are_copied() -> None:
+    pool = pool_of(6)
+    first, second = pool.reserve(100), pool.reserve(100)
+    assert first is not None
+    assert second is not None
+    for layer in pool.layers:
+        layer.keys[:] = torch.arange(layer.keys.numel()).view(layer.keys.shape)
+    second.length = PAGE_SIZE
+    before = pool.layers[0].keys.clone()
+    pool.copy_begun(second, int(first.pages[1]), 17)
+    keys, page = pool.layers[0].keys, int(second.pages[1])
+    assert second.length == PAGE_SIZE + 17
+    assert torch.equal(keys[page, :, :17], before[int(first.pages[1]), :, :17])
+    assert torch.equal(keys[page, :, 17:], before[page, :, 17:])
+
+
 def test_what_stood_behind_a_forgotten_page_is_not_found_behind_its_successor() -> None:
     cache = PrefixCache()
     tokens = text(1, 2 * PAGE_SIZE)

@@ -18,7 +18,7 @@ from paceline.model.fingerprint import model_digest
 from paceline.model.numerics import instruction_set, peak_bytes, weight_bytes
 from paceline.model.pool import CachedSequence
 from paceline.model.prefix import PAGE_SIZE, Before
-from paceline.model.reading import RequestCache, keys_of
+from paceline.model.reading import Beginning, RequestCache
 from paceline.model.rows import TreeWork
 
 SCRATCH = PAGE_SIZE  # positions kept free beyond a request's last token for the rows of its draft tree
@@ -69,15 +69,14 @@ class HFTarget:
         cache = self._caches.get(request.id)
         if cache is not None:
             return cache.num_unread
-        source, pool, num_tokens = self.decoder.source(request), self.decoder.pool, len(request.tokens) - 1
+        source, num_tokens = self.decoder.source(request), len(request.tokens) - 1
         before: Before | None = self.decoder.beginning(request)
         if source is not None:
             source.find()
             before = source.before
         if before is None:
             return len(request.source) + num_tokens
-        found = pool.resumable(pool.prefixes.search(before, keys_of(request)[:-1]))
-        return num_tokens - PAGE_SIZE * len(found)
+        return num_tokens - Beginning.find(self.decoder, request, before).num_positions
 
     def read(self, request: Request, max_rows: int) -> int:
         """See `Target`."""

@@ -235,6 +235,15 @@ class PagePool:
             sequence.pages[index] = page
             self._give_back(own)
 
+    def copy_begun(self, sequence: CachedSequence, page: int, count: int) -> None:
+        """Commit what the first positions of `page` hold to a sequence that ends where a page does."""
+        if page in self._kept:
+            self._kept.move_to_end(page)
+        places = np.arange(count, dtype=np.int64)
+        for stack in self._stacks:
+            stack.move(page * PAGE_SIZE + places, sequence.slots(sequence.length + places))
+        sequence.length += count
+
     def trim(self, sequence: CachedSequence, num_tokens: int) -> None:
         """Give back the pages of a sequence beyond `num_tokens`; those at its end are forgotten first."""
         count = _pages(num_tokens)

@@ -1,12 +1,14 @@
 """How one request's tokens come into the cache: found in the prefix cache, read as its prompt, or fed as drafts were.
 
 A page of a prompt is read in one chunk, aligned from position 0; its bits depend on that, but for kernels that are
-exact by construction. What was decoded has the bits of tree rows, and is read again as such.
+exact by construction. What was decoded has the bits of tree rows, and is read again as such. With those kernels the
+first positions of a page that parts from what is known, or that was never full, are copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from paceline.engine.request import Request
@@ -20,6 +22,32 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 48  # positions for which a head's context is kept without its being asked: it cannot be resumed after
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the prefix cache has of a request: full pages with serial numbers, and first positions of one more page."""
+
+    before: Before  # of what comes behind the full pages
+    pages: list[tuple[int, int]]
+    begun: tuple[int, int] = (0, 0)  # a page, and how many of its positions
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that need not be read."""
+        return PAGE_SIZE * len(self.pages) + self.begun[1]
+
+    @classmethod
+    def find(cls, decoder: Decoder, request: Request, before: Before) -> Beginning:
+        """Behind `before`. Whoever wants a prompt's logits has to read all of it."""
+        if request.on_prompt_logits is not None:
+            return cls(before, [])
+        pool, known = decoder.pool, keys_of(request)[: _readable(decoder, request)]
+        pages = pool.resumable(pool.prefixes.search(before, known))
+        last = pages[-1][1] if pages else before
+        if not _knows_places(decoder, request):
+            return cls(last, pages)
+        return cls(last, pages, pool.prefixes.begun(last, known[PAGE_SIZE * len(pages) :]))
 
 
 class RequestCache:
@@ -41,13 +69,10 @@ class RequestCache:
         pages = source.reserve() if source is not None else None
         if source is not None and pages is None:
             return None
-        before = decoder.beginning(request) if source is None else source.before
-        # Whoever wants a prompt's logits has to read all of it, and behind a source that is not known nothing is.
-        is_new = request.on_prompt_logits is not None or before is None
-        known = () if is_new else keys_of(request)[: _readable(decoder, request)]
-        start, pool = "" if before is None else before, decoder.pool
-        found = pool.resumable(pool.prefixes.search(start, known))
-        sequence = pool.reserve(len(request.tokens), [page for page, _ in found], spare)
+        before, pool = decoder.beginning(request) if source is None else source.before, decoder.pool
+        # Behind a source that is not known nothing is.
+        found = Beginning("", []) if before is None else Beginning.find(decoder, request, before)
+        sequence = pool.reserve(len(request.tokens), [page for page, _ in found.pages], spare)
         if sequence is None:
             if pages is not None:
                 pool.release(pages)
@@ -55,8 +80,10 @@ class RequestCache:
         sequence.source, sequence.pin = pages, decoder.pin(request)
         sequence.pictures = cast("SeenPrompt | None", request.pictures)
         sequence.kept_for = len(request.tokens) + PATIENCE if decoder.has_guests(request) else 0
-        cache = cls(decoder, request, sequence, found[-1][1] if found else start, source)
-        cache._restore(len(found))
+        if found.begun[1]:
+            pool.copy_begun(sequence, *found.begun)
+        cache = cls(decoder, request, sequence, found.before, source)
+        cache._restore(len(found.pages))
         return cache
 
     @property
@@ -142,6 +169,7 @@ class RequestCache:
         """Make known what has been read, and what was decoded where it has the same bits; give the pages back."""
         if not self._num_unread_source:
             self._enter()
+            self._enter_begun()
         self._decoder.pool.release(self.sequence)
 
     def _read_prompt(self, end: int) -> None:
@@ -164,6 +192,13 @@ class RequestCache:
             was_known = known[0] != page
             self._follow(known)
         self._keep_state(was_known)
+
+    def _enter_begun(self) -> None:
+        """Make known the last page too, which is not full: it will not be written any more."""
+        start, end = self._num_known * PAGE_SIZE, min(self.sequence.length, _readable(self._decoder, self._request))
+        if start < end and _knows_places(self._decoder, self._request):
+            part, page = tuple(keys_of(self._request)[start:end]), int(self.sequence.pages[self._num_known])
+            self._decoder.pool.prefixes.enter(self._before, part, page)
 
     def _keep_state(self, was_known: bool) -> None:
         """Keep the state at the end of a page where others may go on: a prompt's last, or where prompts part.
@@ -198,6 +233,12 @@ def keys_of(request: Request) -> Sequence[int]:
     if request.pictures is None:
         return request.tokens
     return [*request.pictures.keys, *request.tokens[request.num_prompt_tokens :]]
+
+
+def _knows_places(decoder: Decoder, request: Request) -> bool:
+    """True if any of a request's positions may be found: not only those where a page ends and states are kept."""
+    is_text = request.pictures is None and not request.source
+    return is_text and decoder.is_exact_by_construction and decoder.pool.states is None
 
 
 def _readable(decoder: Decoder, request: Request) -> int:
