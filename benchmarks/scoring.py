@@ -2,9 +2,9 @@
 
 usage: python benchmarks/scoring.py [--prompt 501] [--continuations 4] [--tokens 20] [--rounds 15] [--json FILE]
 
-A prompt of 501 tokens is one of 500 cached ones and the pending one: seven pages, and 52 positions that are copied from
-an eighth; 512 fill theirs. A row is read for each token that another one follows. Variants take turns, in an order drawn anew; medians. A forward's time is that of `Target.dry_run` behind
-as many positions.
+A prompt of 501 tokens is one of 500 cached ones and the pending one: seven pages, and 52 positions that are copied
+from an eighth; 512 fill theirs. A row is read for each token that another one follows. Variants take turns, in an
+order drawn anew; medians. A forward's time is that of `Target.dry_run` behind as many positions.
 """
 
 from __future__ import annotations
