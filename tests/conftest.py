@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import sys
 import tempfile
@@ -104,6 +105,18 @@ def python() -> Iterator[str]:
     """An interpreter for processes of their own that has read torch and transformers already."""
     with warm.python(SHARED) as command:
         yield command
+
+
+@pytest.fixture
+def _loggers_as_they_were() -> Iterator[None]:
+    root = logging.getLogger()
+    known = [root, *(logging.getLogger(name) for name in ("paceline", "uvicorn"))]
+    before = [(one, one.level, list(one.handlers)) for one in known]
+    yield
+    logging.captureWarnings(False)
+    for one, level, handlers in before:
+        one.setLevel(level)
+        one.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ class Done:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, _loggers_as_they_were: None
+) -> Callable[..., Done]:
     """The command as `python -m paceline` runs it: importing torch anew takes seconds."""
 
     def run(*args: str, stdin: str = "") -> Done:

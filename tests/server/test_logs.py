@@ -125,18 +125,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def _loggers_as_they_were() -> Iterator[None]:
-    root = logging.getLogger()
-    known = [root, *(logging.getLogger(name) for name in ("paceline", "uvicorn"))]
-    before = [(one, one.level, list(one.handlers)) for one in known]
-    yield
-    logging.captureWarnings(False)
-    for one, level, handlers in before:
-        one.setLevel(level)
-        one.handlers[:] = handlers
-
-
 @pytest.mark.usefixtures("_loggers_as_they_were")
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
 def test_lines_are_json_or_for_eyes_and_show_no_local_variables(stream: io.StringIO) -> None:
