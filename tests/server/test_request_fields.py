@@ -205,13 +205,13 @@ def test_prompt_logprobs_of_a_chat_stand_beside_its_choices(url: str, bundled: L
 
 
 def test_no_tokens_warm_a_prefix(url: str, bundled: LLM) -> None:
-    prompt = [7 + i % 90 for i in range(200)]
+    prompt = [7 + i % 90 for i in range(210)]
     warmed = complete(url, prompt=prompt, max_tokens=0, cache_salt="warm").json
     assert (warmed["choices"][0]["text"], warmed["choices"][0]["finish_reason"]) == ("", "length")
     assert warmed["usage"]["completion_tokens"] == 0
     assert warmed["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     later = complete(url, prompt=[*prompt, 5], cache_salt="warm").json["usage"]
-    known = 199 if bundled.target.decoder.is_exact_by_construction else 192  # else whole pages
+    known = 209 if bundled.target.decoder.is_exact_by_construction else 192  # else whole pages
     assert later["prompt_tokens_details"]["cached_tokens"] == known
     chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 0}
     assert ask(url, "/v1/chat/completions", chat).json["choices"][0]["message"]["content"] == ""

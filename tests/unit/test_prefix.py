@@ -76,7 +76,8 @@ def test_a_page_that_parts_or_is_not_full_is_known_as_far_as_it_agrees() -> None
     assert cache.enter(behind, tuple(rest), 9) == (9, behind + 1)
     assert cache.begun(behind, [*rest, 1, 2]) == (9, 23)
     assert cache.begun(behind, rest[:11]) == (9, 11)
-    assert cache.begun(behind, [*rest[:5], 99, *rest[6:]]) == (9, 5)
+    assert cache.begun(behind, [*rest[:9], 99, *rest[10:]]) == (9, 9)
+    assert cache.begun(behind, [*rest[:7], 99, *rest[8:]]) == (0, 0)  # too few
     assert cache.begun("a", [*full[:40], 99]) == (4, 40)
     for before, tokens in ((behind, [99, *rest]), ("b", full), ("a", []), (behind + 1, rest)):
         assert cache.begun(before, tokens) == (0, 0)
@@ -95,8 +96,8 @@ def test_of_pages_that_begin_alike_the_one_that_agrees_longest_is_found_among_th
     assert cache.begun("", [7] * 30 + [8] * 30)[1] == 30
     assert cache.begun("", [7] * 60) == (39, 39)
     for page in range(40, 60):
-        cache.enter("", (7, page), page)
-    assert cache.begun("", [7] * 60)[1] == 1  # the long ones are too far back
+        cache.enter("", (*[7] * 9, page), page)
+    assert cache.begun("", [7] * 60)[1] == 9  # the long ones are too far back
 
 
 def test_the_first_positions_of_a_page_are_copied() -> None:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 PAGE_SIZE = 64
+LEAST_BEGUN = 8  # positions of a page that is not full: fewer are what most prompts begin with, and soon read
 _NUM_TRIED = 16  # pages behind one place, the newest first, of which the one that agrees longest is looked for
 
 # What stands before a page: the serial number of the page there, or the tenant; with that of requests that are rotated
@@ -59,12 +60,12 @@ class PrefixCache:
     def begun(self, before: Before, tokens: Sequence[int]) -> tuple[int, int]:
         """A page behind `before` whose first tokens are the next ones, and how many: the most among the newest pages.
 
-        Page 0 and none of it where nothing agrees.
+        Page 0 and none of it where too little agrees.
         """
         newest = itertools.islice(reversed(self._behind.get(before, {})), _NUM_TRIED)
         agree = ((_num_equal(self._keys[page][1], tokens), page) for page in newest)
         count, page = max(agree, default=(0, 0))
-        return (page, count) if count else (0, 0)
+        return (page, count) if count >= LEAST_BEGUN else (0, 0)
 
     def offer(self, tenant: str, tokens: Sequence[int], pages: Sequence[int]) -> None:
         """Make known which of a sequence's pages hold `tokens`; where another page holds the same, that one stays."""

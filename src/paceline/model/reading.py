@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from paceline.engine.request import Request
 from paceline.model.pool import CachedSequence
-from paceline.model.prefix import PAGE_SIZE, Before
+from paceline.model.prefix import LEAST_BEGUN, PAGE_SIZE, Before
 from paceline.model.seq2seq.sources import Source
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class RequestCache:
     def _enter_begun(self) -> None:
         """Make known the last page too, which is not full: it will not be written any more."""
         start, end = self._num_known * PAGE_SIZE, min(self.sequence.length, _readable(self._decoder, self._request))
-        if start < end and _knows_places(self._decoder, self._request):
+        if start + LEAST_BEGUN <= end and _knows_places(self._decoder, self._request):
             part, page = tuple(keys_of(self._request)[start:end]), int(self.sequence.pages[self._num_known])
             self._decoder.pool.prefixes.enter(self._before, part, page)
 
