@@ -18,7 +18,6 @@ enum block { Q8_0, Q8_F, Q4_0, Q4_1, Q4_Z, Q4_K, Q5_K, Q6_K };
 #define GROUP 32    /* features that share a scale of x */
 #define SUPER_GROUPS 8     /* groups of a super-block */
 #define OPERANDS 8  /* vectors of four codes a lane, to a group */
-#define AHEAD 8192  /* bytes of a block: fetched while the one before is used */
 
 /* x in a group, as quantize.h makes it. */
 typedef struct {
@@ -37,6 +36,7 @@ typedef struct {
 #define HEAD_BYTES(b) ((b) == Q6_K ? 64 : IS_SUPER(b) ? 128 : 0)
 #define UNIT_GROUPS(b) (IS_SUPER(b) ? SUPER_GROUPS : 1)
 #define UNIT_BYTES(b) (HEAD_BYTES(b) + UNIT_GROUPS(b) * GROUP_BYTES(b))
+#define AHEAD(b) (IS_SUPER(b) ? UNIT_BYTES(b) : 16384) /* bytes of a block: fetched while the one before is used */
 #define MAX_CODE(b) (IS_BYTES(b) ? 128 : (b) == Q6_K ? 63 : (b) == Q5_K ? 31 : 15)
 
 static inline int64_t units_of(int block, int64_t k) {
@@ -106,6 +106,14 @@ INLINE Scales group_scales(const int block, const char *scales, int column, Scal
     return s;
 }
 
+/* Super-blocks go to the first level, others to the second: measured (docs/kernels.md). */
+INLINE void fetch_group(const int block, const char *from, const int bytes) {
+    for (int b = 0; b < bytes; b += LINE) {
+        if (IS_SUPER(block)) __builtin_prefetch(from + b, 0, 3);
+        else prefetch(from + b);
+    }
+}
+
 /* A group of one row added to its sums. */
 INLINE vf add_group(const int block, const vi *w, Scales s, const Inputs *x, vf sum) {
     const vf d = vf_set1(x->d);
@@ -131,37 +139,48 @@ typedef struct {
     int64_t bytes;
 } InputRows;
 
-/* Adds `units` units of `rows` rows to `sums` (rows of PANEL floats, from `column` on); fetches `ahead` meanwhile. */
-INLINE void quantized_tile(const int block, const int rows, InputRows in, const char *w, int64_t units, int column,
-                           const char *ahead, float *sums) {
-    vf acc[QUANTIZED_ROWS];
-    UNROLL for (int r = 0; r < rows; r++) acc[r] = vf_load(sums + r * PANEL + column);
+/* Adds `units` units of `rows` rows to `vecs` vectors of `sums` (rows of PANEL floats, from `column` on); fetches `ahead`
+ * meanwhile. */
+INLINE void quantized_tile(const int block, const int rows, const int vecs, InputRows in, const char *w, int64_t units,
+                           int column, const char *ahead, float *sums) {
+    const int fetched = GROUP_BYTES(block) * LANES / PANEL * vecs;
+    vf acc[2 * QUANTIZED_ROWS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vecs; v++) acc[r * vecs + v] = vf_load(sums + r * PANEL + column + v * LANES);
+    }
     for (int64_t u = 0; u < units; u++) {
-        const Scales head = head_scales(block, w, column);
+        Scales head[2];
+        UNROLL for (int v = 0; v < vecs; v++) head[v] = head_scales(block, w, column + v * LANES);
         const char *group = w + HEAD_BYTES(block);
         for (int g = 0; g < UNIT_GROUPS(block); g++) {
-            vi codes[OPERANDS];
             const char *high = group + CODE_BYTES(block), *scales = high + HIGH_BYTES(block);
-            unpack_codes(block, group + 4 * column, high + 4 * column, codes);
-            const Scales s = group_scales(block, scales, column, head);
-            UNROLL for (int r = 0; r < rows; r++)
-                acc[r] = add_group(block, codes, s, (const Inputs *)(in.x + r * in.bytes), acc[r]);
-            for (int b = 0; b < GROUP_BYTES(block) * LANES / PANEL; b += LINE) prefetch(ahead + b);
-            ahead += GROUP_BYTES(block) * LANES / PANEL;
+            UNROLL for (int v = 0; v < vecs; v++) {
+                const int first = column + v * LANES;
+                vi codes[OPERANDS];
+                unpack_codes(block, group + 4 * first, high + 4 * first, codes);
+                const Scales s = group_scales(block, scales, first, head[v]);
+                UNROLL for (int r = 0; r < rows; r++)
+                    acc[r * vecs + v] = add_group(block, codes, s, (const Inputs *)(in.x + r * in.bytes), acc[r * vecs + v]);
+            }
+            fetch_group(block, ahead, fetched);
+            ahead += fetched;
             in.x += sizeof(Inputs), group += GROUP_BYTES(block);
         }
         w += UNIT_BYTES(block);
     }
-    UNROLL for (int r = 0; r < rows; r++) vf_store(sums + r * PANEL + column, acc[r]);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vecs; v++) vf_store(sums + r * PANEL + column + v * LANES, acc[r * vecs + v]);
+    }
 }
 
-/* The same for up to QUANTIZED_ROWS rows and all columns. */
+/* The same for up to QUANTIZED_ROWS rows and all columns: few rows take all at once, to read memory in order. */
 INLINE void quantized_rows(const int block, int rows, InputRows in, const char *w, int64_t units, const char *ahead,
                            float *sums) {
+#define VECS_OF(n) (n <= QUANTIZED_SLIM_ROWS ? 2 : 1)
 #define CASE(n)                                                                                            \
     case n:                                                                                                \
-        for (int c = 0; c < PANEL; c += LANES)                                                             \
-            quantized_tile(block, n, in, w, units, c, ahead + units * UNIT_BYTES(block) * c / PANEL, sums); \
+        for (int c = 0; c < PANEL; c += LANES * VECS_OF(n))                                                      \
+            quantized_tile(block, n, VECS_OF(n), in, w, units, c, ahead + units * UNIT_BYTES(block) * c / PANEL, sums); \
         break;
     switch (rows) {
         CASE(1) CASE(2)
@@ -173,11 +192,12 @@ INLINE void quantized_rows(const int block, int rows, InputRows in, const char *
 #endif
     }
 #undef CASE
+#undef VECS_OF
 }
 
 INLINE void quantized_panel(const int block, int64_t rows, InputRows in, const char *w, int64_t units, float *sums) {
     const int64_t groups = (rows + QUANTIZED_ROWS - 1) / QUANTIZED_ROWS;
-    const int64_t at_once = AHEAD > UNIT_BYTES(block) ? AHEAD / UNIT_BYTES(block) : 1;
+    const int64_t at_once = AHEAD(block) / UNIT_BYTES(block);
     for (int64_t i = 0; i < rows * PANEL; i += LANES) vf_store(sums + i, vf_set1(0.0f));
     for (int64_t u = 0; u < units; u += at_once) {
         const int64_t count = units - u < at_once ? units - u : at_once;

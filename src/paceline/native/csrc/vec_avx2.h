@@ -9,6 +9,7 @@
 #define SLIM_ROWS 2
 #define SLIM_VECS 4
 #define QUANTIZED_ROWS 4 /* of quantised weights */
+#define QUANTIZED_SLIM_ROWS 0 /* up to so many take two vectors of columns */
 #define ACCUMULATORS 12 /* vectors that attention sums in registers */
 
 typedef __m256 vf;

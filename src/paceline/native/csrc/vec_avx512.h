@@ -8,6 +8,7 @@
 #define SLIM_ROWS 4
 #define SLIM_VECS 2
 #define QUANTIZED_ROWS 8 /* of quantised weights */
+#define QUANTIZED_SLIM_ROWS 4 /* up to so many take two vectors of columns */
 #define ACCUMULATORS 24 /* vectors that attention sums in registers */
 
 typedef __m512 vf;

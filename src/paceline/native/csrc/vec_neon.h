@@ -8,6 +8,7 @@
 #define SLIM_ROWS 2
 #define SLIM_VECS 8
 #define QUANTIZED_ROWS 8 /* of quantised weights */
+#define QUANTIZED_SLIM_ROWS 0 /* up to so many take two vectors of columns */
 #define ACCUMULATORS 24 /* vectors that attention sums in registers */
 
 typedef float32x4_t vf;

@@ -9,6 +9,7 @@
 #define SLIM_ROWS 1
 #define SLIM_VECS 4
 #define QUANTIZED_ROWS 2 /* of quantised weights */
+#define QUANTIZED_SLIM_ROWS 0 /* up to so many take two vectors of columns */
 #define ACCUMULATORS 4 /* vectors that attention sums in registers */
 
 typedef struct {
