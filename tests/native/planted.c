@@ -1,6 +1,10 @@
 /* The AVX2 kernels of quantised weights by themselves, so that one with a fault compiles in a second. */
 #include "vec_avx2.h"
 
+#ifdef WITH_DOT_BYTES /* AVX-VNNI's instruction, in the encoding of AVX-512, which has the same one */
+#define HAS_DOT_BYTES
+#define _mm256_dpbusd_avx_epi32 _mm256_dpbusd_epi32
+#endif
 #include "int_avx2.h"
 
 #include "common.h"

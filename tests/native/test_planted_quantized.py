@@ -91,7 +91,7 @@ class Kernels:
             self._run(ctypes.addressof(op), memory.data_ptr())
 
 
-def compiled(folder: Path, fault: Fault | None) -> Kernels:
+def compiled(folder: Path, fault: Fault | None, *more: str) -> Kernels:
     for source in SOURCES.glob("*.h"):
         text = source.read_text()
         if fault is not None and source.name == fault.header:
@@ -99,7 +99,7 @@ def compiled(folder: Path, fault: Fault | None) -> Kernels:
             text = text.replace(fault.right, fault.wrong)
         (folder / source.name).write_text(text)
     flags = ["-O0", "-w", "-std=gnu11", "-ffp-contract=off", "-fno-strict-aliasing", "-mavx2", "-mfma", "-mf16c"]
-    command = ["gcc", *flags, "-shared", "-fPIC", f"-I{folder}", "-o", folder / "planted.so"]
+    command = ["gcc", *flags, *more, "-shared", "-fPIC", f"-I{folder}", "-o", folder / "planted.so"]
     subprocess.run([*command, Path(__file__).with_name("planted.c"), "-lm"], check=True)
     return Kernels(folder / "planted.so")
 
@@ -120,6 +120,13 @@ def is_right(kernels: Kernels, kind: BlockType) -> bool:
 
 def test_kernels_without_a_fault_are_right(tmp_path: Path):
     kernels = compiled(tmp_path, None)
+    assert [kind.name for kind in BlockType if not is_right(kernels, kind)] == []
+
+
+@pytest.mark.skipif("avx512-vnni" not in [found.name for found in all_sets()], reason="no dot product of bytes")
+def test_the_dot_product_of_32_bytes_is_right(tmp_path: Path):
+    """The code of "avx2-vnni", on processors that have its instruction in the encoding of AVX-512 alone."""
+    kernels = compiled(tmp_path, None, "-DWITH_DOT_BYTES", "-mavx512vnni", "-mavx512vl")
     assert [kind.name for kind in BlockType if not is_right(kernels, kind)] == []
 
 
