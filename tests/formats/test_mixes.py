@@ -42,20 +42,21 @@ def test_an_embedding_that_is_the_head_gets_a_heads_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "name", "wanted"),
+    ("shape", "name", "wanted"),
     [
-        (688, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 80 more
-        (64, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
-        (64, "lm_head.weight", BlockType.Q8_0),
-        (228, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 28 more: less than an eighth of 228
-        (227, "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
-        (256, "transformer.h.0.attn.c_attn.weight", BlockType.Q5_K),
-        (256, "transformer.wpe.weight", BlockType.Q8_0),
-        (256, "model.layers.0.mlp.gate.weight", BlockType.Q8_0),
+        ((10, 688), "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 80 more
+        ((1024, 64), "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
+        ((1023, 64), "model.layers.1.mlp.up_proj.weight", BlockType.Q8_0),  # small
+        ((1024, 64), "lm_head.weight", BlockType.Q8_0),
+        ((10, 228), "model.layers.1.mlp.up_proj.weight", BlockType.Q4_K),  # 28 more: less than an eighth of 228
+        ((290, 227), "model.layers.1.mlp.up_proj.weight", BlockType.Q4_1),
+        ((10, 256), "transformer.h.0.attn.c_attn.weight", BlockType.Q5_K),
+        ((10, 256), "transformer.wpe.weight", BlockType.Q8_0),
+        ((10, 256), "model.layers.0.mlp.gate.weight", BlockType.Q8_0),
     ],
 )
-def test_where_blocks_of_256_would_be_filled_up_too_much(k: int, name: str, wanted: BlockType) -> None:
-    assert block_types({name: (10, k), "model.layers.7.x.weight": (1, 1)}, "int4")[name] == wanted
+def test_where_blocks_of_256_would_be_filled_up_too_much(shape: tuple[int, int], name: str, wanted: BlockType) -> None:
+    assert block_types({name: shape, "model.layers.7.x.weight": (1, 1)}, "int4")[name] == wanted
 
 
 def test_a_mix_that_there_is_not() -> None:

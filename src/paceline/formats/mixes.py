@@ -15,6 +15,7 @@ _VALUE = re.compile(r"\.(v_proj|down_proj|fc2|mlp\.c_proj|dense_4h_to_h)\.")  # 
 _FUSED = re.compile(r"\.(qkv_proj|query_key_value|c_attn|Wqkv)\.")  # queries, keys and values in one
 _DELICATE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings|router|gate)\.")  # small; errors go far
 _LAYER = re.compile(r"\.(\d+)\.")
+_SMALL = 1 << 16  # weights of a matrix that is read in no time: fewer bits would cost quality alone
 _NARROW = {BlockType.Q4_K: BlockType.Q4_1, BlockType.Q5_K: BlockType.Q8_0, BlockType.Q6_K: BlockType.Q8_0}
 
 
@@ -24,7 +25,7 @@ def block_types(shapes: Mapping[str, tuple[int, int]], mix: str) -> dict[str, Bl
     "int8" is Q8_0 throughout. "int4" is what llama.cpp's Q4_K_M is: Q6_K for the head, or for the embedding where it is
     the head too, and for every other layer's values and MLP outputs, with those at both ends; Q4_K for the rest. A K
     of no whole 256 is filled up where that adds less than an eighth. Else Q4_1 stands for Q4_K (as near, with 5 bits),
-    Q8_0 for the others.
+    Q8_0 for the others, and for all of less than 65,536 weights.
 
     Raises:
         ConfigError: a mix that there is not.
@@ -35,7 +36,7 @@ def block_types(shapes: Mapping[str, tuple[int, int]], mix: str) -> dict[str, Bl
         return dict.fromkeys(shapes, BlockType.Q8_0)
     num_layers = 1 + max((_layer(name) for name in shapes), default=-1)
     is_tied = not any(_HEAD.search(name) for name in shapes)
-    return {name: _fitting(_four_bits(name, num_layers, is_tied), shape[1]) for name, shape in shapes.items()}
+    return {name: _fitting(_four_bits(name, num_layers, is_tied), shape) for name, shape in shapes.items()}
 
 
 def _four_bits(name: str, num_layers: int, is_tied: bool) -> BlockType:
@@ -59,6 +60,9 @@ def _layer(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _fitting(wanted: BlockType, k: int) -> BlockType:
+def _fitting(wanted: BlockType, shape: tuple[int, int]) -> BlockType:
+    rows, k = shape
     filling = -k % BLOCKS[wanted].weights
-    return _NARROW[wanted] if wanted in _NARROW and 8 * filling >= k else wanted
+    if wanted not in _NARROW or 8 * filling < k:
+        return wanted
+    return _NARROW[wanted] if rows * k >= _SMALL else BlockType.Q8_0
