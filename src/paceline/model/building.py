@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from paceline.architectures import auto_class
-from paceline.errors import ModelError
+from paceline.errors import ModelError, first_line
 from paceline.formats.at_load import does_more
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.checkpoint import Checkpoint, StoredWeight
@@ -52,10 +53,9 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredKind], None] | None
     found = library()
     if checkpoint.float_dtype is None and found is None:
         raise ModelError(NEEDS_KERNELS)
-    with _without_memory():
-        config, dtype = deepcopy(checkpoint.config), checkpoint.float_dtype or torch.float32
-        model = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
-    for stored in checkpoint.weights():
+    weights = _begun(checkpoint.weights())
+    model = _empty(checkpoint)
+    for stored in weights:
         become = _place(model, found if checkpoint.float_dtype is None else None, stored)
         if on_weight is not None:
             on_weight(become)
@@ -64,6 +64,28 @@ def build(checkpoint: Checkpoint, on_weight: Callable[[StoredKind], None] | None
     if missing:
         raise ModelError(f"weights that {type(model).__name__} needs are not there: {', '.join(missing[:5])}")
     return model.eval()
+
+
+def _begun(weights: Iterator[StoredWeight]) -> Iterator[StoredWeight]:
+    """The same, the first one read: what does not fit together is refused before memory is taken for it."""
+    held = list(islice(weights, 1))
+
+    def all_of_them() -> Iterator[StoredWeight]:
+        while held:
+            yield held.pop()
+        yield from weights
+
+    return all_of_them()
+
+
+def _empty(checkpoint: Checkpoint) -> PreTrainedModel:
+    config, dtype = deepcopy(checkpoint.config), checkpoint.float_dtype or torch.float32
+    try:
+        with _without_memory():
+            model: PreTrainedModel = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
+    except Exception as error:
+        raise ModelError(f"transformers makes no model of {checkpoint.name_or_path}: {first_line(error)}") from error
+    return model
 
 
 @contextmanager

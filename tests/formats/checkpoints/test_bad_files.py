@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from paceline.errors import ModelError
 from paceline.formats.checkpoints import open_checkpoint
+from paceline.model.building import build
 
 from . import packers
 from .folders import LLAMA, read_linear, write_folder, write_model
@@ -206,6 +207,20 @@ def test_mutations_of_a_header(tmp_path: Path) -> None:
             (tmp_path / "model.safetensors").write_bytes(data)
             with contextlib.suppress(ModelError):
                 open_checkpoint(tmp_path).describe()
+
+
+def test_a_configuration_asks_for_no_more_than_its_files_hold(llama: Path, tmp_path: Path) -> None:
+    """Nothing is made as long, or as wide, as a damaged one says."""
+    (tmp_path / "model.safetensors").write_bytes((llama / "model.safetensors").read_bytes())
+    stored = json.loads((llama / "config.json").read_text())
+    for changed, words in (
+        ({"num_hidden_layers": 1 << 40}, r"num_hidden_layers is 1099511627776; allowed: at most \d+, its tensors"),
+        ({"intermediate_size": 1 << 31}, r"has \d+ weights; allowed: at most \d+, the bits of its files"),
+        ({"head_dim": 1 << 40}, r"has \d+ weights; allowed: at most \d+, the bits of its files"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(stored | changed))
+        with pytest.raises(ModelError, match=words):
+            build(open_checkpoint(tmp_path))
 
 
 def test_a_label_of_what_is_not_there(llama: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_a_rotation_forgotten_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     found = open_gguf(write(model, tmp_path / "model.gguf", gguf))
     wrong = {w.name for w in found.weights() if not torch.equal(w.value, model.state_dict()[w.name])}  # type: ignore[arg-type]
     assert {name.split(".")[-2] for name in wrong} == {"q_proj", "k_proj"}
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_a_gemma_without_a_window_sees_everything(name: str, tmp_path: Path) -> None:
+    config = deepcopy(CONFIGS[name])
+    config.layer_types, config.sliding_window = ["full_attention"] * config.num_hidden_layers, None
+    model = model_of(config)
+    again = AutoModelForCausalLM.from_config(open_gguf(write(model, tmp_path / "model.gguf", gguf)).config).eval()
+    again.load_state_dict(model.state_dict(), strict=False)
+    model.config.sliding_window = 96
+    ids = torch.arange(1, 31).unsqueeze(0)
+    assert torch.equal(again(ids).logits, model(ids).logits)
 
 
 def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _NO_WEIGHTS = re.compile(
     r"\.(input_scale|input_zero_point|input_global_scale|input_scale_ub|activation_scale|output_scale|[qkv]_scale)$"
 )
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 
 
 class Folder:
@@ -53,8 +54,10 @@ class Folder:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The configuration that transformers makes the model of; it names no quantisation."""
-        config = _config(self._path)
-        if any(self._is_untied(*pair) for pair in Names(config).tied.items()):
+        config = _config(self._path, len(list(self._tensors)))
+        names = Names(config)
+        self._check_size(sum(torch.Size(shape).numel() for shape in names.shapes.values()))
+        if any(self._is_untied(*pair) for pair in names.tied.items()):
             for part in (config, config.get_text_config(decoder=True)):
                 part.tie_word_embeddings = False
         return config
@@ -97,6 +100,14 @@ class Folder:
         for name in self._whole:
             entry = self._float_entry(name)
             yield StoredKind(entry.dtype, 1, torch.Size(entry.shape).numel(), entry.num_bytes, entry.dtype, True)
+
+    def _check_size(self, num_weights: int) -> None:
+        """Before memory is taken for what a damaged configuration asks for: no format has less than a bit a weight."""
+        if num_weights > 8 * self.num_bytes:
+            raise ModelError(
+                f"{self._path}: a model as config.json says has {num_weights} weights; "
+                f"allowed: at most {8 * self.num_bytes}, the bits of its files"
+            )
 
     def _is_untied(self, head: str, embedding: str) -> bool:
         """A head of its own, though the configuration ties it: quantised, or with other values."""
@@ -144,7 +155,17 @@ def quantisation(path: Path) -> tuple[Settings, str]:
     raise ModelError(f"{path}: config.json has no quantization_config, and there is no {' or '.join(_OLDER)}")
 
 
-def _config(path: Path) -> PreTrainedConfig:
+def _config(path: Path, most_layers: int) -> PreTrainedConfig:
+    """The configuration, of no more layers than there are tensors: transformers makes lists that are as long."""
+    stored = read_json(path / "config.json")
+    text = stored.get("text_config")
+    for part in (stored, text if isinstance(text, dict) else {}):
+        for key in _LAYERS:
+            count = part.get(key, 0)
+            if isinstance(count, int | float) and count > most_layers:
+                raise ModelError(
+                    f"{path}: config.json says {key} is {count}; allowed: at most {most_layers}, its tensors"
+                )
     try:
         config = AutoConfig.from_pretrained(str(path), local_files_only=True)
     except Exception as error:

@@ -207,7 +207,7 @@ def _gemma(facts: Facts, pattern: int, shared_scale_layers: int) -> dict[str, An
         **fields,
         "head_dim": facts.head_dim,
         "query_pre_attn_scalar": scale,
-        "sliding_window": facts.window,
+        "sliding_window": facts.window or fields["max_position_embeddings"],  # transformers asks, slide a layer or not
         "layer_types": _layer_types(facts, fields["num_hidden_layers"], pattern),
         "final_logit_softcapping": facts.number("final_logit_softcapping", 0.0) or None,
         "attn_logit_softcapping": facts.number("attn_logit_softcapping", 0.0) or None,
@@ -228,7 +228,7 @@ def _layer_types(facts: Facts, num_layers: int, pattern: int) -> list[str]:
 
 def _gemma2(facts: Facts) -> _Parts:
     fields = _gemma(facts, pattern=2, shared_scale_layers=46)
-    return Gemma2Config, {"sliding_window": 4096, **fields, "rope_parameters": facts.rope()}
+    return Gemma2Config, {**fields, "rope_parameters": facts.rope()}
 
 
 def _gemma3(facts: Facts) -> _Parts:

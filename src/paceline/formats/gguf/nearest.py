@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from paceline.errors import ModelError
@@ -74,4 +75,9 @@ def _by_gguf(kind: str) -> Callable[[torch.Tensor], torch.Tensor]:
         raise ModelError(
             f'{kind} blocks are unpacked by the gguf package; allowed: pip install "paceline[gguf]"'
         ) from error
-    return lambda blocks: torch.from_numpy(quants.dequantize(blocks.numpy(), number))
+
+    def values(blocks: torch.Tensor) -> torch.Tensor:
+        with np.errstate(all="ignore"):  # of damaged scales
+            return torch.from_numpy(quants.dequantize(blocks.numpy(), number))
+
+    return values
