@@ -34,6 +34,12 @@ typedef struct {
     int64_t floats;
 } Input;
 
+/* Few rows use a block so fast that it must be in the first level; with many the next would crowd it out: measured. */
+INLINE void fetch_step(const int rows, const char *from) {
+    if (rows <= SLIM_ROWS) __builtin_prefetch(from, 0, 3);
+    else prefetch(from);
+}
+
 /* Adds `steps` steps of `rows` x `vecs` outputs to `sums` (rows of PANEL floats); fetches memory `ahead` meanwhile. */
 INLINE void tile(const int rows, const int vecs, const int is_bf16, Input in, const char *w, int64_t steps,
                  const char *ahead, int64_t ahead_bytes, float *sums) {
@@ -41,8 +47,8 @@ INLINE void tile(const int rows, const int vecs, const int is_bf16, Input in, co
     const int parts = PARTS(is_bf16);
     UNROLL for (int i = 0; i < rows * vecs; i++) acc[i] = vf_set1(0.0f);
     for (int64_t s = 0; s < steps; s++) {
-        prefetch(ahead + s * ahead_bytes);
-        if (vecs * LANES * 4 > LINE) prefetch(ahead + s * ahead_bytes + LINE);
+        fetch_step(rows, ahead + s * ahead_bytes);
+        if (vecs * LANES * 4 > LINE) fetch_step(rows, ahead + s * ahead_bytes + LINE);
         UNROLL for (int part = 0; part < parts; part++) {
             const float *x = in.x + s * parts + part;
             if (rows < vecs) { /* hold the x of all rows, or else the weights of all vectors, in registers */
