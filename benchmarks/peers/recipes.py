@@ -22,7 +22,7 @@ _TORCH = "torch==2.13.0"
 _ALL = (*FLOATS, *QUANTISED)
 
 RECIPES = {
-    "paceline": Recipe(dtypes=_ALL),
+    "paceline": Recipe(has_export=True, dtypes=_ALL),
     "transformers": Recipe((_TORCH, "transformers==5.24.0")),
     "llamacpp": Recipe(
         (_TORCH, "transformers==5.24.0", "gguf==0.19.0", "llama-cpp-python==0.3.36"), has_export=True, dtypes=_ALL

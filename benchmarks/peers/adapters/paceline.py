@@ -1,18 +1,33 @@
 """Paceline through the same pipe, with the project's own interpreter.
 
-`auto` is what `drafters="auto"` takes, and the draft model that the peers have too; it runs twice, for the noise.
+`auto` is what `drafters="auto"` takes, and the draft model that the peers have too; it runs twice, for the noise. Beside
+a quantised target the draft model is there in 8 bits as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paceline
 from paceline.drafters import automatic
 from paceline.engine.request import Environment, fresh_tenant
+from paceline.formats.gguf.writer import types_of_mix, write_gguf
 from peers.protocol import QUANTISED, Decode, Modes, Target, Turn, serve
+
+
+_DRAFT = "draft.gguf"
+
+
+def export(target: Target) -> None:
+    """Write the draft model of a quantised target in 8 bits."""
+    if target.draft is not None and target.dtype in QUANTISED:
+        model = AutoModelForCausalLM.from_pretrained(target.draft, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(target.draft)
+        write_gguf(model, Path(target.exports) / _DRAFT, tokenizer, types_of_mix(model, "int8"))
 
 
 def modes(target: Target) -> Modes:
@@ -42,6 +57,9 @@ def modes(target: Target) -> Modes:
     found = {"auto": lambda: decode(_drafters(llm, target.draft)), "none": lambda: decode([])}
     if target.draft is not None:
         found["auto without draft model"] = lambda: decode(without)
+        if target.dtype in QUANTISED:
+            small = str(Path(target.exports) / _DRAFT)
+            found["auto, draft model in int8"] = lambda: decode(_drafters(llm, small))
     return found | {"auto again": lambda: decode(_drafters(llm, target.draft))}
 
 
@@ -52,4 +70,4 @@ def _drafters(llm: paceline.LLM, draft: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    serve(modes, ["torch", "transformers"])
+    serve(modes, ["torch", "transformers"], export)
