@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def explain(llm: LLM, mismatch: Mismatch, label: str) -> Divergence:
     """Where a mismatch is, and what caused it; runs two forwards on the LLM's target."""
     work = mismatch.step[mismatch.place]
     history = (*work.tokens, *_path_tokens(work.tree, mismatch.node))
-    plain = _score(llm.target, [StepWork(history, EMPTY)])
+    plain = _score(llm.target, [replace(work, tokens=history, tree=EMPTY)])
     again = _score(llm.target, mismatch.step)
     row = plain[0][0] if plain is not None else mismatch.row
     lower, higher = np.partition(row, row.size - 2)[-2:]
@@ -93,7 +93,7 @@ def explain(llm: LLM, mismatch: Mismatch, label: str) -> Divergence:
 
 def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]] | None:
     """Logits of trees over freshly prefilled caches; None if there is no room for them."""
-    requests = [fresh_request(work.tokens, target.vocab_size) for work in step]
+    requests = [fresh_request(work.tokens, target.vocab_size, work.source) for work in step]
     try:
         for request in requests:
             if not target.reserve(request, 0):
@@ -108,11 +108,11 @@ def _score(target: Target, step: Sequence[StepWork]) -> list[NDArray[np.float32]
             target.free(request)
 
 
-def fresh_request(tokens: Sequence[int], vocab_size: int) -> Request:
+def fresh_request(tokens: Sequence[int], vocab_size: int, source: Sequence[int] = ()) -> Request:
     """A request for one token that is never decoded: it only brings tokens to a target, and nobody's has read them."""
     law = Sampler(SamplingParams(max_tokens=1), SamplerContext(vocab_size), tokens, 0)
     hints = Hints(tenant=fresh_tenant())
-    return Request(tokens, law, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=hints)
+    return Request(tokens, law, TextStream(lambda ids: "", tokens, ()), frozenset(), hints=hints, source=source)
 
 
 def _path_tokens(tree: DraftTree, node: int) -> list[int]:

@@ -19,10 +19,11 @@ from paceline.certify.controls import (
     StaleRow,
     SteppedLaw,
 )
-from paceline.certify.harness import Harness, Ids, Plant
+from paceline.certify.harness import Harness, Ids, Plant, prompt_room
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.parting import PARTED
 from paceline.certify.plan import Case, CertifyPlan
+from paceline.certify.source_faults import hasty_target
 from paceline.certify.state_faults import ChainedForward, forgotten_states
 from paceline.certify.ways import ways_for
 from paceline.engine.ports import Target
@@ -62,13 +63,13 @@ class FaultBench:
         self._llm, self._plan = llm, plan
         self._max_tokens = min(max(plan.max_tokens or _MAX_TOKENS, _FEWEST_TOKENS), _MAX_TOKENS)
         self._cases = [case for case in cases if "regex" not in case.sampling]
-        self._telling = _telling_cases(prompts)
-        self._most_room = llm.target.max_length - self._max_tokens
+        self._telling = _telling_cases(prompts, llm.target.vocab_size)
+        self._most_room = prompt_room(llm.target, self._max_tokens)
         self._longest = min(_LONGEST, self._most_room)
         self._prompts = [prompt[-self._longest :] for prompt in prompts]
 
     def all(self) -> dict[str, Try]:
-        """By name; that of the prefix cache needs prompts of two pages, that of the first page more than three."""
+        """By name; those of pages that are found need prompts of more than so many pages."""
         pool = cast(HFTarget, self._llm.target).decoder.pool
         found: dict[str, Try] = {"attention in slot order": self._slot_order} if pool.layers else {}
         found |= {} if pool.states is None else {"a tree scanned as a chain": self._chained}
@@ -78,6 +79,8 @@ class FaultBench:
             "noise re-used at the wrong index": partial(self._law_fault, "noise re-used at the wrong index"),
             "argmax fallback": self._argmax_fallback,
         }
+        if self._llm.target.reads is not None:  # which finds whole sources, and seldom pages of outputs
+            return found | ({"a source known by its beginning": self._hasty} if self._most_room > PAGE_SIZE else {})
         if self._longest > 2 * PAGE_SIZE and pool.layers:
             found["a wrong page of the prefix cache"] = self._wrong_page
         if self._longest > 2 * PAGE_SIZE and pool.states is not None:
@@ -131,6 +134,11 @@ class FaultBench:
         result = self._bytes(first_page_target(target, _CACHE), kind="parting prefixes")
         return _bytes_control("a sequence known by its first page", planted, result, target)
 
+    def _hasty(self) -> Control:
+        name, planted = "a source known by its beginning", "a source is known by its first page, as others may be too"
+        target = hasty_target(cast(HFTarget, self._llm.target), _CACHE)
+        return _bytes_control(name, planted, self._bytes(target, kind="parting prefixes"), target)
+
     def _law_fault(self, name: str) -> Control:
         kind, planted = _LAW_FAULTS[name]
         result = self._bytes(self._llm.target, partial(FaultyPacer, kind=kind))
@@ -175,12 +183,12 @@ _LAW_FAULTS: dict[str, tuple[type[SteppedLaw], str]] = {
 }
 
 
-def _telling_cases(prompts: Sequence[Ids]) -> list[Case]:
+def _telling_cases(prompts: Sequence[Ids], vocab_size: int) -> list[Case]:
     """Kinds of sampling in which each part of the law has much to say, whatever the model.
 
     A few tokens are so much likelier than the rest that they come again and again, which penalties are about.
     """
-    few = list(dict.fromkeys(token for prompt in prompts for token in prompt))[:6]
+    few = list(dict.fromkeys(token for prompt in prompts for token in prompt if token < vocab_size))[:6]
     penalties = {"frequency_penalty": 2.0, "presence_penalty": 2.0, "logit_bias": dict.fromkeys(few, 1000.0)}
     return [
         Case("greedy", {"temperature": 0.0}),

@@ -9,7 +9,7 @@ from typing import Any
 from paceline.certify.plan import Case
 from paceline.certify.slow_machine import SlowMachinePacer
 from paceline.drafters import BaseDrafter
-from paceline.engine.ports import Pacer
+from paceline.engine.ports import Pacer, Target
 from paceline.engine.request import Drafter, DraftLimits, Request, fresh_tenant
 from paceline.engine.tree import DraftTree
 from paceline.llm import LLM
@@ -60,6 +60,11 @@ class Tally:
         self.accepted_draft_tokens += other.accepted_draft_tokens
         self.cached_tokens += other.cached_tokens
         self.mismatches += other.mismatches
+
+
+def prompt_room(target: Target, max_tokens: int) -> int:
+    """Tokens that a prompt may have if its output has so many; of a source, those that are read."""
+    return target.max_length - max_tokens if target.reads is None else target.reads.max_length
 
 
 def _num_equal(ours: Sequence[object], theirs: Sequence[object]) -> int:

@@ -22,6 +22,7 @@ from paceline.certify.reference import ReferenceLaw, ReferenceModel, covers
 from paceline.pacing import FixedPacer
 from paceline.sampling.noise import Noise
 from paceline.testing.recorder import Trace, digest
+from paceline.text.source import forbidden_ids, output_start
 from paceline.text.tokenizer import eos_ids
 from paceline.wealth import log_mean_exp, p_value
 
@@ -120,8 +121,12 @@ class LawCheck:
     def __init__(self, harness: Harness, cases: Sequence[Case], seed: int, dtype: str) -> None:
         self._harness, self._seed = harness, seed
         self._cases = [case for case in cases if covers(case)]
-        target = harness.llm.target
-        self._eos = sorted(eos_ids(harness.llm.tokenizer, getattr(target, "generation_config", None)))
+        target, tokenizer = harness.llm.target, harness.llm.tokenizer
+        generation = getattr(target, "generation_config", None)
+        self._eos = sorted(eos_ids(tokenizer, generation))
+        self._reads = target.reads is not None
+        self._begun = tuple(output_start(generation, tokenizer, None)) if self._reads else ()
+        self._forbidden = forbidden_ids(generation) if self._reads else ()
         sampled = [case.name for case in self._cases if not case.is_greedy]
         self._bettors = {name: Bettor() for name in sampled}
         self.result = LawResult(Audit(tolerance=TOLERANCES[dtype]), {name: Draws(name) for name in sampled})
@@ -143,7 +148,7 @@ class LawCheck:
 
     def _law(self, prompt: Ids, case: Case) -> ReferenceLaw:
         sampling = {name: value for name, value in case.sampling.items() if name != "ignore_eos"}
-        return ReferenceLaw(sampling, prompt, self._eos)
+        return ReferenceLaw(sampling, self._begun or prompt, self._eos, self._forbidden)
 
     def _traces(self, prompt: Ids, options: dict[str, Any]) -> list[Trace]:
         self._harness.pace(FixedPacer(0), keep_rows=True)
@@ -153,7 +158,8 @@ class LawCheck:
     def _audit(self, prompt: Ids, case: Case, reference: ReferenceModel) -> None:
         """Every token of a greedy output, each after the output so far, whatever the reference would have said."""
         [trace] = self._traces(prompt, self._harness.options(case, self._seed))
-        rows = reference.logits([*prompt, *trace.tokens[:-1]], len(trace.tokens))
+        tokens = [*(self._begun or prompt), *trace.tokens[:-1]]
+        rows = reference.logits(tokens, len(trace.tokens), prompt if self._reads else ())
         law, audit = self._law(prompt, case), self.result.audit
         for index, (row, token) in enumerate(zip(rows, trace.tokens, strict=True)):
             scale = float(np.abs(row).max())

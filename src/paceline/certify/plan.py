@@ -122,7 +122,7 @@ EMBEDDED = '<script type="application/json" id="certificate">'  # what stands be
 
 def cases_for(vocab_size: int, prompts: Sequence[Sequence[int]]) -> list[Case]:
     """The kinds of sampling that every way to decode is tried with; biased tokens are some of the prompts' own."""
-    common = sorted({token for ids in prompts for token in ids[:3]})[:6]
+    common = sorted({token for ids in prompts for token in ids[:3] if token < vocab_size})[:6]
     bias = {token: (-1.0) ** i * 1.5 for i, token in enumerate(common)} | {vocab_size - 1: -3.0}
     return [
         Case("greedy", {"temperature": 0.0}),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import (
     MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
@@ -49,23 +50,36 @@ class ReferenceModel:
         self._model: Any = read_reference(model, dtype, parse_device(device))
         self.is_quantized = is_quantized(self._model)
 
-    def logits(self, tokens: Sequence[int], count: int) -> NDArray[np.float32]:
-        """(count, V) logits of the last `count` tokens, from one forward over all of them."""
+    def logits(self, tokens: Sequence[int], count: int, source: Sequence[int] = ()) -> NDArray[np.float32]:
+        """(count, V) logits of the last `count` tokens, from one forward over all of them, and over a source if any."""
         ids = torch.tensor([list(tokens)], device=self._model.device)
+        given: dict[str, Any] = {"input_ids": ids}
+        if source:
+            given = {"input_ids": torch.tensor([list(source)], device=self._model.device), "decoder_input_ids": ids}
         takes_count = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         few = {"logits_to_keep": count} if takes_count else {}  # a long prompt's logits would fill the memory
         with torch.inference_mode():
-            found = self._model(input_ids=ids, use_cache=False, **few).logits[0, -count:]
+            found = self._model(**given, use_cache=False, **few).logits[0, -count:]
         return found.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
 class ReferenceLaw:
-    """Logits to scores by transformers' processors, for one kind of sampling and one prompt."""
+    """Logits to scores by transformers' processors, for one kind of sampling and one prompt, or beginning of an output.
 
-    def __init__(self, sampling: dict[str, Any], prompt: Sequence[int], end_token_ids: Sequence[int]) -> None:
+    `forbidden` are the sequences of tokens that the generation settings of an encoder-decoder forbid.
+    """
+
+    def __init__(
+        self,
+        sampling: dict[str, Any],
+        prompt: Sequence[int],
+        end_token_ids: Sequence[int],
+        forbidden: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._params = SamplingParams(**sampling)
         self._prompt = list(prompt)
         self._ends = sorted(end_token_ids)
+        self._forbidden = [list(word) for word in forbidden]
 
     def scores(self, generated: Sequence[int], row: NDArray[np.floating[Any]]) -> Floats:
         """Scores (V,) float64 after prompt and generated tokens; -inf where a token is dropped."""
@@ -76,6 +90,8 @@ class ReferenceLaw:
         params = self._params
         whole = torch.tensor([[*self._prompt, *generated]])
         scores = torch.tensor(row, dtype=torch.float64)[None]
+        if self._forbidden:
+            scores = NoBadWordsLogitsProcessor(self._forbidden)(whole, scores)
         if params.logit_bias:
             bias = [[[int(token)], float(value)] for token, value in params.logit_bias.items()]
             scores = SequenceBiasLogitsProcessor(bias)(whole, scores)

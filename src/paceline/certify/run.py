@@ -13,13 +13,13 @@ from paceline.certify.certificate import Certificate, agreements, bytes_as_dict
 from paceline.certify.control import Control
 from paceline.certify.faults import run_controls
 from paceline.certify.files import file_hashes
-from paceline.certify.harness import Harness, Ids
+from paceline.certify.harness import Harness, Ids, prompt_room
 from paceline.certify.law import LawCheck, LawResult
 from paceline.certify.plan import LEAST_TOKENS, MOST_TOKENS, CertifyPlan, Sizes, cases_for, plan_from
 from paceline.certify.reference import ReferenceModel
 from paceline.certify.ways import Way, ways_for
 from paceline.drafters import available
-from paceline.errors import ConfigError, ModelError, PacelineError, first_line
+from paceline.errors import ConfigError, PacelineError, first_line
 from paceline.llm import load
 from paceline.model.loading import parse_device
 from paceline.provenance import provenance
@@ -68,10 +68,6 @@ class _Certifier:
                 dtype=self._plan.dtype,
                 device=self._plan.device,
             )
-            if self._llm.target.reads is not None:
-                raise ModelError(
-                    f"{self._plan.model} reads a source; a certificate is of a model that goes on with a text"
-                )
             self._prompts = self._encode()
             if self._plan.max_tokens is None:
                 self._plan = replace(self._plan, max_tokens=self._affordable_tokens())
@@ -85,7 +81,8 @@ class _Certifier:
 
     def run(self) -> Certificate:
         """All parts, one after the other."""
-        ways = ways_for(self._drafters, self._cases, self._prefill_is_decoding())
+        may_continue = self._prefill_is_decoding() and not self._reads
+        ways = ways_for(self._drafters, self._cases, may_continue)
         harness = Harness(self._llm, self._plan.max_tokens or MOST_TOKENS)
         same = self._compare(harness, ways)
         law = self._hold_against_reference(harness)
@@ -101,7 +98,7 @@ class _Certifier:
             law=law.as_dict(),
             controls=controls,
             left_out=self._left_out,
-            not_shown=not_shown(self._prefill_is_decoding(), same.total.cached_tokens > 0),
+            not_shown=not_shown(self._prefill_is_decoding(), same.total.cached_tokens > 0, self._reads),
             seconds={name: round(value, 1) for name, value in self._seconds.items()},
         )
 
@@ -139,7 +136,7 @@ class _Certifier:
 
     def _encode(self) -> list[Ids]:
         """The prompts' tokens; of one too long for the model only the end."""
-        self._room = self._llm.target.max_length - (self._plan.max_tokens or MOST_TOKENS)
+        self._room = prompt_room(self._llm.target, self._plan.max_tokens or MOST_TOKENS)
         if self._room < 1:
             raise ConfigError(
                 f"the model's context is {self._llm.target.max_length} tokens; --max-tokens leaves no prompt"
@@ -180,6 +177,11 @@ class _Certifier:
         decoder = getattr(self._llm.target, "decoder", None)
         return bool(decoder is not None and decoder.is_exact_by_construction)
 
+    @property
+    def _reads(self) -> bool:
+        """True if prompts are sources, which an encoder reads."""
+        return self._llm.target.reads is not None
+
     def _model(self) -> dict[str, Any]:
         info, target = self._llm.info, self._llm.target
         assert info is not None  # `load` always says
@@ -206,7 +208,7 @@ class _Certifier:
         self._seconds[name] = time.perf_counter() - started
 
 
-def not_shown(prefill_is_decoding: bool, has_cached: bool) -> list[str]:
+def not_shown(prefill_is_decoding: bool, has_cached: bool, reads: bool = False) -> list[str]:
     """What nobody should read into a certificate."""
     found = [
         "Other prompts, parameters, seeds and lengths than those compared. These are samples, not a proof.",
@@ -222,6 +224,8 @@ def not_shown(prefill_is_decoding: bool, has_cached: bool) -> list[str]:
     ]
     if not has_cached:
         found.append("Prefix-cache hits: the model's context holds no prompt of a whole page and more, 65 tokens.")
+    if reads:
+        found.append("Languages other than those that the tokenizer and the model's settings begin with.")
     if not prefill_is_decoding:
         found.append(
             "Requests continued from their own output: without the native kernels a prompt may be rounded otherwise "

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from paceline.certify.harness import Harness, Ids, Tally
+from paceline.certify.harness import Harness, Ids, Tally, prompt_room
 from paceline.certify.parting import parted_prompts
 from paceline.certify.plan import Case
 from paceline.engine.ports import Pacer
@@ -195,9 +195,8 @@ def _samples(drafters: Sequence[str], harness: Harness, prompts: Sequence[Ids], 
 
 def _parting(drafters: Sequence[str], harness: Harness, prompts: Sequence[Ids], case: Case, seed: int) -> Tally:
     """Where they part, and how long they are, is drawn; each is asked for by a tenant who has read the others."""
-    parted = parted_prompts(
-        prompts, harness.llm.target.max_length - harness.max_tokens, np.random.default_rng([seed, 7])
-    )
+    room = prompt_room(harness.llm.target, harness.max_tokens)
+    parted = parted_prompts(prompts, room, np.random.default_rng([seed, 7]))
     options = harness.options(case, seed) | {"tenant": fresh_tenant()}
     expected = [harness.plain(prompt, case, seed) for prompt in parted]
     tally = harness.compare(parted, expected, drafters, FixedPacer(_BUDGET), options)

@@ -48,7 +48,7 @@ def snapshots(scheduler: Scheduler, num_read: Callable[[Request], int], now: flo
 
 
 def _snapshot(request: Request, state: State, num_read: int, now: float) -> RequestSnapshot:
-    counts = (request.num_prompt_tokens, request.stats.num_cached_tokens, num_read, request.num_output_tokens)
+    counts = (request.num_input_tokens, request.stats.num_cached_tokens, num_read, request.num_output_tokens)
     arrived, deadline = request.times.arrived, request.terms.deadline
     age = 0.0 if arrived is None else now - arrived
     return RequestSnapshot(request.id, state, *counts, age, None if deadline is None else deadline - now)

@@ -148,7 +148,11 @@ class PoolStep:
             picks.biases = biases_of(picks, index, self._rows)
         if picks is not None:
             how["picked"] = picks.biases
-        return batch_invariant_attention(query, layer, self._rows, **how).to(query.dtype)
+        return self._attended(query, layer, **how).to(query.dtype)
+
+    def _attended(self, query: torch.Tensor, layer: LayerCache, **how: Any) -> torch.Tensor:
+        """(R, H, D_v) float32 over the rows' paths."""
+        return batch_invariant_attention(query, layer, self._rows, **how)
 
     def _written(self, key: torch.Tensor, value: torch.Tensor) -> LayerCache:
         """The next layer, with the rows' keys and values."""

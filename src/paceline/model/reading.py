@@ -57,7 +57,8 @@ class RequestCache:
         self, decoder: Decoder, request: Request, sequence: CachedSequence, before: Before, source: Source | None = None
     ) -> None:
         self.sequence = sequence
-        self.num_found = sequence.length  # positions that did not have to be read
+        found = 0 if source is None else len(source.tokens) - source.num_unread
+        self.num_found = found + sequence.length  # positions that did not have to be read
         self._decoder, self._request = decoder, request
         self._before, self._source = before, source  # of the first page that is not known
         self._num_known = sequence.length // PAGE_SIZE  # pages

@@ -45,6 +45,7 @@ class StepWork:
 
     tokens: tuple[int, ...]
     tree: DraftTree
+    source: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ class Recorder(WrappedPacer):
         is_same = goes_on and trace.digests[index] == expected.digests[index]
         if is_same and trace.tokens[index] == expected.tokens[index]:
             return
-        works = tuple(StepWork(tuple(o.request.tokens[: -len(o.tokens) or None]), o.tree) for o in outcomes)
+        works = tuple(
+            StepWork(tuple(o.request.tokens[: -len(o.tokens) or None]), o.tree, o.request.source) for o in outcomes
+        )
         self.mismatches.append(
             Mismatch(
                 number,
@@ -141,8 +144,8 @@ def digest(row: NDArray[np.float32]) -> bytes:
 
 
 def prompt_of(request: Request) -> tuple[int, ...]:
-    """The tokens that a request began with."""
-    return tuple(request.tokens[: request.num_prompt_tokens])
+    """The tokens that were asked about: those that a request began with, or its source."""
+    return request.source or tuple(request.tokens[: request.num_prompt_tokens])
 
 
 class RandomTrees:

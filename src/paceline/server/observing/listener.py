@@ -100,7 +100,7 @@ class EngineMetrics:
         watch.last = request.times.first_token or self._clock()
         stats = request.stats
         for name in ("vllm:prompt_tokens", "vllm:prefix_cache_queries"):
-            self._add(name, request.num_prompt_tokens)
+            self._add(name, request.num_input_tokens)
         for name in ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits"):
             self._add(name, stats.num_cached_tokens)
         self._count_reading(request, watch)
@@ -108,7 +108,7 @@ class EngineMetrics:
             waited = request.times.first_token - self._arrived(request)
             self._histogram("vllm:time_to_first_token_seconds").observe(waited)
             self._histogram("paceline:time_to_first_token_seconds").observe(waited)
-        return request.num_prompt_tokens
+        return request.num_input_tokens
 
     def _count_reading(self, request: Request, watch: _Watch) -> None:
         seconds = request.stats.prefill_seconds - watch.prefill_seconds
@@ -165,10 +165,10 @@ class EngineMetrics:
         """Observe what is known of a request once it has ended."""
         self._count_reading(request, watch)
         counts = {
-            "vllm:request_prompt_tokens": request.num_prompt_tokens,
+            "vllm:request_prompt_tokens": request.num_input_tokens,
             "vllm:request_generation_tokens": request.num_output_tokens,
             "vllm:request_params_max_tokens": request.max_tokens,
-            "vllm:request_prefill_kv_computed_tokens": request.num_prompt_tokens - request.stats.num_cached_tokens,
+            "vllm:request_prefill_kv_computed_tokens": request.num_input_tokens - request.stats.num_cached_tokens,
             "vllm:request_num_preemptions": request.stats.num_preemptions,
         }
         for name, value in [*counts.items(), *self._durations(request, watch).items()]:

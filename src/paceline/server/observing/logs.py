@@ -146,7 +146,7 @@ def _of_samples(exchange: Exchange) -> dict[str, Any]:
     reasons = [request.finish_reason or "abort" for request in samples]
     return {
         "engine_ids": [request.id for request in samples],
-        "prompt_tokens": sum([request.num_prompt_tokens for request in samples]),
+        "prompt_tokens": sum([request.num_input_tokens for request in samples]),
         "cached_tokens": sum([request.stats.num_cached_tokens for request in samples]),
         "output_tokens": num_tokens,
         "ttft_ms": None if first is None else round(1000 * (first - exchange.arrived), 3),

@@ -78,7 +78,7 @@ class Tracing:
             "gen_ai.request.top_p": params.top_p,
             "gen_ai.request.n": len(samples),
             "gen_ai.response.finish_reasons": tuple([request.finish_reason or "abort" for request in samples]),
-            "gen_ai.usage.prompt_tokens": sum([request.num_prompt_tokens for request in samples]),
+            "gen_ai.usage.prompt_tokens": sum([request.num_input_tokens for request in samples]),
             "gen_ai.usage.completion_tokens": sum([request.num_output_tokens for request in samples]),
             "http.response.status_code": exchange.outcome,
             "url.path": exchange.path,
