@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, ModelError
 from paceline.heads.formats.speculators_dspark import read_head
 from paceline.heads.transitions import TRANSITIONS
 from paceline.training import anchors, loop, session
@@ -23,7 +23,8 @@ from paceline.training.draft import DraftTrainee, small_config
 from paceline.training.evaluate import DEPTH, Tally, distinct, evaluate
 from paceline.training.loop import Budget, Run
 from paceline.training.packing import Packed, pack
-from paceline.training.recipe import Recipe, read_choice, usual
+from paceline.training.recipe import Recipe, choices_of, read_choice, usual
+from paceline.training.search import find
 from paceline.training.warming import warm_up
 from training import tiny
 
@@ -116,6 +117,29 @@ def test_training_brings_longer_steps(tmp_path: Path, target: Any, texts: Any, l
     assert written_head.config.taps == run.trainee.recipe.taps
     for name, weight in written_head.own_state().items():
         assert torch.equal(weight, run._best[name].to(weight.dtype)), name
+
+
+def test_a_head_that_was_trained_goes_on_and_is_kept_where_it_stays_the_best(
+    tmp_path: Path, target: Any, texts: Any
+) -> None:
+    first = begin_run(target, texts, tmp_path)
+    first.train(Budget(steps=12))
+    first.write(tmp_path / "head")
+    head = read_head(tmp_path / "head")
+    spoiling = usual(target, **{**SMALL, **choices_of(head.config), "rate": 1e3})
+    trainee = BlockTrainee(target, spoiling)
+    trainee.begin_with(head)
+    run = Run(trainee, texts, tmp_path / "on", {})
+    run.train(Budget(steps=3))
+    assert run.state.history[0]["step"] == run.state.best_step == 0
+    assert run.state.history[0]["tau"] == pytest.approx(first.state.best, abs=0.02)
+    run.write(tmp_path / "same")
+    for name, weight in read_head(tmp_path / "same").own_state().items():
+        assert torch.equal(weight, head.own_state()[name]), name
+    with pytest.raises(ModelError, match=r"another markov_head\S+, markov_head\S+, .* than can be trained here"):
+        BlockTrainee(target, usual(target, **{**SMALL, "rank": 5})).begin_with(head)
+    with pytest.raises(ModelError, match="another taps than"):
+        BlockTrainee(target, usual(target, **{**SMALL, "taps": (0, 1)})).begin_with(head)
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "gated", "rnn"])
@@ -257,6 +281,10 @@ def test_an_order_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         session.Order(tmp_path / "p", tmp_path / "file")
+    with pytest.raises(ConfigError, match="to go on from is given with kind 'draft'"):
+        session.Order(tmp_path / "p", tmp_path, kind="draft", start=tmp_path)
+    with pytest.raises(ConfigError, match="without --start"):
+        find(session.Order(tmp_path / "p", tmp_path, start=tmp_path), lambda share, what: None)
 
 
 def test_from_prompts_to_a_head_and_its_card(tmp_path: Path) -> None:

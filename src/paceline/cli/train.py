@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from paceline.bundled import DEFAULT_TARGET
+from paceline.bundled import DEFAULT_TARGET, block_head_of
 from paceline.cli.options import DEVICE
 from paceline.console import Table, progress, show
 from paceline.errors import ConfigError
@@ -37,6 +37,9 @@ def train(
     choices: list[str] = typer.Option(
         [], "--set", metavar="NAME=VALUE", help="Of the recipe, such as rank=32 or taps=2,4,5; may be repeated."
     ),
+    start: str = typer.Option(
+        None, metavar="FOLDER", help="A block head to go on from, its shapes kept: a folder, or bundled."
+    ),
     device: str = DEVICE,
     search: bool = typer.Option(False, "--search", help="Spend the minutes on finding the protocol, too."),
     fresh: bool = typer.Option(False, "--fresh", help="Begin anew where the folder holds another run."),
@@ -48,7 +51,8 @@ def train(
 
     name = os.path.expanduser(model or DEFAULT_TARGET)
     chosen = {**parse_choices(choices), "seed": seed}
-    order = Order(prompts, out, name, kind, Budget(minutes, steps), documents, device, chosen)
+    budget = Budget(minutes, steps)
+    order = Order(prompts, out, name, kind, budget, documents, device, chosen, _start(start, name))
     if fresh and order.work.is_dir():
         shutil.rmtree(order.work)
     if search:
@@ -57,6 +61,16 @@ def train(
         _show(order, found.outcome)
     else:
         _show(order, _stoppable(order, _train))
+
+
+def _start(given: str | None, model: str) -> Path | None:
+    """The folder of a head to go on from."""
+    if given != "bundled":
+        return None if given is None else Path(given).expanduser()
+    folder = block_head_of(model)
+    if folder is None:
+        raise ConfigError(f"no head is bundled for {model!r}; allowed: the folder of one")
+    return folder
 
 
 def _train(order: Order, tell: Tell) -> Outcome:

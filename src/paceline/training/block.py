@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from paceline.errors import ModelError
 from paceline.heads.block import BlockHead
 from paceline.heads.formats.speculators_dspark import Verifier, write_head
 from paceline.model.interface import answered_by
@@ -28,6 +29,8 @@ from paceline.training.warming import warm_up
 _FIRST = 3  # slots of a short block
 _SHOWN = 64  # documents that a fresh head is shown
 _QUIET = 0.7  # of the target's final norm: logits that say nothing yet should be small
+_CONVENTIONS = ("taps", "mask_token_id", "predicts_from_anchor", "is_causal", "transition", "draft_vocab_size")
+_OF_LAYERS = ("model_type", "rms_norm_eps", "rope_parameters")
 COLDEST = 0.5  # the temperature at which greedy text is trained on: colder, and the gradient is that of few rows
 
 
@@ -56,6 +59,29 @@ class BlockTrainee:
         self.head.to(target.device).train()
         for weight in self.head.embed_tokens.parameters():  # type: ignore[union-attr]
             weight.requires_grad_(False)
+        self._begins_with: BlockHead | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """See `loop.Trainee`."""
+        return self._begins_with is not None
+
+    def begin_with(self, head: BlockHead) -> None:
+        """Go on from a head that was trained before, in place of a fresh one.
+
+        Raises:
+            ModelError: its weights are of other shapes than the recipe asks for.
+        """
+        given, own = (
+            {name: weight.shape for name, weight in one.own_state().items()}
+            | {name: getattr(one.config, name) for name in _CONVENTIONS}
+            | {name: getattr(one.config.layers, name) for name in _OF_LAYERS}
+            for one in (head, self.head)
+        )
+        other = sorted(name for name in {*given, *own} if given.get(name) != own.get(name))
+        if other:
+            raise ModelError(f"the head to go on from has another {', '.join(other[:3])} than can be trained here")
+        self._begins_with = head
 
     def loss(self, batch: Packed, draw: np.random.Generator) -> torch.Tensor:
         """The mean loss of blocks at places drawn at random."""
@@ -85,7 +111,13 @@ class BlockTrainee:
         return self._last[1]
 
     def prepare(self, documents: Sequence[Document]) -> None:
-        """Have attention begin with where to look, and the transition with what follows what in the texts."""
+        """Have attention begin with where to look, and the transition with what follows what in the texts.
+
+        A head that was trained before knows both.
+        """
+        if self._begins_with is not None:
+            self.head.load_state_dict(self._begins_with.own_state(), strict=False)
+            return
         some = pack(documents[:_SHOWN], self.recipe.length).rows(slice(self.recipe.sequences), self._target.device)
         taps, _ = self._features(some)
         is_text = some.document >= 0

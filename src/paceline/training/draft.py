@@ -44,6 +44,8 @@ class Independent:
 class DraftTrainee(Independent):
     """See `loop.Trainee`."""
 
+    is_trained = False
+
     def __init__(self, target: PreTrainedModel, recipe: Recipe, name: str = "") -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)

@@ -43,6 +43,10 @@ class Trainee(Protocol):
     depth: int  # tokens that it proposes
 
     @property
+    def is_trained(self) -> bool:
+        """Whether it begins with what was trained before: then that is looked at first, and kept if it is best."""
+
+    @property
     def module(self) -> nn.Module:
         """All of it."""
 
@@ -119,8 +123,10 @@ class Run:
         `tell` is told the share that is spent and what is being done.
         """
         state, began = self.state, time.monotonic() - self.state.seconds
-        next_look, saved = len(state.history) + 1, began + state.seconds
+        next_look, saved = 1 + sum(one["step"] > 0 for one in state.history), began + state.seconds
         try:
+            if self.trainee.is_trained and not state.history:
+                self._look()
             while (share := budget.share(state)) < 1.0:
                 self._step(share)
                 state.seconds = time.monotonic() - began

@@ -115,6 +115,21 @@ def usual(target: PreTrainedModel, **choices: object) -> Recipe:
     return Recipe(**(found | choices))  # type: ignore[arg-type]
 
 
+def choices_of(config: BlockConfig) -> dict[str, Any]:
+    """What a recipe has to say to ask for a head of the same shapes."""
+    layers = config.layers
+    return {
+        "taps": config.taps,
+        "num_layers": layers.num_hidden_layers,
+        "intermediate_size": layers.intermediate_size,
+        "num_heads": layers.num_attention_heads,
+        "num_kv_heads": layers.num_key_value_heads,
+        "block_size": config.block_size,
+        "transition": config.transition,
+        "rank": config.rank,
+    }
+
+
 def block_config(recipe: Recipe, target: PreTrainedModel) -> BlockConfig:
     """The head that a recipe asks for: as wide as its target, whose embedding and language-model head it shares."""
     config = target.config.get_text_config()

@@ -46,6 +46,8 @@ def find(order: Order, tell: Tell) -> Found:
     """
     if order.kind not in _LABS or order.budget.steps is not None:
         raise ConfigError("a search is by minutes and of heads; allowed: --kind block without --steps")
+    if order.start is not None:
+        raise ConfigError("a search is of fresh heads; allowed: --search without --start")
     check_model(order.model)
     corpus, writing = write_data(order, tell)
     target = read_target(order)

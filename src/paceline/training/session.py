@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from paceline.bundled import DEFAULT_TARGET, bundled_path
 from paceline.errors import ConfigError, ModelError
 from paceline.formats.opening import find_checkpoint
+from paceline.heads.formats.speculators_dspark import read_head
 from paceline.llm import LLM
 from paceline.model.loading import parse_device
 from paceline.model.pretrained import read_model
@@ -27,10 +28,11 @@ from paceline.training.data import MIX, Corpus, Document, Plan, generate, questi
 from paceline.training.draft import DraftTrainee
 from paceline.training.evaluate import Scores
 from paceline.training.loop import Budget, Run, Trainee
-from paceline.training.recipe import Recipe, usual
+from paceline.training.recipe import Recipe, choices_of, usual
 
 _WRITING = 0.2  # of the minutes, for the target to write in
 _DOCUMENTS = 100_000  # at most
+_RATE_ON = 2e-3  # of a head that was trained before
 _PACE = 32  # documents that are written between two looks at the clock
 _WORK = "training"  # the folder in the drafter's own that holds the data and the run
 
@@ -63,11 +65,14 @@ class Order:
     documents: int | None = None  # None: as many as a fifth of the minutes brings
     device: str = "auto"
     choices: dict[str, Any] = field(default_factory=dict)  # of the recipe, in place of the usual ones
+    start: Path | None = None  # of a block head that was trained before, to go on from
 
     def __post_init__(self) -> None:
         """See the class."""
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}; allowed: {', '.join(KINDS)}")
+        if self.start is not None and self.kind != "block":
+            raise ConfigError(f"a head to go on from is given with kind {self.kind!r}; allowed: block")
         Recipe(**self.choices)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"{str(self.out)!r} is a file; allowed: a folder for what is trained")
@@ -106,13 +111,13 @@ def train(order: Order, tell: Tell = lambda share, what: None) -> Outcome:
     check_model(order.model)
     corpus, writing = write_data(order, tell)
     target = read_target(order)
-    trainee = KINDS[order.kind](target, recipe_of(order, target), order.model)
+    trainee = trainee_of(order, target)
     run = Run(trainee, (corpus.read(False), corpus.read(True)), order.work, about(order))
     left = Budget(max(order.budget.minutes - writing / 60.0, 0.1), order.budget.steps)
     try:
         run.train(left, tell)
     finally:
-        if run.state.best_step:
+        if run.state.history:
             run.write(order.out)
     tell(1.0, "evaluating")
     walked, held_out = run.walked(), corpus.read(True)
@@ -175,6 +180,17 @@ def recipe_of(order: Order, target: PreTrainedModel) -> Recipe:
     return usual(target, **order.choices)
 
 
+def trainee_of(order: Order, target: PreTrainedModel) -> Trainee:
+    """What is trained: fresh, or a head that goes on from another of its shapes."""
+    if order.start is None:
+        return KINDS[order.kind](target, recipe_of(order, target), order.model)
+    head = read_head(order.start)
+    own = {"rate": _RATE_ON, **choices_of(head.config)}
+    trainee = BlockTrainee(target, usual(target, **{**own, **order.choices}), order.model)
+    trainee.begin_with(head)
+    return trainee
+
+
 def check_model(name: str) -> None:
     """Refuse what has no hidden states that could be recomputed here.
 
@@ -195,7 +211,8 @@ def check_model(name: str) -> None:
 def about(order: Order) -> dict[str, Any]:
     """What decides a run beside its budget: another order may not go on from its file."""
     choices = {name: repr(value) for name, value in sorted(order.choices.items())}
-    return {"model": order.model, "kind": order.kind, "prompts": str(order.prompts), "choices": choices}
+    found = {"model": order.model, "kind": order.kind, "prompts": str(order.prompts), "choices": choices}
+    return found if order.start is None else {**found, "start": str(order.start)}
 
 
 def _describe(order: Order, run: Run, corpus: Corpus, outcome: Outcome) -> None:
