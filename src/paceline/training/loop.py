@@ -29,7 +29,6 @@ from paceline.training.state import Progressed, Weights, restore, save
 from paceline.training.walking import Walked, walk
 
 _WARM_UP, _CLIP, _AVERAGE = 0.05, 1.0, 0.999
-_EVALUATIONS = 12  # in a run
 _HELD_OUT = 48  # sequences that are evaluated while it runs
 _EVALUATED, _WALKED = 4, 1  # sequences at once
 _SMOOTH = 0.98  # of the loss that is shown
@@ -68,10 +67,14 @@ class Trainee(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends: `minutes` of training by the clock, over all calls, or a number of `steps`."""
+    """When a run ends: `minutes` of training by the clock, over all calls, or a number of `steps`.
+
+    Evenly spread over it, the average of the weights is evaluated `looks` times, the last time at its end.
+    """
 
     minutes: float = 15.0
     steps: int | None = None
+    looks: int = 12
 
     def share(self, state: Progressed) -> float:
         """How much of it is spent, from 0 to 1."""
@@ -131,7 +134,7 @@ class Run:
                 self._step(share)
                 state.seconds = time.monotonic() - began
                 tell(share, f"training: loss {state.loss:.3f}, tau {state.best:.2f}, step {state.step}")
-                if budget.share(state) * _EVALUATIONS >= next_look:
+                if budget.share(state) * budget.looks >= next_look:
                     next_look += 1
                     self._look()
                 elif time.monotonic() - saved > _SAVED:

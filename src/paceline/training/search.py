@@ -79,7 +79,7 @@ class Lab:
         folder = self._order.work / "search" / f"{minutes:.3f}" / _name(setting)
         documents: tuple[Sequence[Document], Sequence[Document]] = (of_mix(self._train, recipe.mix), self._held_out)
         run = Run(BlockTrainee(self._target, recipe, self._order.model), documents, folder, {"setting": str(setting)})
-        run.train(Budget(minutes))
+        run.train(Budget(minutes, looks=1))  # what it is at its end counts, and to look takes a step or ten
         run.write(folder / "head")
         depth = min(run.trainee.depth, DEPTH)
         seconds = draft_seconds(self._llm, spec_of(folder / "head"), self._prompts)

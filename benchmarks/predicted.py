@@ -1,0 +1,170 @@
+"""What `paceline train` predicts of block heads, beside what the engine makes of them: tokens a step and a second.
+
+usage: python benchmarks/predicted.py FOLDER [HEAD ...] [--size bundled|134m] [--documents 40] [--json FILE]
+
+FOLDER is what `paceline train` has written. Its own head is judged, the bundled one, and those in further folders, on
+the texts that were held out there: walked as training does, and their prompts decoded anew, 7 draft nodes a step. The
+target and the heads are grown, but with `--size bundled`.
+
+What is predicted of a second is tokens a step over what a step takes: verification by the target's cost table, the
+draft as the engine bills it, and what plain decoding takes for a token beside its forward.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from goal import Goal, print_goals
+
+import paceline
+from paceline.bundled import DEFAULT_TARGET, block_head_of, bundled_path
+from paceline.bundled.grow import SIZES, inflate
+from paceline.console import Table, progress, show, write_json
+from paceline.drafters import make
+from paceline.engine.request import fresh_tenant
+from paceline.heads.formats.speculators_dspark import read_head
+from paceline.heads.inflating import inflate_head
+from paceline.llm import LLM
+from paceline.model.pretrained import read_model
+from paceline.pacing import FixedPacer
+from paceline.training.block import BlockTrainee
+from paceline.training.costs import Costs
+from paceline.training.data import Corpus, Document
+from paceline.training.evaluate import DEPTH
+from paceline.training.packing import pack
+from paceline.training.recipe import choices_of, usual
+from paceline.training.walking import walk
+
+ERROR, GAIN = 0.05, 0.30  # of a prediction at most; of the trained head over the bundled one
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the engine made of the prompts."""
+
+    tokens_a_step: float
+    tokens_a_second: float
+    draft_seconds: float  # of a proposal
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head, predicted and decoded."""
+
+    tau: float
+    tokens_a_second: float
+    engine: Decoded
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Of tokens a step and of tokens a second, as shares of what the engine had."""
+        engine = self.engine
+        return self.tau / engine.tokens_a_step - 1, self.tokens_a_second / engine.tokens_a_second - 1
+
+
+def walked(folder: Path, target: Any, documents: Sequence[Document]) -> float:
+    """Tokens a step, as training predicts them."""
+    head = read_head(folder)
+    trainee = BlockTrainee(target, usual(target, **choices_of(head.config)))
+    trainee.begin_with(head)
+    trainee.prepare(documents)
+    trainee.module.eval()
+    packed = pack(documents, trainee.recipe.length)
+    return walk(trainee, (packed.rows(slice(i, i + 1), target.device) for i in range(len(packed)))).tau
+
+
+def loaded(size: str, small: Any) -> LLM:
+    """The target of a size."""
+    model = small if size == BUNDLED else inflate(small, SIZES[size])
+    return paceline.load(model, tokenizer=str(bundled_path(DEFAULT_TARGET)), drafters="none", cache_tokens=8192)
+
+
+def drafter_of(folder: Path, size: str, small: Any) -> Any:
+    """A drafter over a head of a size, which does not learn."""
+    head = read_head(folder)
+    grown = head if size == BUNDLED else inflate_head(head, small.config, SIZES[size])
+    return make("block", path=grown, learn=False)
+
+
+def decoded(llm: LLM, drafters: Sequence[Any], documents: Sequence[Document]) -> Decoded:
+    """The documents' prompts, each at its temperature and as far as it went."""
+    tokens = steps = seconds = asked = spent = 0.0
+    with progress("decoding", len(documents)) as bar:
+        for number, document in enumerate(documents):
+            entry = document.entry
+            size = max(entry.num_tokens - entry.num_prompt_tokens, 1)
+            how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": number, "ignore_eos": True}
+            ids = document.tokens[: entry.num_prompt_tokens].tolist()
+            pacer = FixedPacer(DEPTH if drafters else 0)
+            out = llm.generate(ids, drafters=list(drafters), pacer=pacer, tenant=fresh_tenant(), **how)
+            stats, bills = out.stats, out.stats.drafters.values()
+            tokens, steps = tokens + stats.num_emitted_tokens, steps + stats.num_steps
+            seconds += stats.decode_seconds
+            spent += sum(bill.seconds for bill in bills)
+            asked += sum(bill.num_proposals for bill in bills)
+            bar()
+    return Decoded(tokens / steps, tokens / seconds, spent / max(asked, 1.0), seconds / steps)
+
+
+def judged(args: argparse.Namespace) -> dict[str, Judged]:
+    """Every head, by its folder's name."""
+    small: Any = read_model(DEFAULT_TARGET, torch.bfloat16, torch.device("cpu"), attn_implementation="sdpa")
+    small.requires_grad_(False)
+    bundled = block_head_of(DEFAULT_TARGET)
+    assert bundled is not None
+    heads = {BUNDLED: bundled, args.folder.name: args.folder, **{one.name: one for one in args.heads}}
+    held_out = Corpus(args.folder / "training", small.config.vocab_size).read(True)
+    chosen, found = held_out[: args.documents], {}
+    with loaded(args.size, small) as llm:
+        decoded(llm, (), chosen[:2])
+        plain = decoded(llm, (), chosen)
+        costs = Costs.of(llm)
+        beside = plain.step_seconds - costs.plain  # a token's time beside the forward
+        for name, folder in heads.items():
+            drafter = drafter_of(folder, args.size, small)
+            decoded(llm, [drafter], chosen[:2])
+            engine, tau = decoded(llm, [drafter], chosen), walked(folder, small, chosen)
+            verified = costs.verification(DEPTH) * costs.plain
+            found[name] = Judged(tau, tau / (verified + engine.draft_seconds + tau * beside), engine)
+    return found
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("heads", type=Path, nargs="*")
+    parser.add_argument("--size", choices=[BUNDLED, *SIZES], default="134m")
+    parser.add_argument("--documents", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    found = judged(args)
+    columns = ("head", "tokens a step: walked", "engine", "error", "tokens a second: predicted", "engine", "error")
+    table = Table(f"{args.size}: predicted, and decoded", columns)
+    for name, one in found.items():
+        cells = (f"{one.tau:.2f}", f"{one.engine.tokens_a_step:.2f}", f"{one.errors[0]:+.1%}")
+        speed = (f"{one.tokens_a_second:.0f}", f"{one.engine.tokens_a_second:.0f}", f"{one.errors[1]:+.1%}")
+        table.rows.append((name, *cells, *speed))
+    show(table)
+    gain = found[args.folder.name].tau / found[BUNDLED].tau - 1
+    worst = max(abs(one.errors[1]) for one in found.values())
+    goals = [
+        Goal(f"the trained head at least {GAIN:+.0%} tokens a step", f"{gain:+.1%}", bool(gain >= GAIN)),
+        Goal(
+            f"predicted tokens a second of {len(found)} heads within {ERROR:.0%}", f"{worst:.1%}", bool(worst <= ERROR)
+        ),
+    ]
+    print_goals(goals)
+    heads = {name: {"tau": one.tau, "errors": one.errors, **vars(one.engine)} for name, one in found.items()}
+    write_json(args.json, {"heads": heads, "goals": [goal.as_dict() for goal in goals]})
+
+
+if __name__ == "__main__":
+    main()
