@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paceline.errors import DeadlineError
 from paceline.server import Settings
-from paceline.server.observing.catalogue import catalogue, one_two_five
+from paceline.server.observing.catalogue import LEARNING, catalogue, one_two_five
+from paceline.testing import ScriptedDrafter
 
 from .scripted import BAD, BUDGET, asked, counting, scraped, until, value
 
@@ -62,6 +63,15 @@ def test_metrics_equal_what_is_counted_by_hand() -> None:
         assert value(samples, "vllm:request_generation_tokens_bucket", le="5.0") == 4
         of_http = {"handler": "/v1/completions", "method": "POST", "status": "200"}
         assert samples["http_requests_total", tuple(sorted(of_http.items()))] == 2
+
+
+def test_what_became_of_learning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedDrafter, "learnt", lambda self: {"candidates": 3, "promotions": 2}, raising=False)
+    with counting() as (client, _law, _app):
+        asked(client, [1, 2, 3], 5)
+        samples = scraped(client)
+        told = {event: value(samples, "paceline:head_learning", event=event) for event in LEARNING}
+        assert told == {"candidates": 3, "promotions": 2, "rollbacks": 0, "restorations": 0}
 
 
 @pytest.mark.parametrize("right", [0, 2])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from itertools import count
@@ -84,6 +84,10 @@ class BaseDrafter:
     def rest(self) -> bool:
         """Nothing is decoded: do what can wait, in a few milliseconds; whether there is more of it."""
         return False
+
+    def learnt(self) -> Mapping[str, int]:
+        """What has become of learning while serving, in counts by name."""
+        return {}
 
     def close(self) -> None:
         """See `Drafter`."""

@@ -8,7 +8,7 @@ So a proposal costs a forward of a few rows, and a tree over its slots costs non
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,6 +122,10 @@ class BlockDrafter(BaseDrafter):
     def rest(self) -> bool:
         """See `BaseDrafter`."""
         return self._observer is not None and self._observer.learning.rest()
+
+    def learnt(self) -> Mapping[str, int]:
+        """See `BaseDrafter`."""
+        return {} if self._observer is None else self._observer.learning.counts
 
     def finish(self, request: Request) -> None:
         """See `Drafter`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from paceline.engine.ports import Budget
@@ -72,6 +73,15 @@ class Drafting:
                 rest = getattr(drafter, "rest", None)  # an object may have no more than the verbs of the port
                 has_more = bool(rest is not None and rest()) or has_more
         return has_more
+
+    def learnt(self) -> dict[str, int]:
+        """What has become of learning while serving, over all drafters that were met."""
+        counts: Counter[str] = Counter()
+        for drafter in self._met.values():
+            with contextlib.suppress(Exception):
+                learnt = getattr(drafter, "learnt", None)
+                counts.update({} if learnt is None else learnt())
+        return dict(counts)
 
     @contextlib.contextmanager
     def _guarded(self, drafter: Drafter, requests: Sequence[Request]) -> Iterator[None]:

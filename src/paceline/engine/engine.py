@@ -307,7 +307,8 @@ class Engine:
         scheduler = self.scheduler
         num_running = len(scheduler.decoding) + len(scheduler.reading)
         usage, preempted = self.target.cache_usage, self._num_preemptions
-        return EngineLoad(num_running, scheduler.num_waiting, len(scheduler.reading), usage, preempted)
+        learnt = self._drafting.learnt()
+        return EngineLoad(num_running, scheduler.num_waiting, len(scheduler.reading), usage, preempted, learnt)
 
     def snapshot(self) -> list[RequestSnapshot]:
         """Every request as it is; to be called in the engine's thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ class EngineLoad:
     num_prefilling: int
     cache_usage: float  # the share of the cache that requests hold, from 0 to 1
     num_preemptions: int  # since the engine began
+    learnt: Mapping[str, int]  # what has become of learning while serving
 
 
 @dataclass(frozen=True, slots=True)

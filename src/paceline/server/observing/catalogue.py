@@ -14,6 +14,7 @@ from typing import Literal
 
 FINISHED_REASONS = ("stop", "length", "abort", "error")
 DEADLINE_OUTCOMES = ("met", "cut", "refused", "given_up")
+LEARNING = ("candidates", "promotions", "rollbacks", "restorations")
 STAGES = ("prefill", "draft", "forward", "commit", "learn")
 
 
@@ -158,6 +159,15 @@ _OWN = (
     Metric("paceline:drafter_proposals", "counter", "Times a drafter was asked, of ended requests.", ("drafter",)),
     Metric("paceline:drafter_seconds", "counter", "A drafter's own time, of ended requests.", ("drafter",)),
     Metric("paceline:drafter_failures", "counter", "Times a drafter failed, of ended requests.", ("drafter",)),
+    Metric(
+        *(
+            "paceline:head_learning",
+            "gauge",
+            "What became of heads that learn, for the tenants learnt from now.",
+            ("event",),
+        ),
+        LEARNING,
+    ),
     Metric("paceline:pacer_stops", "counter", "Why drafting went no further, in steps of ended requests.", ("reason",)),
     Metric("paceline:deadline_requests", "counter", "Requests with a deadline.", ("outcome",), DEADLINE_OUTCOMES),
     Metric("paceline:ignored_fields", "counter", "Unknown fields of requests, which were ignored."),

@@ -105,6 +105,8 @@ class Telemetry:
         self.tallies.set("vllm:num_requests_waiting", load.num_waiting)
         self.tallies.set("vllm:num_requests_waiting_by_reason", load.num_waiting, "capacity")
         self.tallies.set("vllm:kv_cache_usage_perc", load.cache_usage)
+        for event, count in load.learnt.items():
+            self.tallies.set("paceline:head_learning", count, event)
 
     def exposition(self) -> bytes:
         """All metrics, in Prometheus' text format."""
