@@ -71,8 +71,9 @@ class Order:
         """See the class."""
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}; allowed: {', '.join(KINDS)}")
-        if self.start is not None and self.kind != "block":
-            raise ConfigError(f"a head to go on from is given with kind {self.kind!r}; allowed: block")
+        if self.start is not None and not hasattr(KINDS[self.kind], "begin_with"):
+            able = ", ".join(name for name, kind in KINDS.items() if hasattr(kind, "begin_with"))
+            raise ConfigError(f"a head to go on from is given with kind {self.kind!r}; allowed: {able}")
         Recipe(**self.choices)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"{str(self.out)!r} is a file; allowed: a folder for what is trained")
