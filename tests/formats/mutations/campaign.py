@@ -3,7 +3,7 @@
 usage: scripts/mutate gguf|folder COUNT STATE.json
 
 Goes on behind what STATE.json says was done. A file is loaded in a process that serves some hundreds of them; one that
-ends it, takes more than a minute, raises what is no error of ours, or makes the process grow is told by its number,
+ends it, takes ten minutes, raises what is no error of ours, or makes the process grow is told by its number,
 and so is how to see it again. Exit code 1 if there is any.
 """
 
@@ -31,7 +31,7 @@ from formats.mutations.subjects import KINDS_OF_SUBJECTS, Subject, load
 from paceline.console import progress
 
 _AT_ONCE = 500  # files of a process
-_SECONDS = 60  # of a file
+_SECONDS = 600  # of a file, on a machine however busy
 _GROWTH = 256 << 10  # KiB that a process may grow by: sanitizers keep what was freed for a while
 
 
