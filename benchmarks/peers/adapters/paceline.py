@@ -1,7 +1,7 @@
 """Paceline through the same pipe, with the project's own interpreter.
 
-`auto` is what `drafters="auto"` takes, and the draft model that the peers have too; it runs twice, for the noise. Beside
-a quantised target the draft model is there in 8 bits as well.
+`auto` is what `drafters="auto"` takes, and the draft model that the peers have too; it runs twice, for the noise.
+Beside a quantised target the draft model is there in 8 bits as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from paceline.drafters import automatic
 from paceline.engine.request import Environment, fresh_tenant
 from paceline.formats.gguf.writer import types_of_mix, write_gguf
 from peers.protocol import QUANTISED, Decode, Modes, Target, Turn, serve
-
 
 _DRAFT = "draft.gguf"
 
