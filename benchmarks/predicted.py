@@ -6,8 +6,8 @@ FOLDER is what `paceline train` has written. Its own head is judged, the bundled
 the texts that were held out there: walked as training does, and their prompts decoded anew, 7 draft nodes a step. The
 target and the heads are grown, but with `--size bundled`.
 
-What is predicted of a second is tokens a step over what a step takes: verification by the target's cost table, the
-draft as the engine bills it, and what plain decoding takes for a token beside its forward.
+What is predicted of a second is tokens a step over what a step takes, as a search has it: verification by the target's
+cost table, and the draft as the engine bills it. What a step takes beside these is left out.
 """
 
 from __future__ import annotations
@@ -124,15 +124,13 @@ def judged(args: argparse.Namespace) -> dict[str, Judged]:
     chosen, found = held_out[: args.documents], {}
     with loaded(args.size, small) as llm:
         decoded(llm, (), chosen[:2])
-        plain = decoded(llm, (), chosen)
         costs = Costs.of(llm)
-        beside = plain.step_seconds - costs.plain  # a token's time beside the forward
         for name, folder in heads.items():
             drafter = drafter_of(folder, args.size, small)
             decoded(llm, [drafter], chosen[:2])
             engine, tau = decoded(llm, [drafter], chosen), walked(folder, small, chosen)
-            verified = costs.verification(DEPTH) * costs.plain
-            found[name] = Judged(tau, tau / (verified + engine.draft_seconds + tau * beside), engine)
+            seconds = costs.plain * costs.step(DEPTH, engine.draft_seconds)
+            found[name] = Judged(tau, tau / seconds, engine)
     return found
 
 
