@@ -133,10 +133,19 @@ def test_settings_may_be_left_out() -> None:
     assert read_settings({"paceline": {"max_slowdown": 0}, "another": 1}) == Settings(max_slowdown=0)
 
 
-@pytest.mark.parametrize("name", ["recycle", "logitspec", "block", "eagle", "medusa", "mtp"])
-def test_drafters_that_need_more_than_tokens_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"reads logits or hidden states.*allowed: .*suffix"):
-        made([name])
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["recycle", "logitspec"], "logits"),
+        (["block", "eagle", "medusa", "mtp"], "hidden states"),
+        (["grammar", "model"], "the request's sampler"),
+    ],
+)
+def test_drafters_that_need_more_than_tokens_are_refused(names: list[str], what: str) -> None:
+    for name in names:
+        said = f"^the drafter '{name}' reads {what}, and vLLM shows it tokens alone; allowed: "
+        with pytest.raises(ConfigError, match=said + "corpus, history, prediction, suffix$"):
+            made([name])
     assert made(["suffix:min_match=3"])[0].name == "suffix"
 
 

@@ -36,6 +36,7 @@ class BaseDrafter:
 
     reads_hidden_states: ClassVar[bool] = False  # the target's: its requests' forwards keep what heads make of them
     reads_logits: ClassVar[bool] = False  # the target's, of verified rows: a step's outcome has them
+    reads_sampler: ClassVar[bool] = False  # the request's: its grammar, and the noise that its tokens are drawn with
     prior_tokens: ClassVar[float] = 1.0  # tokens that a proposal may be expected to bring, before anything is known
 
     @property

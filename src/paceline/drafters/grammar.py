@@ -7,6 +7,7 @@ at the cost of rows instead of steps. A forced text may be spelled in other toke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from paceline.drafters.base import BaseDrafter, register
 from paceline.engine.request import DraftLimits, Request
@@ -20,6 +21,8 @@ _LAST_SIGN = 7
 @dataclass(eq=False)
 class GrammarDrafter(BaseDrafter):
     """Proposes what a JSON schema, an expression or a choice forces."""
+
+    reads_sampler: ClassVar[bool] = True
 
     def start(self, request: Request) -> bool:
         """See `Drafter`: only for structured output."""

@@ -52,6 +52,7 @@ class ModelDrafter(BaseDrafter):
     depth: int = option(16, ge=1, le=32, help="forwards of the draft model per step: the longest draft")
     width: int = option(2, ge=1, le=8, help="nodes extended at each depth")
     branch: int = option(2, ge=1, le=8, help="children proposed for each extended node")
+    reads_sampler: ClassVar[bool] = True
     prior_tokens: ClassVar[float] = 2.0  # a draft model of the target's family is right more often than not
     _source_name: str = field(default="", init=False, repr=False)
     _max_length: int = field(default=0, init=False, repr=False)

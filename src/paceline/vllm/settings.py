@@ -13,6 +13,11 @@ from paceline.errors import ConfigError
 from paceline.pacing import MAX_SLOWDOWN
 
 DRAFTERS = ("history", "prediction", "suffix")
+_READ = {  # what vLLM shows to no drafter, by the class's word for it
+    "reads_hidden_states": "hidden states",
+    "reads_logits": "logits",
+    "reads_sampler": "the request's sampler",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +67,13 @@ def made(specs: Sequence[str]) -> list[Drafter]:
     """
     drafters = [make(spec) for spec in specs]
     for drafter in drafters:
-        if not _reads_tokens_alone(type(drafter)):
-            could = [name for name, cls in available().items() if _reads_tokens_alone(cls)]
-            what = f"the drafter {drafter.name!r} reads logits or hidden states, and vLLM shows it tokens alone"
+        reads = _reads(type(drafter))
+        if reads:
+            could = [name for name, cls in available().items() if not _reads(cls)]
+            what = f"the drafter {drafter.name!r} reads {' and '.join(reads)}, and vLLM shows it tokens alone"
             raise ConfigError(f"{what}; allowed: {', '.join(could)}")
     return drafters
 
 
-def _reads_tokens_alone(cls: type) -> bool:
-    return not (issubclass(cls, BaseDrafter) and (cls.reads_hidden_states or cls.reads_logits))
+def _reads(cls: type) -> list[str]:
+    return [words for name, words in _READ.items() if issubclass(cls, BaseDrafter) and getattr(cls, name)]
