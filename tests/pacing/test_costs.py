@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from paceline.pacing.costs import CostTable, ForwardCost
-from paceline.pacing.measuring import _FAR, _NEAR, _ROUNDS, _SECONDS, measure
+from paceline.pacing.costs import CostTable, ForwardCost, ascending
+from paceline.pacing.measuring import _FAR, _NEAR, _ROUNDS, _SECONDS, completed, measure
 from pacing.simulated import Clock
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -205,3 +208,52 @@ def test_what_was_learnt_since_is_kept_when_asked_if_it_rests_on_enough() -> Non
         costs.learn(1, 0, 10e-3)
         costs.keep()
         assert len(kept) == max(number - 7, 0) + (number >= 8)  # of itself at the 8th
+
+
+ROWS = tuple(range(1, 13))
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1.0), st.sampled_from([1e-3, 1.0, 8.0])), min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_ascending_values_are_the_nearest_by_weighted_absolute_errors(said: list[tuple[float, float]]) -> None:
+    values, weights = zip(*said, strict=True)
+    found = ascending(values, weights)
+    assert found == sorted(found)
+    # Some nearest ones consist of values that were given, so it suffices to go through these: a dynamic program.
+    levels = sorted(set(values))
+    best = [0.0] * len(levels)  # least errors so far with the last value at most this level
+    for value, weight in said:
+        ending = [least + weight * abs(level - value) for level, least in zip(levels, best, strict=True)]
+        best = list(accumulate(ending, min))
+    errors = sum(weight * abs(one - value) for one, (value, weight) in zip(found, said, strict=True))
+    assert errors == pytest.approx(best[-1])
+
+
+@given(st.integers(0, 2**32), st.floats(1.0, 1.2), st.sampled_from(ROWS), st.floats(2.0, 20.0), st.booleans())
+@settings(max_examples=25)
+def test_one_disturbed_forward_makes_no_row_count_dear(
+    seed: int, row: float, count: int, times: float, is_kept: bool
+) -> None:
+    """Nor does it make others look cheaper than they are: rows that were seen keep what was seen of them."""
+    random = np.random.default_rng(seed)
+    truth = {rows: 0.02 * row ** (rows - 1) for rows in ROWS}
+    known = {count: ForwardCost(truth[count] * times, 0.0)} if is_kept else {}
+    first = {1: ForwardCost(truth[1], 0.0)} | known
+    costs = CostTable(completed(first, ROWS), known=known)
+    order = random.permutation([rows for rows in ROWS for _ in range(8) if rows != count]).tolist()
+    for rows in order:
+        costs.learn(rows, 0, truth[rows] * random.uniform(1.0, 1.02))
+    if not is_kept:
+        costs.learn(count, 0, truth[count] * times)
+    for rows in ROWS[:-1]:  # beyond the last nothing contradicts it
+        assert costs.forward(rows, 0) <= truth[rows + 1] * 1.25
+    for rows in set(ROWS) - {count}:
+        assert costs.forward(rows, 0) >= truth[rows] * 0.85
+
+
+def test_a_step_up_that_was_seen_stays() -> None:
+    costs = CostTable(completed({1: ForwardCost(0.02, 0.0)}, ROWS), known=())
+    for rows in (1, 2, 9, 4, 12, 1, 2, 4):
+        costs.learn(rows, 0, 0.02 if rows < 9 else 0.05)
+    assert costs.forward(4, 0) == pytest.approx(0.02, rel=0.1)
+    assert costs.forward(9, 0) == pytest.approx(0.05, rel=0.1)

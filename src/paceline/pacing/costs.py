@@ -1,19 +1,24 @@
 """What forwards cost here: a table with upper and lower bounds, corrected by every step.
 
-All times are seconds. Machines are noisy, so bounds are quantiles that follow what steps really take.
+All times are seconds. Machines are noisy, so bounds are quantiles that follow what steps really take, and more rows
+never cost less: fewer could be padded to as many.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 _UPPER, _LOWER = 0.75, 0.25
 _SETTLED = 8  # samples
 _LEAST = 1e-12  # of a value
 _CHANCE = 0.01  # of a run that is taken for a change
+_KEPT, _GUESSED = 1.0, 1e-3  # samples that a cost counts for which another process kept, and one that nobody has seen
+_COMPARED = 16  # samples between two times that row counts are compared, once one is settled
 
 Keep = Callable[[dict[int, "ForwardCost"]], None]
 
@@ -89,6 +94,29 @@ class SettlingQuantile(Quantile):
         self.value = self._samples[math.ceil(self._share * len(self._samples)) - 1]
 
 
+def ascending(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The values nearest to these, by weighted absolute errors, that never fall: one outlier moves none but itself.
+
+    Pool adjacent violators, each pool at its lower weighted median (Robertson and Wright 1980): what disturbs a
+    forward makes it slower, not faster. O(n log n) where few are pooled.
+    """
+    pools: list[tuple[float, list[tuple[float, float]]]] = []  # the median, and the values with their weights
+    for one in zip(values, weights, strict=True):
+        median, members = one[0], [one]
+        while pools and pools[-1][0] > median:
+            members = pools.pop()[1] + members
+            median = _median(members)
+        pools.append((median, members))
+    return [median for median, members in pools for _ in members]
+
+
+def _median(members: Sequence[tuple[float, float]]) -> float:
+    """The lower weighted one."""
+    members, half = sorted(members), sum([weight for _, weight in members]) / 2.0
+    sums = list(accumulate([weight for _, weight in members]))
+    return members[bisect_left(sums, half)][0]
+
+
 @dataclass(frozen=True)
 class ForwardCost:
     """Seconds of a forward at one row count: `base + slope * context`."""
@@ -101,11 +129,32 @@ class ForwardCost:
         return self.base + self.slope * context
 
 
+class _Corrections:
+    """A quantile of each row count's costs over the table's, and what brings it into order with the others."""
+
+    __slots__ = ("factors", "quantiles")
+
+    def __init__(self, quantiles: dict[int, Quantile]) -> None:
+        self.quantiles = quantiles
+        self.factors = dict.fromkeys(quantiles, 1.0)
+
+    def of(self, count: int) -> float:
+        """What the table's cost of a row count is to be multiplied by."""
+        return self.quantiles[count].value * self.factors[count]
+
+    def order(self, costs: Sequence[float], weights: Sequence[float]) -> None:
+        """See that more rows never cost less, given the table's costs and how many samples each count rests on."""
+        said = [cost * one.value for cost, one in zip(costs, self.quantiles.values(), strict=True)]
+        for count, before, after in zip(self.quantiles, said, ascending(said, weights), strict=True):
+            self.factors[count] = after / max(before, _LEAST)
+
+
 class CostTable:
     """Estimated seconds of forwards, plain steps and the rest of a step.
 
     A forward's cost is the table's times two corrections: one for all row counts, since a machine slows down as a
-    whole, and one for each.
+    whole, and one for each. Row counts that contradict one another, since some were seen at a bad moment, are brought
+    into order: those seen often count most.
 
     Args:
         forwards: seconds by row count.
@@ -125,14 +174,18 @@ class CostTable:
         self.forwards = dict(sorted(forwards.items()))
         self._counts = list(self.forwards)
         self._seen = set(self._counts if known is None else known)
-        self._upper = {count: self._correction(count, _UPPER) for count in self._counts}
-        self._lower = {count: self._correction(count, _LOWER) for count in self._counts}
+        self._upper, self._lower = self._corrections(_UPPER), self._corrections(_LOWER)
+        seen = _SETTLED if known is None else _KEPT
+        self._weights = {count: seen if count in self._seen else _GUESSED for count in self._counts}  # samples
+        self._settled = dict.fromkeys(self._counts, 1.0) if known is None else {}  # corrections of bad guesses
         self._machine = Quantile(1.0, 0.5) if known is None else SettlingQuantile(1.0, 0.5)
         self._rest_upper, self._rest_lower = Quantile(rest, _UPPER, True), Quantile(rest, _LOWER, True)
         self._keep, self._num_samples = keep, 0
+        self._order(0)
 
-    def _correction(self, count: int, share: float) -> Quantile:
-        return Quantile(1.0, share) if count in self._seen else SettlingQuantile(1.0, share)
+    def _corrections(self, share: float) -> _Corrections:
+        known, unknown = partial(Quantile, 1.0, share), partial(SettlingQuantile, 1.0, share)
+        return _Corrections({count: known() if count in self._seen else unknown() for count in self._counts})
 
     @property
     def max_rows(self) -> int:
@@ -162,13 +215,30 @@ class CostTable:
         if num_rows > count:
             return  # several forwards
         ratio = seconds / self.forwards[count].at(context)
-        self._machine.learn(ratio)
-        self._upper[count].learn(ratio / self._machine.value)
-        self._lower[count].learn(ratio / self._machine.value)
+        self._machine.learn(ratio / self._settled.get(count, self._middle(count)))
+        for corrections in (self._upper, self._lower):
+            corrections.quantiles[count].learn(ratio / self._machine.value)
         self._seen.add(count)
         self._num_samples += 1
+        self._compare(count, context)
         if self._num_samples.bit_count() == 1:
             self.keep()
+
+    def _compare(self, count: int, context: int) -> None:
+        """One more sample of a row count: compare all at first, and then now and then, since it takes some time."""
+        is_new = self._weights[count] < _SETTLED
+        if is_new:
+            self._weights[count] = math.floor(self._weights[count]) + 1.0
+            if self._weights[count] == _SETTLED:
+                self._settled[count] = self._middle(count)
+        if is_new or self._num_samples % _COMPARED == 0:
+            self._order(context)
+
+    def _order(self, context: int) -> None:
+        costs = [cost.at(context) for cost in self.forwards.values()]
+        weights = list(self._weights.values())
+        self._upper.order(costs, weights)
+        self._lower.order(costs, weights)
 
     def keep(self) -> None:
         """Have what was learnt kept, once it rests on enough samples."""
@@ -181,8 +251,12 @@ class CostTable:
 
     def _scaled(self, count: int) -> ForwardCost:
         cost = self.forwards[count]
-        scale = math.sqrt(self._upper[count].value * self._lower[count].value) * self._machine.value
+        scale = self._middle(count) * self._machine.value
         return ForwardCost(cost.base * scale, cost.slope * scale)
+
+    def _middle(self, count: int) -> float:
+        """A row count's correction, between its bounds."""
+        return math.sqrt(self._upper.of(count) * self._lower.of(count))
 
     def learn_rest(self, seconds: float) -> None:
         """Take in what a token took beside forward and pacing."""
@@ -192,7 +266,7 @@ class CostTable:
     def _padded(self, num_rows: int) -> int:
         return self._counts[min(bisect_left(self._counts, num_rows), len(self._counts) - 1)]
 
-    def _of(self, num_rows: int, context: int, corrections: dict[int, Quantile]) -> float:
+    def _of(self, num_rows: int, context: int, corrections: _Corrections) -> float:
         count = self._padded(num_rows)
         num_forwards = -(-num_rows // count)
-        return num_forwards * self.forwards[count].at(context) * corrections[count].value * self._machine.value
+        return num_forwards * self.forwards[count].at(context) * corrections.of(count) * self._machine.value
