@@ -170,3 +170,15 @@ def test_what_is_learnt_is_kept_for_the_next_process() -> None:
     facts = loop.turns._facts
     assert cache_file("costs", facts.identity).is_file()
     assert cache_file("pacing", facts.identity).is_file()
+
+
+def test_a_request_that_cannot_be_foreseen_does_not_hold_up_those_beside_it() -> None:
+    loop, draw = Loop(Settings(("suffix",))), Random(8)
+    seconds(loop, copying("first", draw, 40, 160))  # saves what may be spent now
+    copies, other = (
+        [copying(f"r{i}", draw, 40, 90) for i in range(3)],
+        Scripted("other", noise(draw, 40), noise(draw, 90)),
+    )
+    loop.add(other)
+    seconds(loop, *copies)
+    assert sum(one.num_steps for one in copies) < 0.22 * 3 * 90  # were it held to a tenth, 0.30

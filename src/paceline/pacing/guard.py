@@ -120,11 +120,12 @@ class Guard:
     Args:
         max_slowdown: epsilon.
         plain_step: t1 as it is estimated at first, in seconds.
+        cap: delta; None: `cap_of` epsilon.
     """
 
-    def __init__(self, max_slowdown: float, plain_step: float) -> None:
+    def __init__(self, max_slowdown: float, plain_step: float, cap: float | None = None) -> None:
         self.engine = Account(max_slowdown, INVESTMENT * plain_step)
-        self._rate = cap_of(max_slowdown)
+        self._rate = cap_of(max_slowdown) if cap is None else cap
         self._requests: dict[int, Account] = {}  # by request id
 
     def start(self, request: Request, prefill: float, plain_step: float) -> None:

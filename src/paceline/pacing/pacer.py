@@ -38,6 +38,7 @@ class AdaptivePacer(Pacer):
         budget: draft nodes per request and step, at most.
         clock: seconds, the engine's clock.
         file: where what was learnt is kept for the next process; None keeps nothing.
+        cap: δ, by what share a single request may be slower, its neighbours' drafts included; None: see guard.py.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class AdaptivePacer(Pacer):
         budget: int = MAX_DEPTH,
         clock: Callable[[], float] = time.perf_counter,
         file: Path | None = None,
+        cap: float | None = None,
     ) -> None:
         self.costs = costs
         plain = costs.plain(1, 0)
-        self.guard = Guard(max_slowdown, plain)
+        self.guard = Guard(max_slowdown, plain, cap)
         self.experience = Experience(min(_GUESS, plain / 2), None if file is None else read_json(file))
         self._file, self._kept_at = file, -_KEEP_SECONDS
         self._max_slowdown, self._budget, self._clock = max_slowdown, budget, clock

@@ -22,6 +22,8 @@ from paceline.vllm.metrics import Metrics
 from paceline.vllm.runner import Runner
 from paceline.vllm.settings import Settings, made
 
+# vLLM's users look at what all requests get together: one may wait for the others' drafts as long as these save more.
+_CAP = 0.5
 _NOTHING = 1e-9  # seconds: of reading, where an estimate says none
 
 
@@ -127,7 +129,8 @@ class Turns:
         if costs is None:
             return
         file = cache_file("pacing", self._facts.identity)
-        self._pacer = AdaptivePacer(costs, self._settings.max_slowdown, self._facts.num_drafts, self._clock, file)
+        slowdown, num_drafts = self._settings.max_slowdown, self._facts.num_drafts
+        self._pacer = AdaptivePacer(costs, slowdown, num_drafts, self._clock, file, _CAP)
         for one in self._following.all():
             if one.request.num_output_tokens:
                 self._pacer.start(one.request, 0.0)
