@@ -26,14 +26,19 @@ PLAIN, SPECULATIVE = "plain", "speculative"
 RATE, WHOLE_RATE = "saturated_output_throughput", "output_throughput"
 
 
+def _nothing() -> None:
+    """Nobody watches, and nothing is to be prepared."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One way to be asked: by whom, where, and with which fields."""
+    """One way to be asked: by whom, where, with which fields, and what is to be done before its turn."""
 
     name: str
     client: Client
     service: Service
     fields: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], object] = _nothing
 
 
 def plain_and_speculative(client: Client, service: Service) -> list[Variant]:
@@ -94,10 +99,6 @@ class Sweep:
         ]
 
 
-def _nothing() -> None:
-    """Nobody watches."""
-
-
 async def run_sweep(
     variants: Sequence[Variant],
     prompts: Sequence[ServePrompt],
@@ -107,10 +108,12 @@ async def run_sweep(
     """Every variant at every number of clients, in turns; each turn begins with another variant."""
     sweep = Sweep(plan, tuple(variant.name for variant in variants), len(prompts))
     for variant in variants:
+        variant.prepare()
         await _turn(variant, prompts[: plan.num_warmups], max(plan.clients), "warm-up", on_answer)
     for index, (repeat, clients) in enumerate(product(range(plan.repeats), plan.clients)):
         first = index % len(variants)
         for variant in (*variants[first:], *variants[:first]):
+            variant.prepare()
             await asyncio.sleep(plan.rest)
             load = await _turn(variant, prompts, clients, f"round {repeat} of {clients}", on_answer)
             sweep.rounds.setdefault((variant.name, clients), []).append(figures(load, plan.options))
