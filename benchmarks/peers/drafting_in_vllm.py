@@ -178,7 +178,7 @@ def main(
     clients: str = typer.Option("1,4,16", help="Numbers of clients."),
     mix_clients: str = typer.Option("1,4", help="Numbers of clients that get the mix."),
     repeats: int = typer.Option(3, min=1, help="Rounds; medians count."),
-    threads: int = typer.Option(2, min=1, help="Threads of every server."),
+    threads: int = typer.Option(1, min=1, help="Threads of every model; vLLM's other processes take a core besides."),
     json: Path = typer.Option(None, help="Write all figures to this file."),
 ) -> None:
     """Put the same load on vLLM with each way to draft, in turns."""

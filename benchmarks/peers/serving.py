@@ -6,7 +6,9 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import typer
 from goal import Goal, print_goals
 
 from paceline.bench.serve.client import BACKENDS, OPENAI, Service, connected
-from paceline.bench.serve.process import running
+from paceline.bench.serve.process import leaving_on_sigterm, running
 from paceline.bench.serve.prompts import ServePrompt
 from paceline.bench.serve.sweep import Sweep, SweepPlan, Variant, run_sweep, sweep_table
 from paceline.bench.shapes import parse_counts
@@ -31,29 +33,36 @@ from peers.servers import SERVERS, PeerServer, Site
 from peers.targets import checkpoint, draft_checkpoint
 
 OURS = "paceline"
+_AT_ONCE = 2  # servers that start
 _DRAFT_ROOM = 32  # positions beyond the output, for drafts that reach past it
 _BENCHMARKS = Path(__file__).parents[1]
 _FOLDERS = (_BENCHMARKS, _BENCHMARKS.parent / "src")
 
 
 def start(names: Sequence[str], site: Site, stack: ExitStack) -> tuple[dict[str, PeerServer], dict[str, str]]:
-    """Servers that run, by base URL, and for the others why not."""
-    ready: dict[str, PeerServer] = {}
+    """Servers that run, by base URL, and for the others why not. Two start at once, each mostly by one thread."""
     absent: dict[str, str] = {}
+    servers: list[PeerServer] = []
     for name in names:
         try:
             with progress(f"{name}: installing, if missing"):
-                servers = SERVERS[name](site)
+                servers += SERVERS[name](site)
         except (CannotInstallError, PeerError) as error:
             absent[name] = str(error)
-            continue
-        for server in servers:
-            try:
-                with progress(f"{name}: starting"):
-                    ready[stack.enter_context(running(server.command, server.environment))] = server
-            except (PacelineError, OSError) as error:
-                absent[", ".join(server.contenders)] = str(error)
-    return ready, absent
+    stack.enter_context(leaving_on_sigterm())
+    with progress("starting"), ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(partial(_started, stack), servers))
+    pairs = list(zip(servers, found, strict=True))
+    absent |= {", ".join(one.contenders): str(why) for one, why in pairs if isinstance(why, Exception)}
+    return {url: server for server, url in pairs if isinstance(url, str)}, absent
+
+
+def _started(stack: ExitStack, server: PeerServer) -> str | Exception:
+    """A server's base URL, or why there is none."""
+    try:
+        return stack.enter_context(running(server.command, server.environment))
+    except (PacelineError, OSError) as error:
+        return error
 
 
 async def compete(servers: Mapping[str, PeerServer], prompts: Sequence[ServePrompt], plan: SweepPlan) -> Sweep:

@@ -51,7 +51,7 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
         try:
-            with _leaving_on_sigterm():
+            with leaving_on_sigterm():
                 _await(process, base_url, command, log)
                 yield base_url
         finally:
@@ -59,7 +59,7 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 @contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
+def leaving_on_sigterm() -> Iterator[None]:
     """Ended from outside, this process ends the server too; only a main thread may see to that."""
     if threading.current_thread() is not threading.main_thread():
         yield
