@@ -64,7 +64,7 @@ def noise_key(patch: Patch, which: int) -> None:
     """The noise with one half of its key left out."""
 
     def at(noise: Noise, position: int) -> np.ndarray:
-        noise._key[which] = 0
+        noise._start["state"]["key"][which] = 0
         return _at(noise, position)
 
     noise_at(patch, at)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from paceline.errors import ModelError
-from paceline.formats import at_load, kept
+from paceline.formats import at_load, kept, mixes
 from paceline.formats.at_load import FloatFolder, FloatModel, QuantizedAtLoad
 from paceline.formats.blocks import BlockRows, BlockType
 from paceline.formats.dequantize import dequantize
@@ -83,7 +83,8 @@ def test_the_second_time_nothing_is_quantised(folder: Path, monkeypatch: pytest.
     assert len(cache_files(folder)) == 1
 
 
-def test_other_weights_and_other_mixes_are_kept_apart(folder: Path) -> None:
+def test_other_weights_and_other_mixes_are_kept_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixes, "_SMALL", 0)  # else both mixes are of eight bits here
     before = read(folder)
     int8 = read(folder, "int8")
     assert {v.type for v in int8.values() if isinstance(v, BlockRows)} == {BlockType.Q8_0}

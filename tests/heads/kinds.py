@@ -10,7 +10,6 @@ from transformers import LlamaConfig, PreTrainedModel, Qwen2Config
 
 from heads.making import block_head
 from paceline.drafters import make
-from paceline.drafters.block import BlockDrafter
 from paceline.engine.request import Environment
 from paceline.heads.eagle import Eagle3Head, EagleConfig
 from paceline.heads.medusa import MedusaConfig, MedusaHead
@@ -62,7 +61,7 @@ def drafter_of(kind: str, host: Host, seed: int = 0) -> Any:
     environment = Environment(None, host.model.config.get_text_config().vocab_size, "cpu", host=host)
     head = head.to(host.model.dtype).eval().requires_grad_(False)
     if name == "block":
-        block = BlockDrafter(path=head)
+        block: Any = make(name, path=head)
         block.attach(environment)
         return block
     drafter: Any = make(name, path="given", probe=False)

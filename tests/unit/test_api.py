@@ -20,7 +20,7 @@ from paceline import LLM, ConfigError, RequestError, SamplingParams, StateError
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
 from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter
-from unit.stepped import SteppedTarget, counted, has_mail, until
+from unit.stepped import SteppedTarget, counted, has_mail, let_join, until
 
 PROMPT = "Once upon a time"
 
@@ -153,8 +153,7 @@ def test_a_cancelled_task_ends_its_own_request_alone() -> None:
         kept = asyncio.create_task(llm.agenerate([2], max_tokens=9))
         given_up = [asyncio.create_task(llm.agenerate([1], max_tokens=9)), asyncio.create_task(drain(llm.astream([3])))]
         await asyncio.to_thread(target.waits.wait, 60)
-        target.let(3)
-        await asyncio.to_thread(until, lambda: target.num_held == 3)
+        await asyncio.to_thread(let_join, llm, target, 3)
         for task in given_up:
             task.cancel()
         done = await asyncio.gather(*given_up, return_exceptions=True)
