@@ -20,7 +20,7 @@ from paceline import LLM, ConfigError, RequestError, SamplingParams, StateError
 from paceline.bundled import DEFAULT_DRAFT, DEFAULT_TARGET, bundled_path
 from paceline.pacing import FixedPacer
 from paceline.testing import ScriptedDrafter
-from unit.stepped import SteppedTarget, counted, has_mail, let_join, until
+from unit.stepped import SteppedTarget, counted, has_mail, let_join
 
 PROMPT = "Once upon a time"
 
