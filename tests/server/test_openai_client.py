@@ -41,7 +41,8 @@ def test_a_chat_is_streamed_as_it_is_answered(client: openai.OpenAI) -> None:
     assert parts[0].choices[0].delta.role == "assistant"
     assert [part.choices[0].finish_reason for part in parts if part.choices][-1] == "length"
     assert parts[-1].choices == []
-    assert parts[-1].usage == whole.usage
+    told, wanted = (usage.model_dump(exclude={"prompt_tokens_details"}) for usage in (parts[-1].usage, whole.usage))
+    assert told == wanted  # of the prompt, more is in the prefix cache the second time
 
 
 def test_several_prompts_and_samples_are_in_order(client: openai.OpenAI, bundled: LLM) -> None:
