@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pacer = llm.runtime.thread.call(lambda: AdaptivePacer(cost_table(target, "")))
         learning = drafter(bundled, True)
         stats = served(llm, learning, [*before, *asked], pacer, args.tokens)[STORIES:]
-        counts = learning._observer.learning.counts
+        counts = dict(learning.learnt())
         heads = {"as it was": drafter(bundled, False), "has learnt": learning}
         heads |= {"was trained": drafter(args.trained, False)}
         taus = {

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from formats.gguf.files import ARRAY, F32, STRING, U32, Entry, File, pair, text, tiny_llama
+from formats.mutations.damage import mutated
 from paceline.errors import ModelError
 from paceline.formats.gguf import is_gguf, open_gguf
 from paceline.formats.gguf.header import read_header
@@ -156,26 +157,6 @@ def test_shards_that_do_not_belong_together(tmp_path: Path) -> None:
         ModelError, match=r"says that it is one of 3 shards; allowed: a name that ends in -00001-of-00003"
     ):
         open_gguf(tmp_path / "other.gguf")
-
-
-def mutated(raw: bytes, end: int, draw: random.Random) -> bytes:
-    """Some bytes of the first `end` changed, or some left out, doubled, or a number put there that is far too large."""
-    found = bytearray(raw)
-    for _ in range(draw.choice((1, 1, 1, 2, 5))):
-        at = draw.randrange(end)
-        how = draw.randrange(5)
-        if how == 0:
-            found[at] ^= 1 << draw.randrange(8)
-        elif how == 1:
-            found[at] = draw.randrange(256)
-        elif how == 2:
-            del found[at : at + draw.choice((1, 4, 8, 40))]
-        elif how == 3:
-            found[at:at] = found[at : at + draw.choice((1, 4, 8, 40))]
-        else:
-            number = draw.choice((0, 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, len(raw)))
-            found[at : at + 8] = struct.pack("<Q", number)
-    return bytes(found)
 
 
 def header_peak(raw: bytes) -> int | None:
