@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.engine.request import Drafter, Request, StepOutcome, Terms
+from paceline.engine.request import Drafter, Request, StepOutcome, Terms, Token
 from paceline.engine.tree import EMPTY, DraftTree
 from paceline.params import SamplingParams
-from paceline.sampling.sampler import SampledToken, Sampler, SamplerContext
+from paceline.sampling.sampler import Sampler, SamplerContext
 from paceline.text.stream import TextStream, no_text
 from paceline.vllm.facts import Facts
 from paceline.vllm.hints import read_hints
@@ -37,9 +37,8 @@ class Followed:
         num_accepted = min(_agreement(tree.tokens, tokens), len(tokens) - 1)
         accepted = tree.sources[:num_accepted]
         sources = [*accepted, *["target"] * (len(tokens) - num_accepted)]
-        request.finish_reason = None  # if it was taken to have ended, it has not
-        emitted = request.commit([SampledToken(token, 0.0, 0.0) for token in tokens], sources)
-        request.outbox.clear()
+        request.follow(tokens)
+        emitted = tuple([Token(token, "", source, 0.0, 0.0) for token, source in zip(tokens, sources, strict=True)])
         outcome = StepOutcome(request, tree, tuple(range(num_accepted)), emitted, _NO_LOGITS)
         request.stats.observe(list(tree.sources), list(accepted), len(emitted), outcome.num_evaluated_drafts)
         return outcome
