@@ -6,8 +6,7 @@ FOLDER is what `paceline train` has written. Its own head is judged, the bundled
 the texts that were held out there: walked as training does, and their prompts decoded anew, 7 draft nodes a step. The
 target and the heads are grown, but with `--size bundled`.
 
-What is predicted of a second is tokens a step over what a step takes, as a search has it: verification by the target's
-cost table, and the draft as the engine bills it. What a step takes beside these is left out.
+What is predicted of a second is tokens a step over what a step takes, as a search has it: the median on four prompts.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from paceline.llm import LLM
 from paceline.model.pretrained import read_model
 from paceline.pacing import FixedPacer
 from paceline.training.block import BlockTrainee
-from paceline.training.costs import Costs
+from paceline.training.costs import step_costs
 from paceline.training.data import Corpus, Document
 from paceline.training.evaluate import DEPTH
 from paceline.training.packing import pack
@@ -41,6 +40,7 @@ from paceline.training.recipe import choices_of, usual
 from paceline.training.walking import walk
 
 ERROR, GAIN = 0.05, 0.30  # of a prediction at most; of the trained head over the bundled one
+TIMED = 4  # prompts on which steps are timed
 BUNDLED = "bundled"
 
 
@@ -50,7 +50,6 @@ class Decoded:
 
     tokens_a_step: float
     tokens_a_second: float
-    draft_seconds: float  # of a proposal
     step_seconds: float
 
 
@@ -95,7 +94,7 @@ def drafter_of(folder: Path, size: str, small: Any) -> Any:
 
 def decoded(llm: LLM, drafters: Sequence[Any], documents: Sequence[Document]) -> Decoded:
     """The documents' prompts, each at its temperature and as far as it went."""
-    tokens = steps = seconds = asked = spent = 0.0
+    tokens = steps = seconds = 0.0
     with progress("decoding", len(documents)) as bar:
         for number, document in enumerate(documents):
             entry = document.entry
@@ -104,13 +103,11 @@ def decoded(llm: LLM, drafters: Sequence[Any], documents: Sequence[Document]) ->
             ids = document.tokens[: entry.num_prompt_tokens].tolist()
             pacer = FixedPacer(DEPTH if drafters else 0)
             out = llm.generate(ids, drafters=list(drafters), pacer=pacer, tenant=fresh_tenant(), **how)
-            stats, bills = out.stats, out.stats.drafters.values()
+            stats = out.stats
             tokens, steps = tokens + stats.num_emitted_tokens, steps + stats.num_steps
             seconds += stats.decode_seconds
-            spent += sum(bill.seconds for bill in bills)
-            asked += sum(bill.num_proposals for bill in bills)
             bar()
-    return Decoded(tokens / steps, tokens / seconds, spent / max(asked, 1.0), seconds / steps)
+    return Decoded(tokens / steps, tokens / seconds, seconds / steps)
 
 
 def judged(args: argparse.Namespace) -> dict[str, Judged]:
@@ -124,13 +121,12 @@ def judged(args: argparse.Namespace) -> dict[str, Judged]:
     chosen, found = held_out[: args.documents], {}
     with loaded(args.size, small) as llm:
         decoded(llm, (), chosen[:2])
-        costs = Costs.of(llm)
+        timed = [d.tokens[: d.entry.num_prompt_tokens].tolist() for d in chosen[:TIMED]]
         for name, folder in heads.items():
             drafter = drafter_of(folder, args.size, small)
             decoded(llm, [drafter], chosen[:2])
-            engine, tau = decoded(llm, [drafter], chosen), walked(folder, small, chosen)
-            seconds = costs.plain * costs.step(DEPTH, engine.draft_seconds)
-            found[name] = Judged(tau, tau / seconds, engine)
+            costs, tau = step_costs(llm, drafter, timed, DEPTH), walked(folder, small, chosen)
+            found[name] = Judged(tau, tau / costs.drafted, decoded(llm, [drafter], chosen))
     return found
 
 

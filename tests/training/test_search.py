@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from paceline.pacing import ForwardCost
-from paceline.training.costs import Costs
+import paceline
+from paceline.drafters.base import BaseDrafter
+from paceline.engine.request import DraftLimits, Request
+from paceline.engine.tree import DraftTree, TreeBuilder
+from paceline.training.costs import step_costs
 from paceline.training.data import Document, Entry
 from paceline.training.halving import RUNGS, Setting, Trial, changes, effect_of, of_mix, search, union
 from paceline.training.recipe import Recipe
 from paceline.training.walking import Walked
+from training import tiny
 
 USUAL = Recipe(taps=(2, 4, 5))
 DOCUMENTS = 60
+DAWDLING = 0.05  # seconds
 
 
 def walked(quality: float, seed: int) -> Walked:
@@ -105,8 +111,21 @@ def test_a_mix_of_temperatures_is_drawn_from_the_texts() -> None:
     assert [mixed.count(heat) for heat in (0.0, 0.7, 1.0)] == [30, 10, 10]
 
 
-def test_a_step_costs_its_rows_and_its_draft() -> None:
-    costs = Costs.from_table({1: ForwardCost(1.0, 0.0), 4: ForwardCost(1.2, 0.0), 8: ForwardCost(1.5, 0.0)})
-    assert costs.verification(3) == pytest.approx(1.2)
-    assert costs.step(7, 0.25) == pytest.approx(1.75)
-    assert costs.verification(10) == pytest.approx(3.0)
+class Dawdler(BaseDrafter):
+    """Drafts the last token again, and takes its time."""
+
+    name = "dawdler"
+
+    def propose_one(self, request: Request, limits: DraftLimits) -> DraftTree:
+        time.sleep(DAWDLING)
+        builder = TreeBuilder(self.name)
+        builder.add(-1, request.tokens[-1], score=0.5, bucket=0)
+        return builder.build()
+
+
+def test_a_step_costs_all_that_the_engine_does_in_it() -> None:
+    """What a drafter takes is in drafted steps, and in no plain one."""
+    with paceline.load(tiny.target(), drafters="none") as llm:
+        costs = step_costs(llm, Dawdler(), [[5, 6, 7], [8, 9]], 3)
+    assert costs.drafted > DAWDLING > costs.plain > 0.0
+    assert costs.ratio == costs.drafted / costs.plain

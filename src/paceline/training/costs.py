@@ -1,60 +1,48 @@
-"""What a drafter's step costs here, in plain steps: rows by the target's cost table, a draft as the engine times it."""
+"""What a step with a drafter takes here, as the engine decodes: drafting, verification and all that is beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+from paceline.engine.request import Drafter
 from paceline.llm import LLM
-from paceline.pacing import FixedPacer, ForwardCost
-from paceline.pacing.measuring import measure
+from paceline.pacing import FixedPacer
 
-CONTEXT = 128  # tokens before the rows
-_TOKENS = 64  # decoded to time drafts
+_DRAFTED, _PLAIN = 48, 16  # tokens of each prompt
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds of the target's forwards by row count, behind `CONTEXT` tokens."""
+class StepCosts:
+    """Seconds of a step, medians: a machine that others use has some that take ten times as long."""
 
-    forwards: dict[int, float]
-
-    @classmethod
-    def of(cls, llm: LLM) -> Costs:
-        """Measured now, within about two seconds."""
-        target = llm.target
-        return cls.from_table(llm.runtime.thread.call(lambda: measure(target)))
-
-    @classmethod
-    def from_table(cls, table: dict[int, ForwardCost]) -> Costs:
-        """Of a table that was measured."""
-        return cls({rows: cost.at(CONTEXT) for rows, cost in sorted(table.items())})
+    plain: float
+    drafted: float
 
     @property
-    def plain(self) -> float:
-        """Seconds of a forward of one row."""
-        return self.forwards[min(self.forwards)]
-
-    def verification(self, num_drafted: int) -> float:
-        """A forward over a pending token and so many drafted, in plain steps."""
-        rows = num_drafted + 1
-        count = next((count for count in self.forwards if count >= rows), max(self.forwards))
-        return self.forwards[count] * -(-rows // count) / self.plain
-
-    def step(self, num_drafted: int, draft_seconds: float) -> float:
+    def ratio(self) -> float:
         """A drafted step, in plain steps."""
-        return self.verification(num_drafted) + draft_seconds / self.plain
+        return self.drafted / self.plain
 
 
-def draft_seconds(llm: LLM, drafter: str, prompts: Sequence[Sequence[int]]) -> float:
-    """Seconds of a proposal of the chain that is judged, as the engine bills it while it decodes some prompts."""
-    spent = asked = 0.0
+def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]], num_nodes: int) -> StepCosts:
+    """Costs of steps with so many draft nodes of a drafter, and without, by turns on some prompts.
+
+    A first step of a request is left out: it reads what later ones need not.
+    """
+    plain: list[float] = []
+    drafted: list[float] = []
+    ways: list[tuple[list[str | Drafter], int, int, list[float]]]
+    ways = [([], 0, _PLAIN, plain), ([drafter], num_nodes, _DRAFTED, drafted)]
     for ids in prompts:
-        out = llm.generate(list(ids), drafters=[drafter], pacer=FixedPacer(), max_tokens=_TOKENS, ignore_eos=True)
-        [account] = out.stats.drafters.values()
-        spent, asked = spent + account.seconds, asked + account.num_proposals
-    return spent / max(asked, 1.0)
+        for drafters, nodes, count, seconds in ways:
+            pacer = FixedPacer(nodes)
+            out = llm.generate(list(ids), drafters=drafters, pacer=pacer, max_tokens=count, ignore_eos=True)
+            alike = [step for step in out.steps[1:] if bool(step.tree.tokens) == bool(nodes)]
+            seconds += [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in alike]
+    return StepCosts(median(plain), median(drafted))
 
 
 def spec_of(folder: Path) -> str:

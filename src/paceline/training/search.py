@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from paceline.errors import ConfigError
 from paceline.llm import LLM
 from paceline.training.block import BlockTrainee
-from paceline.training.costs import Costs, draft_seconds, spec_of
+from paceline.training.costs import spec_of, step_costs
 from paceline.training.data import Corpus, Document
 from paceline.training.evaluate import DEPTH
 from paceline.training.features import layers_of
@@ -23,7 +23,7 @@ from paceline.training.loop import Budget, Run
 from paceline.training.recipe import Recipe
 from paceline.training.session import Order, Outcome, Tell, check_model, read_target, recipe_of, train, write_data
 
-_TIMED = 4  # held-out prompts on which drafts are timed
+_TIMED = 4  # held-out prompts on which steps are timed
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,6 @@ class Lab:
     def __init__(self, order: Order, target: PreTrainedModel, corpus: Corpus, llm: LLM, usual: Recipe) -> None:
         self._order, self._target, self._llm, self._usual = order, target, llm, usual
         self._train, self._held_out = corpus.read(False), corpus.read(True)
-        self._costs = Costs.of(llm)
         self._prompts = [d.tokens[: d.entry.num_prompt_tokens].tolist() for d in self._held_out[:_TIMED]]
 
     def attempt(self, setting: Setting, minutes: float) -> Trial:
@@ -82,8 +81,8 @@ class Lab:
         run.train(Budget(minutes, looks=1))  # what it is at its end counts, and to look takes a step or ten
         run.write(folder / "head")
         depth = min(run.trainee.depth, DEPTH)
-        seconds = draft_seconds(self._llm, spec_of(folder / "head"), self._prompts)
-        return Trial(setting, run.walked(), self._costs.step(depth, seconds), minutes)
+        costs = step_costs(self._llm, spec_of(folder / "head"), self._prompts, depth)
+        return Trial(setting, run.walked(), costs.ratio, minutes)
 
 
 _LABS = {"block": Lab}  # by kind
