@@ -10,8 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paceline.errors import DeadlineError
+from paceline.learning.supervisor import EVENTS
 from paceline.server import Settings
-from paceline.server.observing.catalogue import LEARNING, catalogue, one_two_five
+from paceline.server.observing.catalogue import catalogue, one_two_five
 from paceline.testing import ScriptedDrafter
 
 from .scripted import BAD, BUDGET, asked, counting, scraped, until, value
@@ -70,7 +71,7 @@ def test_what_became_of_learning_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     with counting() as (client, _law, _app):
         asked(client, [1, 2, 3], 5)
         samples = scraped(client)
-        told = {event: value(samples, "paceline:head_learning", event=event) for event in LEARNING}
+        told = {event: value(samples, "paceline:head_learning", event=event) for event in EVENTS}
         assert told == {"candidates": 3, "promotions": 2, "rollbacks": 0, "restorations": 0}
 
 

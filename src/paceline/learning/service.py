@@ -14,7 +14,7 @@ from collections.abc import Callable
 from paceline.learning.allowance import SLICE, Allowance
 from paceline.learning.anchors import Anchor
 from paceline.learning.snapshots import SnapshotStore
-from paceline.learning.supervisor import Pupil, Supervisor
+from paceline.learning.supervisor import EVENTS, Pupil, Supervisor
 from paceline.learning.weights import Watch
 
 MOST_TENANTS = 8  # that are learnt from at once; whoever asked longest ago makes room
@@ -42,7 +42,7 @@ class Learning:
     @property
     def counts(self) -> dict[str, int]:
         """Candidates, promotions, rollbacks, restorations of the tenants that are learnt from."""
-        counts = dict.fromkeys(("candidates", "promotions", "rollbacks", "restorations"), 0)
+        counts = dict.fromkeys(EVENTS, 0)
         for supervisor in self._supervisors.values():
             for name, count in supervisor.counts.items():
                 counts[name] += count

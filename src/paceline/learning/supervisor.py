@@ -24,6 +24,8 @@ from paceline.learning.scoring import Overlay, accepted, overlaps
 from paceline.learning.snapshots import KEPT, Snapshot, SnapshotStore
 from paceline.learning.weights import Delta, Watch
 
+EVENTS = ("candidates", "promotions", "rollbacks", "restorations")  # that are counted
+
 _BATCH = 16  # anchors that are judged at once: some two milliseconds
 _MOST_WAITING = 128  # anchors that are not judged yet
 _FRESH, _STEPS = 96, 24  # anchors and steps behind a candidate, beyond those of the one before it
@@ -110,7 +112,7 @@ class Supervisor:
     """
 
     def __init__(self, pupil: Pupil, tenant: str, store: SnapshotStore, alpha: float = ALPHA, seed: int = 0) -> None:
-        self.counts = {"candidates": 0, "promotions": 0, "rollbacks": 0, "restorations": 0}
+        self.counts = dict.fromkeys(EVENTS, 0)
         self._pupil, self._tenant, self._store, self._alpha = pupil, tenant, store, alpha
         self._bound = 1.0 - 1.0 / (1.0 + pupil.num_slots)  # of `Tokens.advantage`
         self._learner = Learner(pupil.own, seed=seed)

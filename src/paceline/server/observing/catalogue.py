@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
+from paceline.learning.supervisor import EVENTS
+
 FINISHED_REASONS = ("stop", "length", "abort", "error")
 DEADLINE_OUTCOMES = ("met", "cut", "refused", "given_up")
-LEARNING = ("candidates", "promotions", "rollbacks", "restorations")
 STAGES = ("prefill", "draft", "forward", "commit", "learn")
 
 
@@ -166,7 +167,7 @@ _OWN = (
             "What became of heads that learn, for the tenants learnt from now.",
             ("event",),
         ),
-        LEARNING,
+        EVENTS,
     ),
     Metric("paceline:pacer_stops", "counter", "Why drafting went no further, in steps of ended requests.", ("reason",)),
     Metric("paceline:deadline_requests", "counter", "Requests with a deadline.", ("outcome",), DEADLINE_OUTCOMES),
