@@ -6,15 +6,17 @@ FOLDER is what `paceline train` has written. Its own head is judged, the bundled
 the texts that were held out there: walked as training does, and their prompts decoded anew, 7 draft nodes a step. The
 target and the heads are grown, but with `--size bundled`.
 
-What is predicted of a second is tokens a step over what a step takes, as a search has it: the median on four prompts.
+What is predicted of a second is tokens a step over what a step takes, as a search has it: timed by turns with
+decoding.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -40,17 +42,27 @@ from paceline.training.recipe import choices_of, usual
 from paceline.training.walking import walk
 
 ERROR, GAIN = 0.05, 0.30  # of a prediction at most; of the trained head over the bundled one
-TIMED = 4  # prompts on which steps are timed
+TURN = 4  # prompts on which steps are timed, and which are then decoded
 BUNDLED = "bundled"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decoded:
-    """What the engine made of the prompts."""
+    """What the engine made of prompts."""
 
-    tokens_a_step: float
-    tokens_a_second: float
-    step_seconds: float
+    tokens: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens_a_step(self) -> float:
+        """The bonus token among them."""
+        return self.tokens / self.steps
+
+    @property
+    def tokens_a_second(self) -> float:
+        """Reading prompts left out."""
+        return self.tokens / self.seconds
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,13 @@ class Judged:
     """A head, predicted and decoded."""
 
     tau: float
-    tokens_a_second: float
+    step_seconds: float
     engine: Decoded
+
+    @property
+    def tokens_a_second(self) -> float:
+        """As predicted."""
+        return self.tau / self.step_seconds
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -92,22 +109,35 @@ def drafter_of(folder: Path, size: str, small: Any) -> Any:
     return make("block", path=grown, learn=False)
 
 
-def decoded(llm: LLM, drafters: Sequence[Any], documents: Sequence[Document]) -> Decoded:
+def decode(llm: LLM, drafter: Any, documents: Sequence[Document], found: Decoded) -> None:
     """The documents' prompts, each at its temperature and as far as it went."""
-    tokens = steps = seconds = 0.0
+    for number, document in enumerate(documents):
+        entry = document.entry
+        size = max(entry.num_tokens - entry.num_prompt_tokens, 1)
+        how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": number, "ignore_eos": True}
+        pacer = FixedPacer(DEPTH)
+        stats = llm.generate(prompt_of(document), drafters=[drafter], pacer=pacer, tenant=fresh_tenant(), **how).stats
+        found.tokens += stats.num_emitted_tokens
+        found.steps += stats.num_steps
+        found.seconds += stats.decode_seconds
+
+
+def prompt_of(document: Document) -> list[int]:
+    """Its token ids."""
+    return [int(token) for token in document.tokens[: document.entry.num_prompt_tokens]]
+
+
+def timed(llm: LLM, drafter: Any, documents: Sequence[Document]) -> tuple[float, Decoded]:
+    """Seconds of a step, as a search has them, and what the engine does: by turns, as machines change in a minute."""
+    seconds, found = [], Decoded()
+    decode(llm, drafter, documents[:2], Decoded())  # what is prepared at first use
     with progress("decoding", len(documents)) as bar:
-        for number, document in enumerate(documents):
-            entry = document.entry
-            size = max(entry.num_tokens - entry.num_prompt_tokens, 1)
-            how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": number, "ignore_eos": True}
-            ids = document.tokens[: entry.num_prompt_tokens].tolist()
-            pacer = FixedPacer(DEPTH if drafters else 0)
-            out = llm.generate(ids, drafters=list(drafters), pacer=pacer, tenant=fresh_tenant(), **how)
-            stats = out.stats
-            tokens, steps = tokens + stats.num_emitted_tokens, steps + stats.num_steps
-            seconds += stats.decode_seconds
-            bar()
-    return Decoded(tokens / steps, tokens / seconds, seconds / steps)
+        for first in range(0, len(documents), TURN):
+            part = documents[first : first + TURN]
+            seconds.append(step_costs(llm, drafter, [prompt_of(one) for one in part], DEPTH).drafted)
+            decode(llm, drafter, part, found)
+            bar(len(part))
+    return fmean(seconds), found
 
 
 def judged(args: argparse.Namespace) -> dict[str, Judged]:
@@ -120,13 +150,9 @@ def judged(args: argparse.Namespace) -> dict[str, Judged]:
     held_out = Corpus(args.folder / "training", small.config.vocab_size).read(True)
     chosen, found = held_out[: args.documents], {}
     with loaded(args.size, small) as llm:
-        decoded(llm, (), chosen[:2])
-        timed = [d.tokens[: d.entry.num_prompt_tokens].tolist() for d in chosen[:TIMED]]
         for name, folder in heads.items():
             drafter = drafter_of(folder, args.size, small)
-            decoded(llm, [drafter], chosen[:2])
-            costs, tau = step_costs(llm, drafter, timed, DEPTH), walked(folder, small, chosen)
-            found[name] = Judged(tau, tau / costs.drafted, decoded(llm, [drafter], chosen))
+            found[name] = Judged(walked(folder, small, chosen), *timed(llm, drafter, chosen))
     return found
 
 
@@ -156,7 +182,7 @@ def main() -> None:
         ),
     ]
     print_goals(goals)
-    heads = {name: {"tau": one.tau, "errors": one.errors, **vars(one.engine)} for name, one in found.items()}
+    heads = {name: {**asdict(one), "errors": one.errors} for name, one in found.items()}
     write_json(args.json, {"heads": heads, "goals": [goal.as_dict() for goal in goals]})
 
 

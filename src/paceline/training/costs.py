@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 from paceline.engine.request import Drafter
 from paceline.llm import LLM
@@ -16,7 +16,7 @@ _DRAFTED, _PLAIN = 48, 16  # tokens of each prompt
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Seconds of a step, medians: a machine that others use has some that take ten times as long."""
+    """Seconds of a step, means: what a second brings depends on the slow ones too."""
 
     plain: float
     drafted: float
@@ -28,10 +28,7 @@ class StepCosts:
 
 
 def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]], num_nodes: int) -> StepCosts:
-    """Costs of steps with so many draft nodes of a drafter, and without, by turns on some prompts.
-
-    A first step of a request is left out: it reads what later ones need not.
-    """
+    """Costs of steps with so many draft nodes of a drafter, and without, by turns on some prompts."""
     plain: list[float] = []
     drafted: list[float] = []
     ways: list[tuple[list[str | Drafter], int, int, list[float]]]
@@ -40,9 +37,9 @@ def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]
         for drafters, nodes, count, seconds in ways:
             pacer = FixedPacer(nodes)
             out = llm.generate(list(ids), drafters=drafters, pacer=pacer, max_tokens=count, ignore_eos=True)
-            alike = [step for step in out.steps[1:] if bool(step.tree.tokens) == bool(nodes)]
+            alike = [step for step in out.steps if bool(step.tree.tokens) == bool(nodes)]
             seconds += [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in alike]
-    return StepCosts(median(plain), median(drafted))
+    return StepCosts(fmean(plain), fmean(drafted))
 
 
 def spec_of(folder: Path) -> str:
