@@ -134,7 +134,7 @@ def timed(llm: LLM, drafter: Any, documents: Sequence[Document]) -> tuple[float,
     with progress("decoding", len(documents)) as bar:
         for first in range(0, len(documents), TURN):
             part = documents[first : first + TURN]
-            seconds.append(step_costs(llm, drafter, [prompt_of(one) for one in part], DEPTH).drafted)
+            seconds.append(step_costs(llm, drafter, [prompt_of(one) for one in part], DEPTH).seconds)
             decode(llm, drafter, part, found)
             bar(len(part))
     return fmean(seconds), found

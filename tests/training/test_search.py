@@ -127,5 +127,7 @@ def test_a_step_costs_all_that_the_engine_does_in_it() -> None:
     """What a drafter takes is in drafted steps, and in no plain one."""
     with paceline.load(tiny.target(), drafters="none") as llm:
         costs = step_costs(llm, Dawdler(), [[5, 6, 7], [8, 9]], 3)
-    assert costs.drafted > DAWDLING > costs.plain > 0.0
-    assert costs.ratio == costs.drafted / costs.plain
+    assert min(costs.drafted) > DAWDLING
+    assert costs.seconds == pytest.approx(sum(costs.drafted) / len(costs.drafted))
+    assert min(costs.plain) < DAWDLING  # none of which it was asked in
+    assert costs.ratio > 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from paceline.engine.request import Drafter
 from paceline.llm import LLM
@@ -16,15 +16,20 @@ _DRAFTED, _PLAIN = 48, 16  # tokens of each prompt
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Seconds of a step, means: what a second brings depends on the slow ones too."""
+    """Seconds of each step."""
 
-    plain: float
-    drafted: float
+    plain: Sequence[float]
+    drafted: Sequence[float]
+
+    @property
+    def seconds(self) -> float:
+        """Of a drafted step, the mean: what a second brings depends on the slow ones too."""
+        return fmean(self.drafted)
 
     @property
     def ratio(self) -> float:
-        """A drafted step, in plain steps."""
-        return self.drafted / self.plain
+        """A drafted step in plain steps, by medians: heads are compared by it, and what disturbs one spares another."""
+        return median(self.drafted) / median(self.plain)
 
 
 def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]], num_nodes: int) -> StepCosts:
@@ -39,7 +44,7 @@ def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]
             out = llm.generate(list(ids), drafters=drafters, pacer=pacer, max_tokens=count, ignore_eos=True)
             alike = [step for step in out.steps if bool(step.tree.tokens) == bool(nodes)]
             seconds += [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in alike]
-    return StepCosts(fmean(plain), fmean(drafted))
+    return StepCosts(plain, drafted)
 
 
 def spec_of(folder: Path) -> str:
