@@ -102,21 +102,37 @@ def loaded(size: str, small: Any) -> LLM:
     return paceline.load(model, tokenizer=str(bundled_path(DEFAULT_TARGET)), drafters="none", cache_tokens=8192)
 
 
-def drafter_of(folder: Path, size: str, small: Any) -> Any:
-    """A drafter over a head of a size, which does not learn."""
-    head = read_head(folder)
-    grown = head if size == BUNDLED else inflate_head(head, small.config, SIZES[size])
-    return make("block", path=grown, learn=False)
+@dataclass
+class Contender:
+    """A head at work: as many draft nodes a step as its block has, but no more than are judged."""
 
+    drafter: Any
+    nodes: int
+    step_seconds: list[float]  # as a search has them, on each part
+    found: Decoded
 
-def decode(llm: LLM, drafter: Any, documents: Sequence[Document], found: Decoded) -> None:
-    """The documents' prompts, each at its temperature and as far as it went."""
-    for number, document in enumerate(documents):
-        entry = document.entry
+    @classmethod
+    def of(cls, folder: Path, size: str, small: Any) -> Contender:
+        """One of a size, which has done nothing yet."""
+        head = read_head(folder)
+        grown = head if size == BUNDLED else inflate_head(head, small.config, SIZES[size])
+        nodes = min(head.config.num_proposals, DEPTH)
+        return cls(make("block", path=grown, learn=False), nodes, [], Decoded())
+
+    def work(self, llm: LLM, documents: Sequence[Document]) -> None:
+        """A part: steps are timed, and the documents decoded."""
+        prompts = [prompt_of(one) for one in documents]
+        self.step_seconds.append(step_costs(llm, self.drafter, prompts, self.nodes).seconds)
+        for number, document in enumerate(documents):
+            self.decode(llm, document, number, self.found)
+
+    def decode(self, llm: LLM, document: Document, seed: int, found: Decoded) -> None:
+        """A document's prompt, at its temperature and as far as it went."""
+        entry, pacer = document.entry, FixedPacer(self.nodes)
         size = max(entry.num_tokens - entry.num_prompt_tokens, 1)
-        how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": number, "ignore_eos": True}
-        pacer = FixedPacer(DEPTH)
-        stats = llm.generate(prompt_of(document), drafters=[drafter], pacer=pacer, tenant=fresh_tenant(), **how).stats
+        how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": seed, "ignore_eos": True}
+        drafters, tenant = [self.drafter], fresh_tenant()
+        stats = llm.generate(prompt_of(document), drafters=drafters, pacer=pacer, tenant=tenant, **how).stats
         found.tokens += stats.num_emitted_tokens
         found.steps += stats.num_steps
         found.seconds += stats.decode_seconds
@@ -127,17 +143,16 @@ def prompt_of(document: Document) -> list[int]:
     return [int(token) for token in document.tokens[: document.entry.num_prompt_tokens]]
 
 
-def timed(llm: LLM, drafter: Any, documents: Sequence[Document]) -> tuple[float, Decoded]:
-    """Seconds of a step, as a search has them, and what the engine does: by turns, as machines change in a minute."""
-    seconds, found = [], Decoded()
-    decode(llm, drafter, documents[:2], Decoded())  # what is prepared at first use
-    with progress("decoding", len(documents)) as bar:
+def compete(llm: LLM, contenders: Sequence[Contender], documents: Sequence[Document]) -> None:
+    """All of them on all documents, by turns: a machine changes within a minute."""
+    for one in contenders:
+        one.decode(llm, documents[0], 0, Decoded())  # what is prepared at first use
+    with progress("decoding", len(documents) * len(contenders)) as bar:
         for first in range(0, len(documents), TURN):
-            part = documents[first : first + TURN]
-            seconds.append(step_costs(llm, drafter, [prompt_of(one) for one in part], DEPTH).seconds)
-            decode(llm, drafter, part, found)
-            bar(len(part))
-    return fmean(seconds), found
+            part, ahead = documents[first : first + TURN], first // TURN % len(contenders)
+            for one in (*contenders[ahead:], *contenders[:ahead]):
+                one.work(llm, part)
+                bar(len(part))
 
 
 def judged(args: argparse.Namespace) -> dict[str, Judged]:
@@ -147,13 +162,12 @@ def judged(args: argparse.Namespace) -> dict[str, Judged]:
     bundled = block_head_of(DEFAULT_TARGET)
     assert bundled is not None
     heads = {BUNDLED: bundled, args.folder.name: args.folder, **{one.name: one for one in args.heads}}
-    held_out = Corpus(args.folder / "training", small.config.vocab_size).read(True)
-    chosen, found = held_out[: args.documents], {}
+    chosen = Corpus(args.folder / "training", small.config.vocab_size).read(True)[: args.documents]
+    contenders = {name: Contender.of(folder, args.size, small) for name, folder in heads.items()}
     with loaded(args.size, small) as llm:
-        for name, folder in heads.items():
-            drafter = drafter_of(folder, args.size, small)
-            found[name] = Judged(walked(folder, small, chosen), *timed(llm, drafter, chosen))
-    return found
+        compete(llm, list(contenders.values()), chosen)
+    taus = {name: walked(folder, small, chosen) for name, folder in heads.items()}
+    return {name: Judged(taus[name], fmean(one.step_seconds), one.found) for name, one in contenders.items()}
 
 
 def main() -> None:
