@@ -6,6 +6,7 @@ import atexit
 import gc
 import logging
 import os
+import signal
 import sys
 import tempfile
 
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
     _shared = tempfile.TemporaryDirectory(prefix="paceline-tests-")
     atexit.register(_shared.cleanup)
     os.environ["PACELINE_CACHE"] = os.path.join(_shared.name, "cache")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # of a shell's background job; some tests interrupt what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
