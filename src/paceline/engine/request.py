@@ -185,12 +185,6 @@ class Request:
         self.finish_reason = reason  # last: to a reader in another thread it says that the outbox is complete
         return tuple(emitted)
 
-    def follow(self, tokens: Sequence[int]) -> None:
-        """Take over tokens that another engine has emitted, and whether they end the request; no text comes of them."""
-        self.tokens += tokens
-        has_ended = not self._end_token_ids.isdisjoint(tokens)
-        self.finish_reason = "stop" if has_ended else "length" if self.num_remaining <= 0 else None
-
     def fail(self, error: PacelineError) -> None:
         """End the request without a further token."""
         self.error, self.finish_reason = error, "error"
