@@ -3,11 +3,10 @@
 usage: python benchmarks/predicted.py FOLDER [HEAD ...] [--size bundled|134m] [--documents 40] [--json FILE]
 
 FOLDER is what `paceline train` has written. Its own head is judged, the bundled one, and those in further folders, on
-the texts that were held out there: walked as training does, and their prompts decoded anew, 7 draft nodes a step. The
-target and the heads are grown, but with `--size bundled`.
+the texts that were held out there: walked as training does, and their prompts decoded anew, with 7 draft nodes a step,
+or as many as a block has. Heads take turns. The target and the heads are grown, but with `--size bundled`.
 
-What is predicted of a second is tokens a step over what a step takes, as a search has it: timed by turns with
-decoding.
+What is predicted of a second is tokens a step over what a step takes, by turns with decoding.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class Contender:
 
     drafter: Any
     nodes: int
-    step_seconds: list[float]  # as a search has them, on each part
+    step_seconds: list[float]  # the mean of each part's prompts, decoded a little
     found: Decoded
 
     @classmethod
@@ -121,7 +120,7 @@ class Contender:
 
     def work(self, llm: LLM, documents: Sequence[Document]) -> None:
         """A part: steps are timed, and the documents decoded."""
-        prompts = [prompt_of(one) for one in documents]
+        prompts = [one.prompt for one in documents]
         self.step_seconds.append(step_costs(llm, self.drafter, prompts, self.nodes).seconds)
         for number, document in enumerate(documents):
             self.decode(llm, document, number, self.found)
@@ -132,15 +131,10 @@ class Contender:
         size = max(entry.num_tokens - entry.num_prompt_tokens, 1)
         how: Any = {"temperature": entry.temperature, "max_tokens": size, "seed": seed, "ignore_eos": True}
         drafters, tenant = [self.drafter], fresh_tenant()
-        stats = llm.generate(prompt_of(document), drafters=drafters, pacer=pacer, tenant=tenant, **how).stats
+        stats = llm.generate(document.prompt, drafters=drafters, pacer=pacer, tenant=tenant, **how).stats
         found.tokens += stats.num_emitted_tokens
         found.steps += stats.num_steps
         found.seconds += stats.decode_seconds
-
-
-def prompt_of(document: Document) -> list[int]:
-    """Its token ids."""
-    return [int(token) for token in document.tokens[: document.entry.num_prompt_tokens]]
 
 
 def compete(llm: LLM, contenders: Sequence[Contender], documents: Sequence[Document]) -> None:

@@ -16,9 +16,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it: what one 
     _shared = tempfile.TemporaryDirectory(prefix="paceline-tests-")
     atexit.register(_shared.cleanup)
     os.environ["PACELINE_CACHE"] = os.path.join(_shared.name, "cache")
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # of a shell's background job; some tests interrupt what they start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # We are a shell's background job, and what a test starts and interrupts would ignore that too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Generator, Iterator

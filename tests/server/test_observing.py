@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paceline.errors import DeadlineError
-from paceline.learning.supervisor import EVENTS
+from paceline.learning import EVENTS
 from paceline.server import Settings
 from paceline.server.observing.catalogue import catalogue, one_two_five
 from paceline.testing import ScriptedDrafter

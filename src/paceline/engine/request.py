@@ -140,7 +140,7 @@ class Request:
         self.trace: list[StepRecord] = []  # one per step, by the engine
         self._watch = None if terms.stop_when is None else Watch(terms.stop_when)
         self._text = text
-        self._end_token_ids = end_token_ids
+        self.end_token_ids = end_token_ids
 
     @property
     def reads_hidden_states(self) -> bool:
@@ -210,7 +210,7 @@ class Request:
         late_enough = self.num_output_tokens > self.params.min_tokens
         text, stop = self._text.push(sampled.token, check_stop=late_enough)
         reason = None
-        if stop is not None or sampled.token in self._end_token_ids or self._ends_its_grammar():
+        if stop is not None or sampled.token in self.end_token_ids or self._ends_its_grammar():
             reason = "stop"
             self.stop_reason = sampled.token if stop is None and sampled.token in self.params.stop_token_ids else stop
         elif self.num_remaining == 0:

@@ -20,3 +20,8 @@ class StepRecord:
     draft_seconds: float
     forward_seconds: float
     commit_seconds: float  # choosing, committing and learning
+
+    @property
+    def seconds(self) -> float:
+        """Of all of it."""
+        return self.draft_seconds + self.forward_seconds + self.commit_seconds

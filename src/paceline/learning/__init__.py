@@ -13,3 +13,5 @@ detector    whether weights that draft have become worse than those before them
 snapshots   what is kept on disk
 allowance   what learning may take
 """
+
+EVENTS = ("candidates", "promotions", "rollbacks", "restorations")  # that are counted

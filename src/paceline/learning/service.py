@@ -11,10 +11,11 @@ import time
 import warnings
 from collections.abc import Callable
 
+from paceline.learning import EVENTS
 from paceline.learning.allowance import SLICE, Allowance
 from paceline.learning.anchors import Anchor
 from paceline.learning.snapshots import SnapshotStore
-from paceline.learning.supervisor import EVENTS, Pupil, Supervisor
+from paceline.learning.supervisor import Pupil, Supervisor
 from paceline.learning.weights import Watch
 
 MOST_TENANTS = 8  # that are learnt from at once; whoever asked longest ago makes room

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from paceline.heads.weights import Weights
+from paceline.learning import EVENTS
 from paceline.learning.anchors import Anchor, Batch
 from paceline.learning.cases import COUNTED, MOST_SAID, Case, Cases, Tokens
 from paceline.learning.detector import Brake, Detector
@@ -23,8 +24,6 @@ from paceline.learning.learner import Learner
 from paceline.learning.scoring import Overlay, accepted, overlaps
 from paceline.learning.snapshots import KEPT, Snapshot, SnapshotStore
 from paceline.learning.weights import Delta, Watch
-
-EVENTS = ("candidates", "promotions", "rollbacks", "restorations")  # that are counted
 
 _BATCH = 16  # anchors that are judged at once: some two milliseconds
 _MOST_WAITING = 128  # anchors that are not judged yet

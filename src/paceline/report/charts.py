@@ -217,7 +217,7 @@ def timeline_chart(steps: Sequence[StepRecord]) -> Chart:
         height=190,
         absent="There was no step.",
     )
-    spent = [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in steps]
+    spent = [step.seconds for step in steps]
     total, largest = sum(spent), max(_FEWEST_NODES, *(len(step.tree) for step in steps), 0)
     if total <= 0.0:
         return chart

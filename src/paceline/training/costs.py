@@ -11,7 +11,7 @@ from paceline.engine.request import Drafter
 from paceline.llm import LLM
 from paceline.pacing import FixedPacer
 
-_TOKENS = 48  # of each prompt, in either way: with 16 plain ones ratios of one head came 18 % apart, so 4
+_TOKENS = 48  # of each prompt, in either way; with 16 plain ones, heads of one shape came 18 % apart instead of 4
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ def step_costs(llm: LLM, drafter: str | Drafter, prompts: Sequence[Sequence[int]
     """Costs of steps with so many draft nodes of a drafter, and without, by turns on some prompts."""
     plain: list[float] = []
     drafted: list[float] = []
-    ways: list[tuple[list[str | Drafter], int, list[float]]]
-    ways = [([], 0, plain), ([drafter], num_nodes, drafted)]
     for ids in prompts:
-        for drafters, nodes, seconds in ways:
-            pacer = FixedPacer(nodes)
-            out = llm.generate(list(ids), drafters=drafters, pacer=pacer, max_tokens=_TOKENS, ignore_eos=True)
-            alike = [step for step in out.steps if bool(step.tree.tokens) == bool(nodes)]
-            seconds += [step.draft_seconds + step.forward_seconds + step.commit_seconds for step in alike]
+        plain += _seconds(llm, [], ids, 0)
+        drafted += _seconds(llm, [drafter], ids, num_nodes)
     return StepCosts(plain, drafted)
+
+
+def _seconds(llm: LLM, drafters: list[str | Drafter], ids: Sequence[int], num_nodes: int) -> list[float]:
+    """Of each step behind a prompt; of those with drafts, where there are any to be."""
+    out = llm.generate(list(ids), drafters=drafters, pacer=FixedPacer(num_nodes), max_tokens=_TOKENS, ignore_eos=True)
+    return [step.seconds for step in out.steps if step.tree.tokens or not num_nodes]
 
 
 def spec_of(folder: Path) -> str:

@@ -57,6 +57,11 @@ class Document:
     entry: Entry
     tokens: Tokens
 
+    @property
+    def prompt(self) -> list[int]:
+        """Its token ids."""
+        return [int(token) for token in self.tokens[: self.entry.num_prompt_tokens]]
+
 
 class Corpus:
     """Documents in a folder. One writer; what a kill has left half done is cut off when it is opened."""

@@ -70,7 +70,7 @@ class Lab:
     def __init__(self, order: Order, target: PreTrainedModel, corpus: Corpus, llm: LLM, usual: Recipe) -> None:
         self._order, self._target, self._llm, self._usual = order, target, llm, usual
         self._train, self._held_out = corpus.read(False), corpus.read(True)
-        self._prompts = [d.tokens[: d.entry.num_prompt_tokens].tolist() for d in self._held_out[:_TIMED]]
+        self._prompts = [document.prompt for document in self._held_out[:_TIMED]]
 
     def attempt(self, setting: Setting, minutes: float) -> Trial:
         """Train a setting for so long; its score is on held-out text, its cost as the engine has it."""

@@ -29,7 +29,6 @@ class Followed:
     """A request of vLLM's."""
 
     request: Request
-    end_token_ids: frozenset[int]
     tree: DraftTree = EMPTY  # drafted for its next step
 
     def take(self, tokens: Sequence[int]) -> StepOutcome:
@@ -39,7 +38,7 @@ class Followed:
         accepted = tree.sources[:num_accepted]
         sources = [*accepted, *["target"] * (len(tokens) - num_accepted)]
         request.tokens += tokens
-        has_ended = not self.end_token_ids.isdisjoint(tokens)
+        has_ended = not request.end_token_ids.isdisjoint(tokens)
         request.finish_reason = "stop" if has_ended else "length" if request.num_remaining <= 0 else None
         emitted = tuple([Token(token, "", source, 0.0, 0.0) for token, source in zip(tokens, sources, strict=True)])
         outcome = StepOutcome(request, tree, tuple(range(num_accepted)), emitted, _NO_LOGITS)
@@ -78,7 +77,7 @@ class Following:
         """A row of the batch and the tokens that are new there: the request, taken up first if it is new."""
         if name not in self._known:
             asked = self._runner.asked(name)
-            self._known[name] = None if asked is None else Followed(self._request(asked), asked.end_token_ids)
+            self._known[name] = None if asked is None else Followed(self._request(asked))
         one = self._known[name]
         if one is None:
             return None, []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from paceline.learning.supervisor import EVENTS
+from paceline.learning import EVENTS
 
 FINISHED_REASONS = ("stop", "length", "abort", "error")
 DEADLINE_OUTCOMES = ("met", "cut", "refused", "given_up")
